@@ -1,0 +1,179 @@
+"""A task vector: what fine-tuning changed in one tensor, dense or as two thin factors.
+
+Methods see nothing but deltas. A delta that arrives as factors (an adapter) stays factors for as long as
+the mathematics allows; `Delta.dense()` is the only place where an m×n product of factors is formed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Dense:
+    """A delta held entry by entry.
+
+    Args:
+        values: expert − base, float32 or float64, any shape.
+    """
+
+    values: Tensor
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the tensor the delta belongs to."""
+        return tuple(self.values.shape)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """float32 or float64."""
+        return self.values.dtype
+
+    def dense(self) -> Tensor:
+        """The delta entry by entry; shares memory with `values`."""
+        return self.values
+
+    def scaled(self, factor: float) -> Dense:
+        """factor·τ; the same object when the factor is one."""
+        return self if factor == 1 else Dense(self.values * factor)
+
+    def to(self, dtype: torch.dtype) -> Dense:
+        """The same delta in another float type."""
+        return self if dtype == self.dtype else Dense(self.values.to(dtype))
+
+    def squared_norm(self) -> float:
+        """‖τ‖²_F, accumulated in float64."""
+        return float(self.values.flatten().to(torch.float64).square().sum())
+
+
+@dataclass(frozen=True, eq=False)
+class LowRank:
+    """A delta held as factors, τ = up · down; rank 0 is an exact zero.
+
+    Args:
+        up: (m, r), float32 or float64.
+        down: (r, n), same type.
+        full_shape: shape of the tensor when it isn't (m, n), as for convolutions (m, c, h, w), n = c·h·w.
+    """
+
+    up: Tensor
+    down: Tensor
+    full_shape: tuple[int, ...] | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the tensor the delta belongs to."""
+        return self.full_shape or (self.up.shape[0], self.down.shape[1])
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """float32 or float64."""
+        return self.up.dtype
+
+    @property
+    def rank(self) -> int:
+        """Number of columns of `up`: an upper bound of the rank."""
+        return self.up.shape[1]
+
+    def dense(self) -> Tensor:
+        """The product, entry by entry, in the delta's shape."""
+        return (self.up @ self.down).reshape(self.shape)
+
+    def scaled(self, factor: float) -> LowRank:
+        """factor·τ; the same object when the factor is one."""
+        return self if factor == 1 else LowRank(self.up * factor, self.down, self.full_shape)
+
+    def to(self, dtype: torch.dtype) -> LowRank:
+        """The same delta in another float type."""
+        if dtype == self.dtype:
+            return self
+        return LowRank(self.up.to(dtype), self.down.to(dtype), self.full_shape)
+
+    def squared_norm(self) -> float:
+        """‖τ‖²_F = ⟨upᵀup, down·downᵀ⟩, in float64, without forming the product."""
+        up, down = self.up.to(torch.float64), self.down.to(torch.float64)
+        return float(((up.T @ up) * (down @ down.T)).sum().clamp(min=0))
+
+
+Delta = Dense | LowRank
+
+
+def as_deltas(deltas: Tensor | Sequence[Tensor | Delta]) -> list[Delta]:
+    """An (N, …) tensor, or a sequence of tensors and deltas, as a list of deltas.
+
+    Integer and half-precision tensors become float32; float32 and float64 are kept.
+    """
+    return [_as_delta(delta) for delta in deltas]
+
+
+def _as_delta(delta: Tensor | Delta) -> Delta:
+    if isinstance(delta, Dense | LowRank):
+        return delta
+    keep = delta.dtype in (torch.float32, torch.float64)
+    return Dense(delta if keep else delta.to(torch.float32))
+
+
+def linear_combination(deltas: Sequence[Delta], factors: Sequence[float]) -> Delta:
+    """Σ factorᵢ·τᵢ; factors side by side when every delta is low-rank, dense otherwise.
+
+    The sum runs in the order given, in the deltas' own type.
+    """
+    if all(isinstance(delta, LowRank) for delta in deltas):
+        low = [delta for delta in deltas if isinstance(delta, LowRank)]
+        up = torch.cat([delta.up * factor for delta, factor in zip(low, factors, strict=True)], dim=1)
+        return LowRank(up, torch.cat([delta.down for delta in low]), low[0].full_shape)
+    total = torch.zeros(deltas[0].shape, dtype=deltas[0].dtype, device=deltas[0].dense().device)
+    for delta, factor in zip(deltas, factors, strict=True):
+        if isinstance(delta, LowRank):
+            matrix = total.view(delta.up.shape[0], delta.down.shape[1])
+            matrix.addmm_(delta.up, delta.down, alpha=factor)
+        else:
+            total.add_(delta.values, alpha=factor)
+    return Dense(total)
+
+
+def total_rank(deltas: Sequence[Delta]) -> int | None:
+    """Σ rᵢ when every delta is held as factors of a matrix and the sum is below min(m, n); None otherwise."""
+    ranks = [delta.rank for delta in deltas if isinstance(delta, LowRank)]
+    if len(ranks) < len(deltas):
+        return None
+    rows = deltas[0].shape[0]
+    smaller = min(rows, prod(deltas[0].shape) // max(rows, 1))
+    return sum(ranks) if sum(ranks) < smaller else None
+
+
+@dataclass(frozen=True, eq=False)
+class FactorSpace:
+    """Low-rank deltas in the coordinates of their joint row and column spaces.
+
+    τᵢ = rows · coreᵢ · columnsᵀ with orthonormal `rows` (m, R) and `columns` (n, R), R = Σ rᵢ, so every
+    method that commutes with orthogonal changes of basis can work on the R×R cores.
+    """
+
+    rows: Tensor
+    cores: list[Tensor]
+    columns: Tensor
+    full_shape: tuple[int, ...] | None
+
+    @classmethod
+    def of(cls, deltas: Sequence[LowRank]) -> FactorSpace:
+        """Two thin QR decompositions; float64 throughout, since everything after it is small."""
+        ups = [delta.up.to(torch.float64) for delta in deltas]
+        downs = [delta.down.to(torch.float64) for delta in deltas]
+        rows, row_parts = torch.linalg.qr(torch.cat(ups, dim=1))  # (m, R), (R, R)
+        columns, column_parts = torch.linalg.qr(torch.cat(downs).T)  # (n, R), (R, R)
+        ranks = [delta.rank for delta in deltas]
+        cores = [
+            left @ right.T
+            for left, right in zip(row_parts.split(ranks, dim=1), column_parts.split(ranks, dim=1), strict=True)
+        ]
+        return cls(rows, cores, columns, deltas[0].full_shape)
+
+    def expand(self, core: Tensor, dtype: torch.dtype) -> LowRank:
+        """rows · core · columnsᵀ as factors."""
+        return LowRank((self.rows @ core).to(dtype), self.columns.T.to(dtype), self.full_shape)

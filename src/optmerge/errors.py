@@ -1,0 +1,56 @@
+"""The one family of exceptions: every error says what, where, got, expected and the next step."""
+
+from __future__ import annotations
+
+
+class OptMergeError(Exception):
+    """Base of every error raised on purpose; the command line exits 1 on it unless it is an `InputError`."""
+
+
+class InputError(OptMergeError):
+    """Something the user gave is wrong; the command line exits 2 and nothing is left half-written.
+
+    Args:
+        what: one sentence that names the problem.
+        where: the file, tensor or recipe key it was found in.
+        got: what was found there.
+        expected: what would have been right.
+        hint: the next step, in the imperative.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        where: object = None,
+        got: object = None,
+        expected: object = None,
+        hint: str | None = None,
+    ) -> None:
+        self.what, self.where, self.got, self.expected, self.hint = what, where, got, expected, hint
+        parts = (("where", where), ("got", got), ("expected", expected), ("next", hint))
+        super().__init__("\n".join([what, *(f"  {key}: {value}" for key, value in parts if value is not None)]))
+
+
+class RecipeError(InputError):
+    """The recipe, or the options that stand for one, can't be understood."""
+
+
+class CheckpointError(InputError):
+    """A checkpoint can't be read, or doesn't fit the others."""
+
+
+class AdapterError(InputError):
+    """An adapter can't be read, or wasn't made for this base."""
+
+
+class MethodError(InputError):
+    """A method is unknown, or its deltas or parameters are outside its domain."""
+
+
+class OutputError(InputError):
+    """The output folder can't be used."""
+
+
+class RunError(OptMergeError):
+    """The merge stopped for a reason that isn't in the user's input (a full disk, say); it can be resumed."""
