@@ -1,0 +1,13 @@
+"""Architectures: what a tensor is, judged by its name alone.
+
+A family is one declarative file in this package that lists `ARCHITECTURES`; nothing else needs touching.
+Modules whose name starts with an underscore are shared by the families.
+"""
+
+from __future__ import annotations
+
+from optmerge.architectures._architecture import Architecture
+from optmerge.architectures._registry import registered, resolve
+from optmerge.architectures._roles import COMPONENTS, KINDS, Role
+
+__all__ = ["COMPONENTS", "KINDS", "Architecture", "Role", "registered", "resolve"]

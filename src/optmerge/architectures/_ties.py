@@ -1,0 +1,38 @@
+"""Which configs tie the output head to the input embedding, as transformers 5 reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+TIED_BY_DEFAULT = frozenset(
+    {"gemma", "gemma2", "gemma3_text", "gemma3n_text", "gemma4_text", "cohere", "cohere2", "gpt2", "opt"}
+    | {"bloom", "ernie4_5", "falcon", "mpt", "smollm3", "starcoder2", "qwen2_5_omni_text"}
+)
+"""Text `model_type`s whose config class ties unless told otherwise; files leave defaults out."""
+
+
+@dataclass(frozen=True)
+class Tie:
+    """A parameter that is another one under a second name, if the config says so.
+
+    Args:
+        alias: canonical name of the parameter that need not be stored.
+        source: canonical name of the parameter that holds the values.
+        default: what the config class says where the file is silent.
+        text_config: key of the nested config that may also ask for the tie: before transformers 5 the flag was
+            saved there. Not every class still looks.
+    """
+
+    alias: str
+    source: str
+    default: bool = False
+    text_config: str | None = None
+
+    def holds(self, config: Mapping[str, Any]) -> bool:
+        """Whether this config ties the two."""
+        if config.get("tie_word_embeddings", self.default):
+            return True
+        nested = (self.text_config and config.get(self.text_config)) or {}
+        return bool(nested.get("tie_word_embeddings", nested.get("model_type") in TIED_BY_DEFAULT))
