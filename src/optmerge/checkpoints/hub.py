@@ -1,0 +1,88 @@
+"""Where a reference leads: a local path, or a hub id whose files are downloaded or already cached."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from optmerge.errors import CheckpointError, RunError
+
+from .paths import did_you_mean
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w./-]+)?", re.ASCII)
+_PICKLES = ["*.bin", "*.pt", "*.pth", "*.ckpt"]
+_IGNORED = [
+    *("*.gguf", "*.h5", "*.msgpack", "*.onnx", "*.ot", "*.tflite", "onnx/*", "openvino/*", "original/*"),
+    *("runs/*", "checkpoint-*/*", "optimizer*", "scheduler*", "rng_state*", "consolidated*"),
+]
+
+
+def looks_like_hub_id(ref: str | Path) -> bool:
+    """Whether a reference has the form `org/name` or `org/name@revision`; nothing is looked up."""
+    return isinstance(ref, str) and ".." not in ref and _HUB_ID.fullmatch(ref) is not None
+
+
+def locate(ref: str | Path, *, allow_pickle: bool = False) -> Path:
+    """The local path of a reference; a path that exists wins over a hub id, which is downloaded.
+
+    Raises:
+        CheckpointError: neither a path nor a hub id, or as `download`.
+    """
+    path = Path(ref).expanduser()
+    try:
+        exists = path.exists()
+    except (OSError, ValueError):
+        exists = False
+    if exists:
+        return path
+    if isinstance(ref, str) and looks_like_hub_id(ref) and did_you_mean(path) is None:
+        return download(ref, allow_pickle=allow_pickle)
+    hint = did_you_mean(path) or "give a folder, a .safetensors file, or a hub id like org/name"
+    raise CheckpointError("No such checkpoint", where=ref, got="nothing at this path", hint=hint)
+
+
+def download(ref: str, *, allow_pickle: bool = False) -> Path:
+    """The snapshot of a hub id, from the local cache as far as it is there.
+
+    HF_HUB_OFFLINE, HF_HOME and the like are honoured; pickles are fetched only if allowed.
+
+    Args:
+        ref: `org/name` or `org/name@revision`.
+        allow_pickle: fetch pickled weights too.
+
+    Raises:
+        CheckpointError: no such repository or revision, no access, or offline and not cached.
+        RunError: the hub can't be reached.
+    """
+    name, _, revision = ref.partition("@")
+    ignored = _IGNORED if allow_pickle else [*_IGNORED, *_PICKLES]
+    try:
+        return Path(snapshot_download(name, revision=revision or None, ignore_patterns=ignored))
+    except GatedRepoError:
+        hint = f"accept the terms at https://huggingface.co/{name} and run `hf auth login`"
+        raise CheckpointError("The repository is gated", where=ref, hint=hint) from None
+    except RevisionNotFoundError:
+        raise CheckpointError("No such revision on the hub", where=ref, got=revision) from None
+    except RepositoryNotFoundError:
+        hint = "check the spelling; run `hf auth login` if it is private; write ./name for a local folder"
+        raise CheckpointError("No such checkpoint, locally or on the hub", where=ref, hint=hint) from None
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled):
+        hint = "go online (unset HF_HUB_OFFLINE), or give the path of a local folder"
+        raise CheckpointError("The checkpoint isn't in the local cache", where=ref, hint=hint) from None
+    except HFValidationError as problem:
+        raise CheckpointError(
+            "Not a hub id", where=ref, got=problem, expected="org/name[@revision]"
+        ) from None
+    except (HfHubHTTPError, OSError) as problem:
+        raise RunError(f"{ref}: the download failed: {problem}") from problem

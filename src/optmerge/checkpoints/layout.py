@@ -1,0 +1,154 @@
+"""Which files of a folder are its weights, and whether its index tells the truth about them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from optmerge.errors import CheckpointError
+
+from .json_files import read_object
+from .paths import member
+from .safetensors_format import TensorInfo
+
+ADAPTER_CONFIG = "adapter_config.json"
+_INDEX = ".index.json"
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The weight files of a folder.
+
+    Args:
+        files: paths, sorted.
+        index: tensor name → file name; None where a single file speaks for itself.
+        index_path: the index file, if there is one.
+        index_total_size: what the index says the tensors weigh, in bytes; recorded, not trusted.
+        pickled: the files are PyTorch pickles.
+    """
+
+    files: tuple[Path, ...]
+    index: Mapping[str, str] | None = None
+    index_path: Path | None = None
+    index_total_size: int | None = None
+    pickled: bool = False
+
+
+def is_adapter(path: Path | str) -> bool:
+    """Whether a local path is a PEFT adapter folder."""
+    return (Path(path) / ADAPTER_CONFIG).is_file()
+
+
+def find_weights(folder: Path, *, allow_pickle: bool = False) -> Weights:
+    """The weight files of a checkpoint folder.
+
+    Raises:
+        CheckpointError: none, several that could be meant, only pickles while those aren't allowed,
+            an adapter, a malformed index, or a file outside the folder.
+    """
+    names = sorted(entry.name for entry in folder.iterdir())
+    found = _choose(folder, names, "model", ".safetensors")
+    if found is not None:
+        return _weights(folder, found, pickled=False)
+    if is_adapter(folder):
+        hint = "give it as an expert; the base must be a full checkpoint"
+        raise CheckpointError("The folder holds an adapter, not a checkpoint", where=folder, hint=hint)
+    pickled = _choose(folder, names, "pytorch_model", ".bin")
+    if pickled is None:
+        raise _no_weights(folder, names)
+    if not allow_pickle:
+        hint = "convert the checkpoint to safetensors, or write `allow_pickle: true` in the recipe"
+        raise CheckpointError("The checkpoint is a pickle", where=folder / pickled, got=pickled, hint=hint)
+    return _weights(folder, pickled, pickled=True)
+
+
+def _choose(folder: Path, names: list[str], stem: str, suffix: str) -> str | None:
+    """The file to begin with: the index or single file with the usual name, or else the only candidate."""
+    single, index = stem + suffix, stem + suffix + _INDEX
+    if single in names and index in names:
+        hint = f"remove the one that is left over ({single}, or {index} and its shards)"
+        raise CheckpointError(
+            "The folder holds two checkpoints", where=folder, got=f"{single}, {index}", hint=hint
+        )
+    for name in (single, index):
+        if name in names:
+            return name
+    if suffix == ".bin":  # other .bin files are optimizer states and the like
+        return None
+    files = [name for name in names if name.endswith(suffix) and not name.startswith(("adapter_", "."))]
+    candidates = [name for name in names if name.endswith(suffix + _INDEX)] or files
+    if len(candidates) > 1:
+        got = ", ".join(candidates[:5]) + (" …" if len(candidates) > 5 else "")
+        hint = f"give one file's path, or add the index {index} if they are shards of one checkpoint"
+        raise CheckpointError("Several files could be the checkpoint", where=folder, got=got, hint=hint)
+    return candidates[0] if candidates else None
+
+
+def _no_weights(folder: Path, names: list[str]) -> CheckpointError:
+    others = [
+        name for name in names if name.endswith((".gguf", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx"))
+    ]
+    got = ", ".join(others[:3]) or ", ".join(names[:5]) or "an empty folder"
+    hint = "convert the weights to safetensors (save_pretrained does)" if others else None
+    if others and others[0].endswith(".gguf"):
+        hint = "GGUF weights are quantised for inference; get the original safetensors checkpoint"
+    expected = "model.safetensors, model.safetensors.index.json and its shards, or one *.safetensors"
+    return CheckpointError(
+        "The folder holds no checkpoint", where=folder, got=got, expected=expected, hint=hint
+    )
+
+
+def _weights(folder: Path, name: str, *, pickled: bool) -> Weights:
+    path = member(folder, name, folder)
+    if not name.endswith(_INDEX):
+        return Weights((path,), pickled=pickled)
+    index = read_object(path, "index")
+    weight_map, metadata = index.get("weight_map"), index.get("metadata")
+    if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
+        expected = "weight_map: an object from tensor names to file names"
+        raise CheckpointError("The index has no usable weight_map", where=path, expected=expected)
+    names = sorted(set(weight_map.values()))
+    files = tuple(_shard(folder, file, path, pickled) for file in names)
+    return Weights(files, weight_map, path, _total_size(metadata), pickled)
+
+
+def _shard(folder: Path, name: str, index: Path, pickled: bool) -> Path:
+    path = member(folder, name, index)
+    if not name.endswith(".bin" if pickled else ".safetensors"):
+        raise CheckpointError("The index names a file of another format", where=index, got=name)
+    if not path.is_file():
+        hint = f"download {name} again, or remove the folder from the cache"
+        raise CheckpointError("A shard that the index names is missing", where=index, got=name, hint=hint)
+    return path
+
+
+def _total_size(metadata: Any) -> int | None:
+    size = metadata.get("total_size") if isinstance(metadata, dict) else None
+    usable = isinstance(size, int | float) and 0 <= size < 2**63  # old transformers wrote floats
+    return int(size) if usable and size is not None else None
+
+
+def check_index(folder: Path, weights: Weights, by_file: Mapping[Path, Mapping[str, TensorInfo]]) -> None:
+    """Check that the index and the shards list the same tensors in the same files.
+
+    Raises:
+        CheckpointError: a tensor is not in its shard, not in the index, or in two shards.
+    """
+    if weights.index is None:
+        return
+    for name in sorted(weights.index):
+        file = folder / weights.index[name]
+        if name not in by_file[file]:
+            hint = "the shard and the index come from different saves; download both again"
+            raise CheckpointError(f"Tensor {name} isn't in its shard", where=file, expected=name, hint=hint)
+    for file, tensors in by_file.items():
+        for name in tensors:
+            home = weights.index.get(name)
+            if home is None:
+                hint = "the shard and the index come from different saves; download both again"
+                raise CheckpointError(f"Tensor {name} isn't in the index", where=file, hint=hint)
+            if folder / home != file:
+                got = f"{file.name} and {home}"
+                raise CheckpointError(f"Tensor {name} is in two shards", where=weights.index_path, got=got)

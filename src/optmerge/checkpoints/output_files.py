@@ -1,0 +1,92 @@
+"""Files that appear whole or not at all, and a full disk noticed before work is spent on it."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from optmerge.errors import OptMergeError, OutputError, RunError
+
+PARTIAL = ".partial"
+
+
+def partial_path(path: Path) -> Path:
+    """Where a file is written before it is complete: NAME.partial beside it."""
+    return path.with_name(path.name + PARTIAL)
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn what the operating system says while writing into our errors.
+
+    Raises:
+        RunError: the disk is full, the quota is used up, or the device failed.
+        OutputError: the place can't be written to.
+    """
+    try:
+        yield
+    except OSError as problem:
+        raise _explained(path, problem) from problem
+
+
+def _explained(path: Path, problem: OSError) -> OptMergeError:
+    if problem.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+        return RunError(f"{path}: the disk is full ({problem.strerror}); make room and resume")
+    if problem.errno in {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR}:
+        return OutputError("The output can't be written", where=path, got=problem.strerror)
+    return RunError(f"{path}: writing failed: {problem.strerror}")
+
+
+def write_all(descriptor: int, data: memoryview, offset: int) -> None:
+    """Write every byte at a position; may be called from many threads on one file."""
+    done = 0
+    while done < len(data):
+        done += os.pwrite(descriptor, data[done:], offset + done)
+
+
+def reserve(descriptor: int, size: int) -> None:
+    """Give a file its size and its disk blocks, so that a full disk is noticed now.
+
+    Raises:
+        OSError: ENOSPC when the blocks aren't there.
+    """
+    if size and hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(descriptor, 0, size)
+            return
+        except OSError as problem:
+            if problem.errno not in {errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}:
+                raise
+    space = os.fstatvfs(descriptor)
+    if space.f_bavail * space.f_frsize < size:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    os.ftruncate(descriptor, size)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in a folder last through a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a small file whole: beside its place, synced, then renamed.
+
+    Raises:
+        RunError: the disk is full or failed.
+        OutputError: the place can't be written to.
+    """
+    beside = partial_path(path)
+    with disk_errors(path):
+        with beside.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+        sync_folder(path.parent)

@@ -1,0 +1,85 @@
+"""Which files of a checkpoint folder may be followed, and which paths a message should suggest."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import stat
+from pathlib import Path
+
+from optmerge.errors import CheckpointError, InputError
+
+
+def require_regular_file(path: Path, error: type[InputError] = CheckpointError) -> os.stat_result:
+    """The status of a regular file, links followed.
+
+    Raises:
+        InputError: of class `error`; the path is missing, unreadable, a folder, a pipe or a device.
+    """
+    try:
+        status = path.stat()
+    except OSError as problem:
+        hint = did_you_mean(path)
+        raise error("The file can't be read", where=path, got=problem.strerror, hint=hint) from None
+    except ValueError:
+        raise error("The file name holds a null character", where=repr(str(path))) from None
+    if not stat.S_ISREG(status.st_mode):
+        got = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe, socket or device"
+        raise error("Expected a file", where=path, got=got)
+    return status
+
+
+def member(folder: Path, name: str, named_by: object, error: type[InputError] = CheckpointError) -> Path:
+    """Path of a file that a folder names as its own, refused when it isn't inside.
+
+    Links are followed as far as the folder itself; in a Hugging Face cache snapshot also into the `blobs`
+    of the same cached repository, which is where that cache keeps every file.
+
+    Args:
+        folder: checkpoint folder.
+        name: file name, possibly with forward slashes.
+        named_by: what named it, for the message.
+        error: the class raised.
+
+    Raises:
+        InputError: of class `error`; the name is absolute, has `..`, a backslash or a null, or leads outside.
+    """
+    parts = name.split("/")
+    if not name or "\\" in name or "\0" in name or name.startswith("/") or {"", ".", ".."} & set(parts):
+        expected = "a relative path with forward slashes and no '..'"
+        raise error("A file name may not be used", where=named_by, got=repr(name), expected=expected)
+    path = folder / name
+    if not is_inside(folder, path):
+        raise error(
+            "A file leads outside its checkpoint folder",
+            where=named_by,
+            got=f"{name} → {path.resolve()}",
+            expected=f"a file in {folder}",
+            hint="copy the file into the folder instead of linking to it",
+        )
+    return path
+
+
+def is_inside(folder: Path, path: Path) -> bool:
+    """Whether a path, links followed, stays in the folder (or in the blobs of its own cached repository)."""
+    home, target = folder.resolve(), path.resolve()
+    return target.is_relative_to(home) or any(target.is_relative_to(blobs) for blobs in _cache_blobs(home))
+
+
+def _cache_blobs(home: Path) -> list[Path]:
+    """`…/models--org--name/blobs` when `home` lies in `…/models--org--name/snapshots/REVISION`."""
+    for folder in (home, *home.parents):
+        repository = folder.parent.parent
+        if folder.parent.name == "snapshots" and repository.name.startswith("models--"):
+            return [repository / "blobs"]
+    return []
+
+
+def did_you_mean(path: Path) -> str | None:
+    """A hint that names the siblings most like a missing path; None when nothing is near."""
+    try:
+        siblings = sorted(sibling.name for sibling in path.parent.iterdir())
+    except (OSError, ValueError):
+        return None
+    close = difflib.get_close_matches(path.name, siblings, n=3)
+    return f"did you mean {' or '.join(str(path.parent / name) for name in close)}?" if close else None

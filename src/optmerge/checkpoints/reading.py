@@ -1,0 +1,154 @@
+"""Reading tensors, or parts of them, from files whose headers have been checked.
+
+Bytes come by `preadv` into memory of their own, never by a memory map: a file that shrinks under a map kills
+the process with SIGBUS, a short read is an error one can report.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from optmerge.errors import CheckpointError, RunError
+
+from .dtypes import DTYPES
+from .safetensors_format import TensorInfo
+
+
+class Source(Protocol):
+    """Where the bytes of one file come from."""
+
+    def fill(self, info: TensorInfo, start_byte: int, out: Tensor) -> None:
+        """Fill `out` (uint8) with the tensor's bytes from `start_byte` of it on."""
+
+    def close(self) -> None:
+        """Let go of the file."""
+
+
+class FileSource:
+    """An open safetensors file.
+
+    Args:
+        path: the file.
+        stamp: (size in bytes, time of change in ns) when its header was read.
+
+    Raises:
+        CheckpointError: the file is gone or has changed since.
+    """
+
+    def __init__(self, path: Path, stamp: tuple[int, int]) -> None:
+        self._path = path
+        try:
+            self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as problem:
+            raise CheckpointError("The file can't be opened", where=path, got=problem.strerror) from None
+        status = os.fstat(self._descriptor)
+        if (status.st_size, status.st_mtime_ns) != stamp:
+            self.close()
+            hint = "nothing may write to the checkpoint while it is read; start again"
+            raise CheckpointError("The file changed since its header was read", where=path, hint=hint)
+
+    def fill(self, info: TensorInfo, start_byte: int, out: Tensor) -> None:
+        """Fill `out` (uint8, contiguous) with the tensor's bytes from `start_byte` of it on."""
+        view = out.numpy().data
+        done, offset = 0, info.begin + start_byte
+        while done < len(view):  # Linux moves at most 2 GiB per call
+            try:
+                count = os.preadv(self._descriptor, [view[done:]], offset + done)
+            except OSError as problem:
+                raise RunError(f"{self._path}: reading {info.name} failed: {problem.strerror}") from problem
+            if count == 0:
+                raise CheckpointError(
+                    f"The file ended inside tensor {info.name}",
+                    where=self._path,
+                    got=f"{offset + done} bytes",
+                    expected=f"at least {offset + len(view)} bytes",
+                    hint="nothing may write to a checkpoint while it is read; check the file, start again",
+                )
+            done += count
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._descriptor)
+
+
+class Reader:
+    """Open files of one checkpoint; a context manager, safe to read from by many threads.
+
+    Files open at first use and close with the reader. Memory is that of the range asked for.
+
+    Args:
+        tensors: by name.
+        open_source: opens one file.
+    """
+
+    def __init__(self, tensors: Mapping[str, TensorInfo], open_source: OpenSource) -> None:
+        self._tensors, self._open_source = tensors, open_source
+        self._sources: dict[Path, Source] = {}
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close every file; reading afterwards opens them again."""
+        with self._lock:
+            for source in self._sources.values():
+                source.close()
+            self._sources.clear()
+
+    def read(self, name: str) -> Tensor:
+        """A whole tensor, in its own dtype, on the CPU, in fresh memory.
+
+        Raises:
+            KeyError: no such tensor.
+            CheckpointError: the file has changed or shrunk.
+            RunError: the disk failed.
+        """
+        info = self._tensors[name]
+        return self.read_flat(name, 0, info.numel).view(info.shape)
+
+    def read_rows(self, name: str, start: int, stop: int) -> Tensor:
+        """Rows [start, stop) of a tensor's first dimension, shape (stop − start, …); errors as `read`."""
+        info = self._tensors[name]
+        if not info.shape or not 0 <= start <= stop <= info.shape[0]:
+            raise IndexError(f"rows {start}:{stop} of {name}, shape {info.shape}")
+        width = info.numel // info.shape[0] if info.shape[0] else 0
+        flat = self.read_flat(name, start * width, stop * width)
+        return flat.view(stop - start, *info.shape[1:])
+
+    def read_flat(self, name: str, start: int, stop: int) -> Tensor:
+        """Elements [start, stop) of the flattened tensor, shape (stop − start,); errors as `read`."""
+        info = self._tensors[name]
+        if not 0 <= start <= stop <= info.numel:
+            raise IndexError(f"elements {start}:{stop} of {name}, which has {info.numel}")
+        dtype = DTYPES[info.dtype]
+        out = torch.empty(stop - start, dtype=dtype.torch)
+        if stop > start:
+            self._source(info.file).fill(info, start * dtype.itemsize, out.view(torch.uint8))
+        return out
+
+    def _source(self, file: Path) -> Source:
+        with self._lock:
+            if file not in self._sources:
+                self._sources[file] = self._open_source(file)
+            return self._sources[file]
+
+
+class OpenSource(Protocol):
+    """Opens one file of a checkpoint."""
+
+    def __call__(self, file: Path) -> Source:
+        """The open file."""
