@@ -137,14 +137,12 @@ def linear_combination(deltas: Sequence[Delta], factors: Sequence[float]) -> Del
     return Dense(total)
 
 
-def total_rank(deltas: Sequence[Delta]) -> int | None:
-    """Σ rᵢ when every delta is held as factors of a matrix and the sum is below min(m, n); None otherwise."""
-    ranks = [delta.rank for delta in deltas if isinstance(delta, LowRank)]
-    if len(ranks) < len(deltas):
-        return None
-    rows = deltas[0].shape[0]
-    smaller = min(rows, prod(deltas[0].shape) // max(rows, 1))
-    return sum(ranks) if sum(ranks) < smaller else None
+def zero_like(deltas: Sequence[Delta]) -> LowRank:
+    """An exact zero of the deltas' shape and type, as factors of rank 0."""
+    first = deltas[0]
+    some = first.up if isinstance(first, LowRank) else first.values
+    rows = first.shape[0]
+    return LowRank(some.new_zeros(rows, 0), some.new_zeros(0, prod(first.shape[1:])), first.shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,7 +168,9 @@ class FactorSpace:
         ranks = [delta.rank for delta in deltas]
         cores = [
             left @ right.T
-            for left, right in zip(row_parts.split(ranks, dim=1), column_parts.split(ranks, dim=1), strict=True)
+            for left, right in zip(
+                row_parts.split(ranks, dim=1), column_parts.split(ranks, dim=1), strict=True
+            )
         ]
         return cls(rows, cores, columns, deltas[0].full_shape)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class OptMergeError(Exception):
     """Base of every error raised on purpose; the command line exits 1 on it unless it is an `InputError`."""
@@ -29,7 +32,8 @@ class InputError(OptMergeError):
     ) -> None:
         self.what, self.where, self.got, self.expected, self.hint = what, where, got, expected, hint
         parts = (("where", where), ("got", got), ("expected", expected), ("next", hint))
-        super().__init__("\n".join([what, *(f"  {key}: {value}" for key, value in parts if value is not None)]))
+        lines = [f"  {key}: {value}" for key, value in parts if value is not None]
+        super().__init__("\n".join([what, *lines]))
 
 
 class RecipeError(InputError):
@@ -54,3 +58,14 @@ class OutputError(InputError):
 
 class RunError(OptMergeError):
     """The merge stopped for a reason that isn't in the user's input (a full disk, say); it can be resumed."""
+
+
+class MergeWarning(UserWarning):
+    """Something the user should know about a result that is still what was asked for."""
+
+
+def did_you_mean(name: str, options: Iterable[str]) -> str:
+    """The next step for an unknown name: its closest neighbour, or the whole list."""
+    known = sorted(options)
+    close = get_close_matches(name, known, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(known)}"

@@ -1,0 +1,24 @@
+"""Model soups: the mean of the experts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from optmerge.deltas import Delta, Dense, LowRank, linear_combination
+from optmerge.methods.registry import method
+
+
+@method(granularity="element", scale=1.0, fixed_scale=True, normalise_weights=True, affine=True)
+def average(deltas: Sequence[Delta]) -> Delta:
+    """Mean of the experts; weights are normalised to sum to one.
+
+    M = (1/N) Σ τᵢ
+
+    Low-rank deltas stay factors. An expert whose delta is zero counts in N.
+
+    Source: Wortsman et al. 2022, "Model soups", arXiv:2203.05482.
+    """
+    total = linear_combination(deltas, [1.0] * len(deltas))
+    if isinstance(total, LowRank):
+        return total.scaled(1 / len(deltas))
+    return Dense(total.values / len(deltas))

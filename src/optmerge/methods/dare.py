@@ -1,0 +1,103 @@
+"""DARE: drop entries at random and rescale the rest, then task arithmetic or TIES."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from optmerge.deltas import Delta, Dense, linear_combination
+from optmerge.methods.masks import drop_mask
+from optmerge.methods.parameters import DropRate, Fraction, Seed
+from optmerge.methods.registry import Context, method
+from optmerge.methods.ties import ModelSurvey, Trim, ties, ties_scale
+
+
+class DroppedSurvey(ModelSurvey):
+    """The model-wise survey of TIES, on what DARE leaves of the deltas."""
+
+    def __init__(self, experts: int, parameters: Mapping[str, Any]) -> None:
+        super().__init__(experts, parameters["keep"])
+        self._drop, self._seed = parameters["drop"], parameters["seed"]
+
+    def observe(self, deltas: Sequence[Delta], context: Context) -> None:
+        """Takes note of one tensor, or one slice of it, after dropping."""
+        super().observe(dare(deltas, self._drop, self._seed, context), context)
+
+
+@method(granularity="element", scale=0.3, work=lambda m, n, experts: 12.0 * m * n * experts, workspace=4.0)
+def dare_task_arithmetic(
+    deltas: Sequence[Delta],
+    *,
+    drop: DropRate = 0.2,
+    seed: Seed = 0,
+    context: Context | None = None,
+) -> Delta:
+    """Task arithmetic on randomly dropped and rescaled task vectors.
+
+    M = Σ τ̃ᵢ,  τ̃ᵢ = τᵢ·bᵢ/(1 − drop),  bᵢ ~ Bernoulli(1 − drop) per entry
+
+    Args:
+        deltas: expert − base; not modified.
+        drop: probability of dropping an entry, in [0, 1).
+        seed: with the tensor's and the expert's name it fixes the mask.
+        context: names of the tensor and the experts.
+
+    Source: Yu et al. 2023, "Language models are super Mario", arXiv:2311.03099.
+    """
+    return linear_combination(dare(deltas, drop, seed, context or Context()), [1.0] * len(deltas))
+
+
+@method(
+    granularity="tensor",
+    scale=ties_scale,
+    survey=lambda experts, parameters: (
+        DroppedSurvey(experts, parameters) if parameters["trim"] == "model" else None
+    ),
+    work=lambda m, n, experts: 24.0 * m * n * experts,
+    workspace=5.0,
+)
+def dare_ties(
+    deltas: Sequence[Delta],
+    *,
+    drop: DropRate = 0.2,
+    keep: Fraction = 0.2,
+    trim: Trim = "tensor",
+    seed: Seed = 0,
+    context: Context | None = None,
+) -> Delta:
+    """TIES on randomly dropped and rescaled task vectors.
+
+    Args:
+        deltas: expert − base; not modified.
+        drop: probability of dropping an entry, in [0, 1).
+        keep: fraction of each dropped delta kept by magnitude, in (0, 1].
+        trim: `tensor` for a threshold per tensor, `model` for one per expert over all merged tensors.
+        seed: with the tensor's and the expert's name it fixes the mask.
+        context: names of the tensor and the experts.
+
+    Source: Yu et al. 2023, arXiv:2311.03099; Yadav et al. 2023, arXiv:2306.01708.
+    """
+    context = context or Context()
+    return ties(dare(deltas, drop, seed, context), keep=keep, trim=trim, context=context)
+
+
+def dare(deltas: Sequence[Delta], drop: float, seed: int, context: Context) -> list[Delta]:
+    """τᵢ·bᵢ/(1 − drop): entries dropped with probability `drop`, survivors rescaled; dense."""
+    return [
+        Dense(_dropped(delta, drop, seed, context, context.expert(index)))
+        for index, delta in enumerate(deltas)
+    ]
+
+
+def _dropped(delta: Delta, drop: float, seed: int, context: Context, expert: str) -> Any:
+    values = delta.dense()
+    mask = drop_mask(
+        delta.shape,
+        drop,
+        seed=seed,
+        tensor=context.tensor,
+        expert=expert,
+        start=context.start,
+        device=values.device,
+    )
+    return values * mask / (1 - drop)

@@ -1,0 +1,85 @@
+"""Dense linear algebra that the matrix methods share; float64, since eigenproblems square the condition."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from optmerge.deltas import Delta, LowRank
+
+
+def top_rank(shape: tuple[int, ...], fraction: float | None, experts: int) -> int:
+    """k = ⌊min(m, n)·fraction⌋, at least 1; a fraction of None is 1/N, without its rounding."""
+    smaller = min(shape)
+    return max(1, smaller // experts if fraction is None else int(smaller * fraction))
+
+
+@dataclass(frozen=True, eq=False)
+class TopSingular:
+    """The leading singular triplets of an m×n matrix, τ ≈ left · diag(values) · rightᵀ.
+
+    Args:
+        left: (m, k) orthonormal columns.
+        values: (k,) singular values, descending.
+        right: (n, k) orthonormal columns.
+    """
+
+    left: Tensor
+    values: Tensor
+    right: Tensor
+
+    @property
+    def seen(self) -> Tensor:
+        """S·Vᵀ, (k, n): what an expert's inputs see."""
+        return self.values[:, None] * self.right.T
+
+
+def top_singular(delta: Delta, k: int) -> TopSingular:
+    """Top-k singular triplets of a delta, in float64; of factors without forming their product.
+
+    A dense delta is decomposed in its own type, as published code does: where it is rank deficient, all k
+    triplets are returned and those of rounding noise are as arbitrary there as here.
+    """
+    if isinstance(delta, LowRank):
+        rows, upper = torch.linalg.qr(delta.up.to(torch.float64))
+        columns, lower = torch.linalg.qr(delta.down.to(torch.float64).T)
+        core = leading_directions(upper @ lower.T, k)
+        return TopSingular(rows @ core.left, core.values, columns @ core.right)
+    if not bool(delta.values.any()):
+        k = 0
+    left, values, right = torch.linalg.svd(delta.values, full_matrices=False)
+    kept = (left[:, :k], values[:k], right[:k].T)
+    return TopSingular(*(part.to(torch.float64) for part in kept))
+
+
+def leading_directions(matrix: Tensor, k: int) -> TopSingular:
+    """Top-k singular triplets of a float64 matrix from the Gram matrix of its smaller side.
+
+    Singular values below √(max(m, n)·ε)·σ₁, which a float64 Gram matrix can't tell from zero, are left out
+    with their vectors: for a method that weighs them by their value they don't exist.
+    """
+    tall = matrix.shape[0] >= matrix.shape[1]
+    gram = matrix.T @ matrix if tall else matrix @ matrix.T
+    squares, vectors = torch.linalg.eigh(gram)  # ascending
+    squares, vectors = squares.flip(0)[:k], vectors.flip(1)[:, :k]
+    floor = max(matrix.shape) * torch.finfo(torch.float64).eps * squares[:1].clamp(min=0)
+    kept = int((squares > floor).sum())
+    values, vectors = squares[:kept].sqrt(), vectors[:, :kept].contiguous()
+    if tall:
+        return TopSingular((matrix @ vectors) / values, values, vectors)
+    return TopSingular(vectors, values, (matrix.T @ vectors) / values)
+
+
+def polar_factor(matrix: Tensor) -> Tensor:
+    """Nearest matrix with orthonormal columns; a partial isometry where the matrix is rank deficient.
+
+    U(UᵀU)^(−1/2), from the Gram matrix of the columns; equal to PQᵀ of the SVD PΛQᵀ without its
+    arbitrary null directions.
+    """
+    squares, vectors = torch.linalg.eigh(matrix.T @ matrix)
+    floor = max(matrix.shape) * torch.finfo(matrix.dtype).eps * squares[-1:].clamp(min=0)
+    inverse = torch.where(squares > floor, squares.clamp(min=1e-300).rsqrt(), 0.0)
+    factor: Tensor = matrix @ ((vectors * inverse) @ vectors.T)
+    return factor

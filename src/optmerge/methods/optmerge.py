@@ -1,0 +1,186 @@
+"""OptMerge: denoise the task vectors by low rank, then optimise against what each expert's inputs see."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from optmerge.deltas import Delta, Dense, zero_like
+from optmerge.methods.iterations import Optimizer, descend, literal_loop
+from optmerge.methods.linalg import leading_directions, top_rank
+from optmerge.methods.parameters import Fraction, Momentum, Positive, Steps
+from optmerge.methods.quadratic import (
+    Dual,
+    Quadratic,
+    Term,
+    build,
+    in_factor_space,
+    joint_factor_space,
+    sgd_filter,
+    start_at,
+)
+from optmerge.methods.registry import method
+
+Variant = Literal["auto", "lora", "full"]
+Solver = Literal["auto", "closed_form", "gram", "iterate"]
+
+
+@dataclass(frozen=True)
+class _Defaults:
+    """What the paper and its public code use for a variant."""
+
+    optimizer: Literal["adam", "sgd"]
+    lr: float
+    start: Literal["sum", "mean"]
+    scale: float
+
+
+_VARIANTS = {
+    "lora": _Defaults(optimizer="sgd", lr=1e-4, start="mean", scale=1.0),
+    "full": _Defaults(optimizer="adam", lr=1e-5, start="sum", scale=0.1),
+}
+_LEARNING_RATES = {"sgd": 1e-4, "adam": 1e-5}
+
+
+def _resolve(parameters: dict[str, Any], low_rank: bool) -> dict[str, Any]:
+    """Replaces every `auto`, from the variant downwards."""
+    resolved = dict(parameters)
+    if resolved["variant"] == "auto":
+        resolved["variant"] = "lora" if low_rank else "full"
+    defaults = _VARIANTS[resolved["variant"]]
+    if resolved["optimizer"] == "auto":
+        resolved["optimizer"] = "sgd" if resolved["solver"] == "closed_form" else defaults.optimizer
+    if resolved["solver"] == "auto":
+        resolved["solver"] = "closed_form" if resolved["optimizer"] == "sgd" else "gram"
+    if resolved["start"] == "auto":
+        resolved["start"] = defaults.start
+    if resolved["lr"] is None:
+        resolved["lr"] = _LEARNING_RATES[resolved["optimizer"]]
+    return resolved
+
+
+def _scale(parameters: Mapping[str, Any]) -> float:
+    return _VARIANTS["full" if parameters["variant"] == "auto" else parameters["variant"]].scale
+
+
+@method(
+    granularity="matrix",
+    scale=_scale,
+    resolve=_resolve,
+    work=lambda m, n, experts: 6.0 * m * n * min(m, n) * experts,
+    workspace=10.0,
+)
+def optmerge(
+    deltas: Sequence[Delta],
+    *,
+    variant: Variant = "auto",
+    rank_fraction: Fraction | None = None,
+    start: Literal["auto", "sum", "mean"] = "auto",
+    optimizer: Literal["auto", "adam", "sgd"] = "auto",
+    steps: Steps = 300,
+    lr: Positive | None = None,
+    momentum: Momentum = 0.9,
+    solver: Solver = "auto",
+) -> Delta:
+    """Denoise the task vectors by low rank, then optimise the merged one on their interactions.
+
+    minimise Σ wᵢ‖(M − Tᵢ)Lᵢᵀ‖²_F,  wᵢ = 1/‖τᵢ‖²_F,  k = ⌊min(m, n)·rank_fraction⌋,  Lᵢ = S_kV_kᵀ of τᵢ
+
+    Variant `lora`: Tᵢ is the top-k SVD of τᵢ; SGD from the mean (lr 1e-4, momentum 0.9).
+    Variant `full`: Tᵢ is the top-k SVD of τᵢ − τ̄, plus τ̄; Adam from the sum (lr 1e-5).
+
+    Args:
+        deltas: expert − base; an expert with a zero delta has no term.
+        variant: `lora`, `full`, or `auto`: lora when every expert is known to be low-rank.
+        rank_fraction: share of the singular directions kept; 1/N by default.
+        start: `sum` or `mean` of the deltas; the variant's own by default.
+        optimizer: `adam` or `sgd`; the variant's own by default.
+        steps: of the optimiser.
+        lr: learning rate; 1e-4 for SGD and 1e-5 for Adam by default.
+        momentum: of SGD.
+        solver: `closed_form` (SGD only) gives the end of all steps in one formula; `gram` takes the steps on
+            2(MC − D); `iterate` takes them as written, slowly; `auto` is the fastest for the optimiser.
+
+    Raises:
+        MethodError: SGD diverges at this learning rate, or a closed form is asked of Adam.
+
+    Source: OptMerge, ICLR 2026, arXiv:2505.19892, §4.1 (full), §4.2 (lora).
+    """
+    settings = _resolve(
+        {"variant": variant, "solver": solver, "optimizer": optimizer, "start": start, "lr": lr},
+        low_rank=False,
+    )
+    chosen = Optimizer(settings["optimizer"], settings["lr"], steps, momentum)
+    k = top_rank(deltas[0].shape, rank_fraction, len(deltas))
+    centred = settings["variant"] == "full"
+    if settings["solver"] == "iterate":
+        return Dense(_literal([delta.dense() for delta in deltas], k, centred, settings["start"], chosen))
+    if settings["solver"] == "closed_form":
+        phi = sgd_filter(steps, chosen.lr, momentum)
+        return in_factor_space(
+            deltas, lambda items: _quadratic(items, k, centred).solve(start_at(settings["start"], items), phi)
+        )
+    begin, quadratic = _expanded(deltas, k, centred, settings["start"])
+    return Dense(descend(quadratic, begin.to(deltas[0].dtype), chosen))
+
+
+def _quadratic(deltas: Sequence[Tensor], k: int, centred: bool) -> Quadratic:
+    m, n = deltas[0].shape
+    rank = len(deltas) * min(k, m, n)
+    return build(_terms(deltas, k, centred), (m, n), rank)
+
+
+def _terms(deltas: Sequence[Tensor], k: int, centred: bool) -> Iterator[Term]:
+    """Lᵢ and TᵢLᵢᵀ of each expert that has a delta; Tᵢ itself is never formed."""
+    mean = start_at("mean", deltas) if centred else None
+    for delta in deltas:
+        squared_norm = float(delta.square().sum())
+        if squared_norm == 0:
+            continue
+        top = leading_directions(delta, k)
+        seen = top.seen  # (k, n)
+        if mean is None:
+            pull = top.left * top.values.square()  # U_k S_k · (S_k V_kᵀ V_k S_k) … = U_k S_k²
+        else:
+            apart = leading_directions(delta - mean, k)
+            pull = apart.left @ (apart.seen @ seen.T) + mean @ seen.T
+        yield Term(1 / squared_norm, seen, pull)
+
+
+def _expanded(deltas: Sequence[Delta], k: int, centred: bool, start: str) -> tuple[Tensor, Quadratic]:
+    """M₀ and the quadratic in the tensor's own coordinates, which Adam's entrywise steps need."""
+    space = joint_factor_space(deltas)
+    if space is None:
+        matrices = [delta.dense().to(torch.float64) for delta in deltas]
+        return start_at(start, matrices), _quadratic(matrices, k, centred)
+    if space.rows.shape[1] == 0:
+        return zero_like(deltas).dense(), Dual(space.columns.T, space.rows)
+    size = space.rows.shape[1]
+    core = build(_terms(space.cores, k, centred), (size, size), rank=0)
+    assert isinstance(core, Dual)
+    begin = space.rows @ start_at(start, space.cores) @ space.columns.T
+    return begin, core.expand(space)
+
+
+def _literal(deltas: Sequence[Tensor], k: int, centred: bool, start: str, optimizer: Optimizer) -> Tensor:
+    """The loop as it is written, from full singular value decompositions."""
+    mean = start_at("mean", deltas)
+    weights, targets, seen = [], [], []
+    for delta in deltas:
+        if not bool(delta.any()):
+            continue
+        _, values, right = torch.linalg.svd(delta, full_matrices=False)
+        weights.append(1 / float(delta.double().square().sum()))
+        seen.append(values[:k, None] * right[:k])
+        targets.append(_truncated(delta - mean, k) + mean if centred else _truncated(delta, k))
+    return literal_loop(start_at(start, deltas), weights, targets, seen, optimizer)
+
+
+def _truncated(matrix: Tensor, k: int) -> Tensor:
+    left, values, right = torch.linalg.svd(matrix, full_matrices=False)
+    truncated: Tensor = (left[:, :k] * values[:k]) @ right[:k]
+    return truncated

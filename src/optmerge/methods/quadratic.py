@@ -1,0 +1,209 @@
+"""The quadratic that WUDI, OptMerge, SWUDI and ASWUDI minimise, and its closed-form solutions.
+
+    loss(M) = Σ wᵢ ‖(M − Tᵢ)Lᵢᵀ‖²_F,   ∇loss = 2(MC − D),   C = Σ wᵢ LᵢᵀLᵢ,   D = Σ wᵢ TᵢLᵢᵀLᵢ
+
+With F the rows √wᵢ·Lᵢ of all experts and E the columns √wᵢ·TᵢLᵢᵀ: C = FᵀF and D = EF. Every linear
+iteration that starts at M₀ ends, for C = QΛQᵀ, at
+
+    M = M₀ + (D − M₀C) Q φ(Λ) Qᵀ            (primal, n×n)
+      = M₀ + (E − M₀Fᵀ) P φ(Λ) Pᵀ F          (dual, R×R, from FFᵀ = PΛPᵀ)
+
+for a scalar function φ, so the smaller of the two eigenproblems is the only one ever solved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from optmerge.deltas import Delta, Dense, FactorSpace, LowRank, zero_like
+from optmerge.errors import MethodError
+
+Filter = Callable[[Tensor], Tensor]
+"""φ: eigenvalues in descending order, (K,) → (K,)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Term:
+    """One expert's part of the loss.
+
+    Args:
+        weight: wᵢ.
+        seen: Lᵢ, (k, n): what the expert's inputs see.
+        pull: TᵢLᵢᵀ, (m, k).
+    """
+
+    weight: float
+    seen: Tensor
+    pull: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Primal:
+    """C (n, n) and D (m, n)."""
+
+    curvature: Tensor
+    target: Tensor
+
+    def gradient(self, merged: Tensor) -> Tensor:
+        """2(MC − D), (m, n)."""
+        return torch.addmm(self.target, merged, self.curvature, beta=-2, alpha=2)
+
+    def to(self, dtype: torch.dtype) -> Primal:
+        """The same in another float type."""
+        return Primal(self.curvature.to(dtype), self.target.to(dtype))
+
+    def solve(self, start: Tensor, phi: Filter) -> Tensor:
+        """M₀ + (D − M₀C) Q φ(Λ) Qᵀ, (m, n)."""
+        values, vectors = torch.linalg.eigh(self.curvature)
+        values, vectors = values.flip(0).clamp(min=0), vectors.flip(1)
+        residual = self.target - start @ self.curvature
+        return start + ((residual @ vectors) * phi(values)) @ vectors.T
+
+
+@dataclass(frozen=True, eq=False)
+class Dual:
+    """F (R, n) and E (m, R), R < n."""
+
+    seen: Tensor
+    pull: Tensor
+
+    def gradient(self, merged: Tensor) -> Tensor:
+        """2(MFᵀ − E)F, (m, n)."""
+        gradient: Tensor = 2 * (merged @ self.seen.T - self.pull) @ self.seen
+        return gradient
+
+    def to(self, dtype: torch.dtype) -> Dual:
+        """The same in another float type."""
+        return Dual(self.seen.to(dtype), self.pull.to(dtype))
+
+    def expand(self, space: FactorSpace) -> Dual:
+        """From the coordinates of a factor space to those of the tensor."""
+        return Dual(self.seen @ space.columns.T, space.rows @ self.pull)
+
+    def solve(self, start: Tensor, phi: Filter) -> Tensor:
+        """M₀ + (E − M₀Fᵀ) P φ(Λ) Pᵀ F, (m, n)."""
+        values, vectors = torch.linalg.eigh(self.seen @ self.seen.T)
+        values, vectors = values.flip(0).clamp(min=0), vectors.flip(1)
+        residual = self.pull - start @ self.seen.T
+        moved: Tensor = (((residual @ vectors) * phi(values)) @ vectors.T) @ self.seen
+        return start + moved
+
+
+Quadratic = Primal | Dual
+
+
+def build(terms: Iterable[Term], shape: tuple[int, int], rank: int) -> Quadratic:
+    """The quadratic in its smaller form.
+
+    Args:
+        terms: one per expert with a delta, read once.
+        shape: (m, n).
+        rank: R = Σ kᵢ, or a bound of it.
+    """
+    m, n = shape
+    if rank <= n:
+        kept = list(terms)
+        seen = [torch.zeros(0, n, dtype=torch.float64)] + [term.seen * term.weight**0.5 for term in kept]
+        pull = [torch.zeros(m, 0, dtype=torch.float64)] + [term.pull * term.weight**0.5 for term in kept]
+        device = kept[0].seen.device if kept else torch.device("cpu")
+        return Dual(torch.cat([part.to(device) for part in seen]), torch.cat([p.to(device) for p in pull], 1))
+    curvature: Tensor | None = None
+    target: Tensor | None = None
+    for term in terms:
+        if curvature is None or target is None:
+            curvature = term.seen.new_zeros(n, n)
+            target = term.seen.new_zeros(m, n)
+        curvature.addmm_(term.seen.T, term.seen, alpha=term.weight)
+        target.addmm_(term.pull, term.seen, alpha=term.weight)
+    if curvature is None or target is None:
+        return Dual(torch.zeros(0, n, dtype=torch.float64), torch.zeros(m, 0, dtype=torch.float64))
+    return Primal(curvature, target)
+
+
+def interaction_terms(deltas: Sequence[Tensor]) -> Iterable[Term]:
+    """The terms of WUDI: Tᵢ = Lᵢ = τᵢ, wᵢ = 1/‖τᵢ‖²; an expert without a delta has none."""
+    for delta in deltas:
+        squared_norm = float(delta.square().sum())
+        if squared_norm > 0:
+            yield Term(1 / squared_norm, delta, delta @ delta.T)
+
+
+def interaction(deltas: Sequence[Tensor]) -> Quadratic:
+    """The quadratic of WUDI, Σ wᵢ‖(M − τᵢ)τᵢᵀ‖², from float64 matrices (m, n)."""
+    m, n = deltas[0].shape
+    if m * len(deltas) <= n:
+        return build(interaction_terms(deltas), (m, n), m * len(deltas))
+    curvature, target = deltas[0].new_zeros(n, n), deltas[0].new_zeros(m, n)
+    for delta in deltas:
+        squared_norm = float(delta.square().sum())
+        if squared_norm > 0:  # τᵢᵀτᵢ serves both C and D
+            gram = delta.T @ delta
+            curvature.add_(gram, alpha=1 / squared_norm)
+            target.addmm_(delta, gram, alpha=1 / squared_norm)
+    return Primal(curvature, target)
+
+
+def start_at(name: str, deltas: Sequence[Tensor]) -> Tensor:
+    """M₀: the `sum` or `mean` of the deltas, or `zero`."""
+    if name == "zero":
+        return torch.zeros_like(deltas[0])
+    total = deltas[0].clone()
+    for delta in deltas[1:]:
+        total += delta
+    return total / len(deltas) if name == "mean" else total
+
+
+def sgd_filter(steps: int, lr: float, momentum: float) -> Filter:
+    """φ(λ) = (1 − e)/λ after `steps` steps of SGD with momentum on a quadratic of curvature λ.
+
+    From e = 1, v = 0: v ← μv + 2λe, e ← e − lr·v. Written for φ itself, e = 1 − λφ, so that nothing is
+    divided by λ and the limit λ → 0 is exact.
+
+    Raises:
+        MethodError: the steps diverge at this learning rate.
+    """
+
+    def phi(values: Tensor) -> Tensor:
+        if values.numel() and lr * float(values.max()) >= 1 + momentum:
+            raise MethodError(
+                "SGD diverges at this learning rate",
+                where="parameter lr",
+                got=lr,
+                expected=f"below {(1 + momentum) / float(values.max()):.3g} (= (1 + momentum)/λ_max)",
+                hint="lower lr",
+            )
+        moved = torch.zeros_like(values)
+        velocity = torch.zeros_like(values)
+        for _ in range(steps):
+            velocity = momentum * velocity + 2 * (1 - values * moved)
+            moved = moved + lr * velocity
+        return moved
+
+    return phi
+
+
+def in_factor_space(deltas: Sequence[Delta], solve: Callable[[list[Tensor]], Tensor]) -> Delta:
+    """Runs a solver that commutes with orthogonal changes of basis where the deltas are smallest.
+
+    Low-rank deltas whose ranks add up to less than min(m, n) are solved in their joint factor space and come
+    back as factors; others as they are. The solver sees float64 matrices.
+    """
+    space = joint_factor_space(deltas)
+    dtype = deltas[0].dtype
+    if space is None:
+        return Dense(solve([delta.dense().to(torch.float64) for delta in deltas]).to(dtype))
+    if space.rows.shape[1] == 0:
+        return zero_like(deltas)
+    return space.expand(solve(space.cores), dtype)
+
+
+def joint_factor_space(deltas: Sequence[Delta]) -> FactorSpace | None:
+    """The joint factor space of low-rank deltas; None where working in it wouldn't be smaller."""
+    low = [delta for delta in deltas if isinstance(delta, LowRank)]
+    if len(low) < len(deltas) or sum(delta.rank for delta in low) >= min(deltas[0].shape):
+        return None
+    return FactorSpace.of(low)

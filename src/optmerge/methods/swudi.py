@@ -1,0 +1,64 @@
+"""SWUDI: the gradient flow of the WUDI loss, truncated to the leading eigenvalues."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from optmerge.deltas import Delta
+from optmerge.methods.parameters import Fraction, Positive
+from optmerge.methods.quadratic import Filter, in_factor_space, interaction, start_at
+from optmerge.methods.registry import method
+
+FLOOR = 1e-8
+"""Eigenvalues of C (its trace is N) below this are taken as this."""
+
+Start = Literal["sum", "mean", "zero"]
+
+
+@method(
+    granularity="matrix",
+    scale=0.3,
+    work=lambda m, n, experts: 4.0 * m * n * n * experts + 10.0 * n**3,
+    workspace=8.0,
+)
+def swudi(
+    deltas: Sequence[Delta],
+    *,
+    time: Positive = 300.0,
+    rank_fraction: Fraction = 0.65,
+    start: Start = "sum",
+) -> Delta:
+    """Gradient flow of the WUDI loss for a given time, in closed form, on the leading eigenvalues.
+
+    M = θ₀ + (D − θ₀C) Q (f/Λ) Qᵀ,  f = 1 − exp(−λ·time) on the top ⌈rank_fraction·n⌉ eigenvalues, else 0
+
+    C = Σ wᵢτᵢᵀτᵢ = QΛQᵀ, D = Σ wᵢτᵢτᵢᵀτᵢ, eigenvalues floored at 1e-8. Low-rank deltas stay factors.
+
+    Args:
+        deltas: expert − base; an expert with a zero delta has no term.
+        time: of the flow.
+        rank_fraction: share of the n eigenvalues that move.
+        start: θ₀, the `sum` or `mean` of the deltas, or `zero`.
+
+    Source: the spectral form of WUDI in public code that followed OptMerge.
+    """
+    top = math.ceil(rank_fraction * deltas[0].shape[1])
+    phi = flow_filter(time, top)
+    return in_factor_space(deltas, lambda items: interaction(items).solve(start_at(start, items), phi))
+
+
+def flow_filter(time: float, top: int) -> Filter:
+    """φ(λ) = (1 − exp(−λ·time))/λ on the leading `top` eigenvalues, 0 elsewhere."""
+
+    def phi(values: Tensor) -> Tensor:
+        floored = values.clamp(min=FLOOR)
+        moved = -torch.expm1(-floored * time) / floored
+        moved[top:] = 0
+        return moved
+
+    return phi

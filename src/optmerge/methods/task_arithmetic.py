@@ -1,0 +1,21 @@
+"""Task arithmetic: the sum of the task vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from optmerge.deltas import Delta, linear_combination
+from optmerge.methods.registry import method
+
+
+@method(granularity="element", scale=0.3)
+def task_arithmetic(deltas: Sequence[Delta]) -> Delta:
+    """Sum of the task vectors, scaled down.
+
+    M = Σ τᵢ
+
+    Low-rank deltas stay factors.
+
+    Source: Ilharco et al. 2022, "Editing models with task arithmetic", arXiv:2212.04089.
+    """
+    return linear_combination(deltas, [1.0] * len(deltas))

@@ -1,0 +1,40 @@
+"""Task singular vectors: keep each expert's leading directions and make them orthogonal to each other's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from optmerge.deltas import Delta, Dense, LowRank, zero_like
+from optmerge.methods.linalg import polar_factor, top_rank, top_singular
+from optmerge.methods.registry import method
+
+
+@method(
+    granularity="matrix",
+    scale=0.3,
+    work=lambda m, n, experts: 10.0 * m * n * min(m, n) * experts,
+    workspace=10.0,
+)
+def tsv(deltas: Sequence[Delta]) -> Delta:
+    """Leading singular triplets of every task vector, decorrelated between the experts.
+
+    k = ⌊min(m, n)/N⌋;  U, S, V the top-k triplets of all τᵢ side by side;  M = U⊥ S V⊥ᵀ,
+    where ⊥ is the nearest matrix with orthonormal columns (polar factor)
+
+    Low-rank deltas stay factors, and give only as many triplets as their rank: the null directions that a
+    full decomposition of a rank-deficient delta fills in are arbitrary.
+
+    Source: Gargiulo et al. 2024, "Task singular vectors", arXiv:2412.00081.
+    """
+    k = top_rank(deltas[0].shape, None, len(deltas))
+    tops = [top for top in (top_singular(delta, k) for delta in deltas) if top.values.numel()]
+    if not tops:
+        return zero_like(deltas)
+    left = polar_factor(torch.cat([top.left for top in tops], dim=1))  # (m, Nk)
+    right = polar_factor(torch.cat([top.right for top in tops], dim=1))  # (n, Nk)
+    up = left * torch.cat([top.values for top in tops])
+    if all(isinstance(delta, LowRank) for delta in deltas):
+        return LowRank(up.to(deltas[0].dtype), right.T.to(deltas[0].dtype))
+    return Dense((up @ right.T).to(deltas[0].dtype))
