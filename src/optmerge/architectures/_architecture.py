@@ -43,8 +43,8 @@ class Architecture:
     def canonical(self, name: str) -> str:
         """Name of the parameter in the transformers 5 class with a head; idempotent.
 
-        Per-expert tensors, which transformers stacks in memory (`mlp.experts.gate_up_proj`), have no parameter
-        of their own: their canonical name is `mlp.experts.N.{gate,up,down}_proj.weight`.
+        Per-expert tensors, which transformers stacks in memory (`mlp.experts.gate_up_proj`), have no
+        parameter of their own: their canonical name is `mlp.experts.N.{gate,up,down}_proj.weight`.
         """
         for pattern, replacement in self.renames:
             name = re.sub(pattern, replacement, name)
@@ -59,8 +59,8 @@ class Architecture:
     def tied(self, config: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
         """(alias, source) pairs of canonical names that this config ties.
 
-        This is what the config claims. A checkpoint that stores both with different values isn't tied, whatever
-        its config says: transformers 5 then warns and keeps them apart.
+        This is what the config claims. A checkpoint that stores both with different values isn't tied,
+        whatever its config says: transformers 5 then warns and keeps them apart.
         """
         return ((self.tie.alias, self.tie.source),) if self.tie and self.tie.holds(config) else ()
 
@@ -78,8 +78,8 @@ class Architecture:
             return True
         if len(shape) != 3 or self.hidden_size is None or not STACKED_EXPERTS.search(name):
             return False
-        # Qwen3-VL-MoE has the same name in either orientation (transformers 4 wrote (in, out)), so only the shape
-        # tells. A square one is taken as it is, which is also what transformers does on load.
+        # Qwen3-VL-MoE has the same name in either orientation (transformers 4 wrote (in, out)), so only the
+        # shape tells. A square one is taken as it is, which is also what transformers does on load.
         out, in_ = shape[1:]
         read, write = (in_, out) if not WRITES_HIDDEN.search(name) else (out, in_)
         return write == self.hidden_size != read

@@ -9,11 +9,7 @@ from typing import Any
 from optmerge.architectures._architecture import Architecture
 from optmerge.architectures._ties import TIED_BY_DEFAULT, Tie
 
-BARE = Architecture(
-    name="bare",
-    generic=True,
-    kinds=(),
-)
+BARE = Architecture(name="bare", generic=True)
 """A checkpoint without a config: every tensor is component `other`, its kind is by the shared rules."""
 
 GENERIC = Architecture(

@@ -21,8 +21,8 @@ class Tie:
         alias: canonical name of the parameter that need not be stored.
         source: canonical name of the parameter that holds the values.
         default: what the config class says where the file is silent.
-        text_config: key of the nested config that may also ask for the tie: before transformers 5 the flag was
-            saved there. Not every class still looks.
+        text_config: key of the nested config that may also ask for the tie: before transformers 5 the flag
+            was saved there. Not every class still looks.
     """
 
     alias: str

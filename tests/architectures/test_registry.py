@@ -1,0 +1,86 @@
+"""A family is found from its config, and nothing is believed that the names contradict."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from optmerge.architectures import COMPONENTS, KINDS, Architecture, Role, registered, resolve
+from tiny_models import TINY
+
+from .saved import Saved
+
+WITHOUT_A_CLASS = {"internvl_chat"}
+
+ORIGINAL_LLAVA = {
+    "model.embed_tokens.weight": ((96, 32), Role("language", "embedding")),
+    "model.layers.0.self_attn.q_proj.weight": ((32, 32), Role("language", "matrix")),
+    "model.layers.0.input_layernorm.weight": ((32,), Role("language", "norm")),
+    "model.mm_projector.0.weight": ((32, 16), Role("projector", "matrix")),
+    "model.vision_tower.vision_tower.vision_model.encoder.layers.0.mlp.fc1.bias": (
+        (24,),
+        Role("vision", "bias"),
+    ),
+    "lm_head.weight": ((96, 32), Role("language", "head")),
+}
+
+
+def test_a_saved_model_is_found_from_its_config(saved: Saved) -> None:
+    assert saved.architecture.name == saved.config["model_type"]
+    assert not saved.architecture.generic
+
+
+def test_every_registered_family_is_tested_on_a_real_model() -> None:
+    assert set(registered()) - WITHOUT_A_CLASS == set(TINY)
+
+
+@pytest.mark.parametrize("architecture", registered().values(), ids=lambda each: each.name)
+def test_a_declaration_uses_the_published_words(architecture: Architecture) -> None:
+    assert not architecture.generic
+    assert {component for _, component in architecture.components} <= set(COMPONENTS)
+    assert {rule.kind for rule in architecture.kinds} <= set(KINDS)
+
+
+def test_an_unknown_family_says_that_it_is_a_guess() -> None:
+    assert resolve({"model_type": "frobnicator"}, ["model.layers.0.mlp.up_proj.weight"]).generic
+
+
+def test_names_outweigh_the_config() -> None:
+    architecture = resolve({"model_type": "llava"}, ORIGINAL_LLAVA)
+    assert architecture.generic
+    for name, (shape, role) in ORIGINAL_LLAVA.items():
+        assert architecture.role(name, shape) == role
+
+
+def test_without_a_config_everything_is_other() -> None:
+    bare = resolve(None, ORIGINAL_LLAVA)
+    assert (bare.name, bare.generic) == ("bare", True)
+    for name, (shape, role) in ORIGINAL_LLAVA.items():
+        assert bare.role(name, shape) == Role("other", role.kind)
+    assert bare.tied({"tie_word_embeddings": True}) == ()
+
+
+def test_the_guess_is_right_about_most_declared_families(saved: Saved) -> None:
+    guess = resolve({**saved.config, "model_type": "unheard_of", "architectures": None}, saved.on_disk)
+    roles = [(saved.architecture.role(*item), guess.role(*item)) for item in saved.on_disk.items()]
+    known = saved.config["model_type"] == "gpt2"  # nobody can guess that its matrices are transposed
+    wrong = [(name, pair) for name, pair in zip(saved.on_disk, roles, strict=True) if pair[0] != pair[1]]
+    assert guess.generic
+    assert len(wrong) <= (8 if known else 3), wrong
+
+
+def test_the_guess_ties_what_the_names_allow() -> None:
+    names = ["model.embed_tokens.weight", "lm_head.weight"]
+    guess = resolve({"model_type": "frobnicator", "tie_word_embeddings": True}, names)
+    assert guess.tied({"tie_word_embeddings": True}) == (("lm_head.weight", "model.embed_tokens.weight"),)
+    assert guess.tied({"tie_word_embeddings": False}) == ()
+
+
+def test_neither_torch_nor_transformers_is_imported() -> None:
+    code = (
+        "import sys; from optmerge.architectures import registered; registered();"
+        "sys.exit(any(name in sys.modules for name in ('torch', 'transformers')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
