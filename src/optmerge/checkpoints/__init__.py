@@ -1,0 +1,1 @@
+"""Checkpoints and adapters on disk: found, checked, read, written."""

@@ -1,0 +1,151 @@
+"""adapter_config.json of a PEFT LoRA adapter: what it says about scale and rank, and what we can't honour."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import sqrt
+from pathlib import Path
+from typing import Any, TypeVar
+
+from optmerge.errors import AdapterError
+
+from .json_files import read_object
+
+# Settings under which the adapter is more, or other, than weights added to the base's weights.
+_REFUSED = {
+    "target_parameters": "LoRA on stacked parameters (target_parameters)",
+    "trainable_token_indices": "single trained token rows (trainable_token_indices)",
+    "layer_replication": "replicated layers",
+    "alora_invocation_tokens": "aLoRA, which is active only after its invocation tokens",
+    "arrow_config": "Arrow routing",
+    "use_qalora": "QALoRA",
+    "use_bdlora": "block-diagonal LoRA",
+    "kasa_config": "KaSA",
+    "velora_config": "VeLoRA",
+    "monteclora_config": "MonteCLoRA",
+    "megatron_config": "Megatron-parallel layers",
+}
+
+# Initialisations that also change the base weights when PEFT loads the adapter.
+_REFUSED_INIT = re.compile(r"pissa.*|olora|corda|loftq|lora_ga", re.IGNORECASE)
+
+_T = TypeVar("_T", int, float)
+
+_MERGE = (
+    "load it with PEFT, merge_and_unload(), save_pretrained(), and give the full checkpoint as the expert"
+)
+
+
+@dataclass(frozen=True)
+class LoraSettings:
+    """The part of a LoRA configuration that decides the weights.
+
+    Args:
+        rank: r where no pattern matches.
+        alpha: lora_alpha where no pattern matches.
+        rank_pattern: regular expression → r.
+        alpha_pattern: regular expression → lora_alpha.
+        rslora: scale by α/√r instead of α/r.
+        dora: magnitude vectors are expected.
+        fan_in_fan_out: targeted linear weights are stored (inputs, outputs).
+    """
+
+    rank: int
+    alpha: float
+    rank_pattern: Mapping[str, int]
+    alpha_pattern: Mapping[str, float]
+    rslora: bool
+    dora: bool
+    fan_in_fan_out: bool
+
+    def rank_of(self, module: str) -> int:
+        """Rank of the factors of a module, named as in the model without PEFT's prefix."""
+        return _lookup(self.rank_pattern, module, self.rank)
+
+    def scaling_of(self, module: str) -> float:
+        """What up · down is multiplied by."""
+        rank, alpha = self.rank_of(module), _lookup(self.alpha_pattern, module, self.alpha)
+        return alpha / sqrt(rank) if self.rslora else alpha / rank
+
+
+def _lookup(patterns: Mapping[str, _T], module: str, default: _T) -> _T:
+    """The value of the first pattern that matches the module's name, or its end after a dot, as in PEFT."""
+    for pattern, value in patterns.items():
+        if re.match(rf"(.*\.)?({pattern})$", module):
+            return value
+    return default
+
+
+def read_adapter_config(folder: Path) -> tuple[dict[str, Any], LoraSettings]:
+    """Read and check the configuration of an adapter folder.
+
+    Returns:
+        The configuration as it stands, and what it means.
+
+    Raises:
+        AdapterError: missing or malformed, another kind of adapter than LoRA, or a setting that can't be
+            expressed as weights added to the base's.
+    """
+    path = folder / "adapter_config.json"
+    config = read_object(path, "adapter config", AdapterError)
+    kind = config.get("peft_type")
+    if kind != "LORA":
+        raise AdapterError(
+            "Only LoRA adapters can be merged", where=path, got=f"peft_type {kind}", hint=_MERGE
+        )
+    for key, what in _REFUSED.items():
+        if config.get(key):
+            raise AdapterError(
+                f"The adapter uses {what}, which isn't supported", where=path, got=key, hint=_MERGE
+            )
+    init = config.get("init_lora_weights")
+    if isinstance(init, str) and _REFUSED_INIT.fullmatch(init):
+        hint = "convert it: PEFT's save_pretrained with path_initial_model_for_weight_conversion"
+        got = f"init_lora_weights: {init}"
+        raise AdapterError(
+            "The adapter belongs to a changed base, not the base", where=path, got=got, hint=hint
+        )
+    return config, _settings(path, config)
+
+
+def _settings(path: Path, config: dict[str, Any]) -> LoraSettings:
+    return LoraSettings(
+        rank=_number(path, "r", config.get("r", 8), integral=True),
+        alpha=_number(path, "lora_alpha", config.get("lora_alpha", 8)),
+        rank_pattern=_patterns(path, "rank_pattern", config.get("rank_pattern"), integral=True),
+        alpha_pattern=_patterns(path, "alpha_pattern", config.get("alpha_pattern")),
+        rslora=_flag(path, config, "use_rslora"),
+        dora=_flag(path, config, "use_dora"),
+        fan_in_fan_out=_flag(path, config, "fan_in_fan_out"),
+    )
+
+
+def _number(path: Path, key: str, value: Any, *, integral: bool = False) -> Any:
+    kinds = int if integral else (int, float)
+    if isinstance(value, bool) or not isinstance(value, kinds) or not int(integral) <= abs(value) < 2**31:
+        expected = "an integer > 0" if integral else "a number"
+        raise AdapterError(f"{key} is wrong", where=path, got=value, expected=expected)
+    return value
+
+
+def _patterns(path: Path, key: str, value: Any, *, integral: bool = False) -> dict[str, Any]:
+    if value is not None and not isinstance(value, dict):
+        raise AdapterError(f"{key} is wrong", where=path, got=type(value).__name__, expected="an object")
+    for pattern, number in (value or {}).items():
+        _number(path, f"{key}[{pattern}]", number, integral=integral)
+        try:
+            re.compile(rf"(.*\.)?({pattern})$")
+        except (re.error, RecursionError, OverflowError) as problem:
+            raise AdapterError(
+                f"{key} holds a bad pattern", where=path, got=f"{pattern}: {problem}"
+            ) from None
+    return value or {}
+
+
+def _flag(path: Path, config: dict[str, Any], key: str) -> bool:
+    value = config.get(key)
+    if value is not None and not isinstance(value, bool):
+        raise AdapterError(f"{key} is wrong", where=path, got=value, expected="true or false")
+    return bool(value)

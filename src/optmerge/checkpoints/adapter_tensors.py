@@ -1,0 +1,175 @@
+"""What an adapter file changes: its keys, grouped by the parameter of the base they belong to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
+from typing import Literal
+
+from optmerge.errors import AdapterError
+
+from .adapter_config import LoraSettings
+from .safetensors_format import TensorInfo
+
+Part = Literal["down", "up", "magnitude", "full", "bias"]
+
+_PREFIX = "base_model.model."
+
+# Key endings → (part, ending of the parameter's name, is an embedding).
+_ENDINGS: dict[str, tuple[Part, str, bool]] = {
+    ".lora_A.weight": ("down", ".weight", False),
+    ".lora_B.weight": ("up", ".weight", False),
+    ".lora_embedding_A": ("down", ".weight", True),
+    ".lora_embedding_B": ("up", ".weight", True),
+    ".lora_magnitude_vector": ("magnitude", ".weight", False),
+    ".lora_magnitude_vector.weight": ("magnitude", ".weight", False),
+    ".lora_B.bias": ("bias", ".bias", False),
+}
+_UNKNOWN = ("lora_", "token_adapter", "trainable_tokens")
+
+
+@dataclass(frozen=True)
+class AdapterTensor:
+    """What an adapter does to one parameter of its base.
+
+    Args:
+        name: of the parameter, as the transformers class the adapter was trained on names it.
+        kind: "lora" (low-rank), "dora" (low-rank with magnitudes), "full" (a new value, or a trained bias).
+        shape: of the base's parameter, as far as the file tells; see `orientation`.
+        rank: of the factors; None for "full".
+        scaling: what up · down (or the bias) is multiplied by.
+        embedding: the factors are those of an embedding table.
+        transposed: the parameter is stored (inputs, outputs).
+        parts: the tensors in the file.
+    """
+
+    name: str
+    kind: Literal["lora", "dora", "full"]
+    shape: tuple[int, ...]
+    rank: int | None
+    scaling: float
+    embedding: bool
+    transposed: bool
+    parts: Mapping[Part, TensorInfo] = field(repr=False)
+
+    def orientation(self, shape: tuple[int, ...]) -> bool | None:
+        """Whether a base parameter of this shape is stored (inputs, outputs); None when it doesn't fit.
+
+        PEFT notes the orientation once per adapter, though it may differ between layers (GPT-2's Conv1D and
+        its linear head), so where the shape can decide, it does.
+        """
+        if shape == self.shape:
+            return self.transposed
+        linear = self.rank is not None and len(self.shape) == 2 and not self.embedding
+        if linear and shape == self.shape[::-1]:
+            return not self.transposed
+        return None
+
+
+def group_tensors(
+    path: Path, tensors: Mapping[str, TensorInfo], settings: LoraSettings
+) -> dict[str, AdapterTensor]:
+    """The parameters an adapter file changes, by name, sorted.
+
+    Args:
+        path: the file, for messages.
+        tensors: its header.
+        settings: of the adapter.
+
+    Raises:
+        AdapterError: a key nobody knows, a factor without its partner, or a rank other than the configured.
+    """
+    groups: dict[str, dict[Part, TensorInfo]] = {}
+    embeddings = set()
+    for key, info in tensors.items():
+        name, part, embedding = _classify(path, key)
+        group = groups.setdefault(name, {})
+        if part in group:
+            raise AdapterError(
+                f"{name} is in the adapter twice", where=path, got=f"{group[part].name}, {key}"
+            )
+        group[part] = info
+        if embedding:
+            embeddings.add(name)
+    if not groups:
+        raise AdapterError(
+            "The adapter holds no tensors", where=path, hint="it wasn't saved properly; save it again"
+        )
+    return {name: _tensor(path, name, groups[name], settings, name in embeddings) for name in sorted(groups)}
+
+
+def _classify(path: Path, key: str) -> tuple[str, Part, bool]:
+    short = key.removeprefix(_PREFIX)
+    for ending, (part, parameter, embedding) in _ENDINGS.items():
+        if short.endswith(ending):
+            return short.removesuffix(ending) + parameter, part, embedding
+    if any(unknown in short for unknown in _UNKNOWN):
+        expected = ", ".join(_ENDINGS)
+        raise AdapterError(
+            "The adapter holds a tensor of unknown meaning", where=path, got=key, expected=expected
+        )
+    return short.replace(".base_layer.", "."), "full", False
+
+
+def _tensor(
+    path: Path, name: str, parts: Mapping[Part, TensorInfo], settings: LoraSettings, embedding: bool
+) -> AdapterTensor:
+    module = name.rpartition(".")[0]
+    scaling = settings.scaling_of(module)
+    down, up = parts.get("down"), parts.get("up")
+    if down is None and up is None:
+        if "magnitude" in parts or len(parts) > 1:
+            raise AdapterError(
+                f"{name}: its parts don't belong together", where=path, got=", ".join(sorted(parts))
+            )
+        (info,) = parts.values()
+        return AdapterTensor(name, "full", info.shape, None, scaling, False, False, parts)
+    if down is None or up is None:
+        there = "B (up)" if down is None else "A (down)"
+        raise AdapterError(
+            f"{name}: only one of its factors is there", where=path, got=there, expected="A and B"
+        )
+    if "full" in parts and ".base_layer." not in parts["full"].name:
+        raise AdapterError(f"{name} is both replaced and adapted", where=path, got=parts["full"].name)
+    rank = settings.rank_of(module)
+    shape = _implied_shape(path, name, down.shape, up.shape, rank, embedding)
+    transposed = settings.fan_in_fan_out and len(shape) == 2 and not embedding
+    shape = shape[::-1] if transposed else shape
+    kind = _kind(path, name, parts, settings, shape[1 if transposed or embedding else 0])
+    return AdapterTensor(name, kind, shape, rank, scaling, embedding, transposed, parts)
+
+
+def _implied_shape(
+    path: Path, name: str, down: tuple[int, ...], up: tuple[int, ...], rank: int, embedding: bool
+) -> tuple[int, ...]:
+    """(outputs, inputs, kernel…), or (tokens, width) for an embedding, from the shapes of the factors."""
+    shapes = f"A {down}, B {up}"
+    if len(down) < 2 or len(up) != len(down) or (embedding and len(down) > 2):
+        hint = "the adapter was saved from sharded weights; gather them before saving" if not down else None
+        raise AdapterError(f"{name}: its factors aren't matrices", where=path, got=shapes, hint=hint)
+    if down[0] != rank or up[1] != rank:
+        expected = f"rank {rank}, as adapter_config.json says (grouped convolutions aren't supported)"
+        raise AdapterError(f"{name}: its rank is wrong", where=path, got=shapes, expected=expected)
+    if prod(up[2:]) != 1:
+        raise AdapterError(f"{name}: B has a kernel", where=path, got=shapes, expected="a 1×1 kernel")
+    return (down[1], up[0]) if embedding else (up[0], *down[1:])
+
+
+def _kind(
+    path: Path, name: str, parts: Mapping[Part, TensorInfo], settings: LoraSettings, outputs: int
+) -> Literal["lora", "dora"]:
+    magnitude = parts.get("magnitude")
+    if (magnitude is not None) != settings.dora:
+        got = "a magnitude vector" if magnitude is not None else "no magnitude vector"
+        expected = f"use_dora is {settings.dora} in adapter_config.json"
+        raise AdapterError(f"{name}: file and config disagree", where=path, got=got, expected=expected)
+    if magnitude is None:
+        return "lora"
+    if prod(magnitude.shape) != outputs or max(magnitude.shape, default=1) != outputs:
+        expected = f"{outputs} numbers"
+        raise AdapterError(
+            f"{name}: its magnitude is wrong", where=path, got=magnitude.shape, expected=expected
+        )
+    return "dora"
