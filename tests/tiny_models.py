@@ -43,8 +43,8 @@ _VISION = {
 }
 _CLIP = {"model_type": "clip_vision_model", **_VISION}
 _SIGLIP = {"model_type": "siglip_vision_model", **_VISION, "vision_use_head": False}
-_LLAMA, _QWEN2, _GEMMA, _GEMMA3 = (
-    {"model_type": kind, **_TEXT} for kind in ("llama", "qwen2", "gemma", "gemma3_text")
+_LLAMA, _MISTRAL, _QWEN2, _COHERE2, _GEMMA, _GEMMA3 = (
+    {"model_type": kind, **_TEXT} for kind in ("llama", "mistral", "qwen2", "cohere2", "gemma", "gemma3_text")
 )
 _GEMMA["head_dim"] = _GEMMA3["head_dim"] = 12
 _MROPE = {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 2]}}
@@ -84,10 +84,17 @@ _CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "gemma2": ("Gemma2ForCausalLM", {**_TEXT, "head_dim": 12}),
     "gemma3_text": ("Gemma3ForCausalLM", _GEMMA3),
     "phi3": ("Phi3ForCausalLM", _TEXT),
+    "olmo2": ("Olmo2ForCausalLM", _TEXT),
+    "granite": ("GraniteForCausalLM", _TEXT),
+    "smollm3": ("SmolLM3ForCausalLM", _TEXT),
+    "starcoder2": ("Starcoder2ForCausalLM", _TEXT),
+    "cohere2": ("Cohere2ForCausalLM", _TEXT),
     "gpt2": (
         "GPT2LMHeadModel",
         {
             "vocab_size": VOCABULARY,
+            "bos_token_id": 1,
+            "eos_token_id": 2,
             "n_embd": HIDDEN,
             "n_layer": 2,
             "n_head": 4,
@@ -163,6 +170,27 @@ _CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
             "vision_config": _CLIP,
             "image_token_index": IMAGE,
             "video_token_index": VIDEO,
+        },
+    ),
+    "vipllava": (
+        "VipLlavaForConditionalGeneration",
+        {
+            "text_config": _LLAMA,
+            "vision_config": _CLIP,
+            "image_token_index": IMAGE,
+            "vision_feature_layer": [-2, -1],
+        },
+    ),
+    "aya_vision": (
+        "AyaVisionForConditionalGeneration",
+        {"text_config": _COHERE2, "vision_config": _SIGLIP, "image_token_index": IMAGE},
+    ),
+    "mistral3": (
+        "Mistral3ForConditionalGeneration",
+        {
+            "text_config": _MISTRAL,
+            "vision_config": {"model_type": "pixtral", **_VISION, "image_size": 2 * SIDE},
+            "image_token_index": IMAGE,
         },
     ),
     "paligemma": (
@@ -293,6 +321,12 @@ def _anyres() -> dict[str, Tensor]:
     return _image(PATCHES + rows * (rows + 1), (1, 2), image_sizes=torch.tensor([[SIDE, SIDE]]))
 
 
+def _sized() -> dict[str, Tensor]:
+    """Twice as wide and high, since the patches are merged two by two."""
+    sizes = torch.tensor([[2 * SIDE, 2 * SIDE]])
+    return {**_tokens(image=PATCHES), "pixel_values": torch.randn(1, 3, *sizes[0]), "image_sizes": sizes}
+
+
 def _image_and_clip() -> dict[str, Tensor]:
     frames = 2
     clip = {"pixel_values_videos": torch.randn(1, frames, 3, SIDE, SIDE)}
@@ -340,6 +374,9 @@ _INPUTS: dict[str, Callable[[], dict[str, Tensor]]] = {
     **dict.fromkeys(("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe"), _patches),
     "qwen2_5_omni_thinker": _patches_and_sound,
     "llava": _image,
+    "vipllava": _image,
+    "aya_vision": partial(_image, 1),
+    "mistral3": _sized,
     "llava_next": _anyres,
     "llava_onevision": _anyres,
     "video_llava": _image_and_clip,

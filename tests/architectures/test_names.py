@@ -42,7 +42,7 @@ OLD_NAMES: dict[str, tuple[tuple[str, str], ...]] = {
         ("model.layers.0.mlp.up_proj.weight", "model.language_model.layers.0.mlp.up_proj.weight"),
     ),
     **dict.fromkeys(
-        ("llava", "llava_next", "llava_onevision", "paligemma", "gemma3"),
+        ("llava", "llava_next", "llava_onevision", "vipllava", "aya_vision", "paligemma", "gemma3"),
         (
             ("language_model.model.embed_tokens.weight", "model.language_model.embed_tokens.weight"),
             (
@@ -63,6 +63,18 @@ OLD_NAMES: dict[str, tuple[tuple[str, str], ...]] = {
                 "model.language_model.layers.0.mlp.up_proj.weight",
                 "model.language_model.layers.0.mlp.up_proj.weight",
             ),
+        ),
+    ),
+    "mistral3": (
+        ("language_model.model.norm.weight", "model.language_model.norm.weight"),
+        ("language_model.lm_head.weight", "lm_head.weight"),
+        (
+            "vision_tower.transformer.layers.0.attention.q_proj.weight",
+            "model.vision_tower.transformer.layers.0.attention.q_proj.weight",
+        ),
+        (
+            "multi_modal_projector.patch_merger.merging_layer.weight",
+            "model.multi_modal_projector.patch_merger.merging_layer.weight",
         ),
     ),
     "internvl": (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -62,13 +63,18 @@ def test_without_a_config_everything_is_other() -> None:
     assert bare.tied({"tie_word_embeddings": True}) == ()
 
 
-def test_the_guess_is_right_about_most_declared_families(saved: Saved) -> None:
+BEYOND_A_GUESS = r"""
+    mm_input_projection_weight$          # Gemma 3 and GPT-2 store these (in, out)
+  | ^transformer\.h\.\d+\..*\.weight$
+  | ^audio_tower\.(proj|audio_bos_eos_token)\.  # a projector by position, not by name
+"""
+
+
+def test_the_guess_is_right_about_all_but_a_few_tensors_of_the_declared_families(saved: Saved) -> None:
     guess = resolve({**saved.config, "model_type": "unheard_of", "architectures": None}, saved.on_disk)
-    roles = [(saved.architecture.role(*item), guess.role(*item)) for item in saved.on_disk.items()]
-    known = saved.config["model_type"] == "gpt2"  # nobody can guess that its matrices are transposed
-    wrong = [(name, pair) for name, pair in zip(saved.on_disk, roles, strict=True) if pair[0] != pair[1]]
+    wrong = [n for n, s in saved.on_disk.items() if guess.role(n, s) != saved.architecture.role(n, s)]
     assert guess.generic
-    assert len(wrong) <= (8 if known else 3), wrong
+    assert [name for name in wrong if not re.search(BEYOND_A_GUESS, name, re.VERBOSE)] == []
 
 
 def test_the_guess_ties_what_the_names_allow() -> None:

@@ -65,10 +65,12 @@ def component_of(model: PreTrainedModel, name: str) -> str:
     named = any(word in type(holder).__name__ for holder in holders for word in PROJECTORS)
     if named or BY_NAME & {".".join(path[:depth]) for depth in range(len(path) + 1)}:
         return "projector"
-    config = [type(holder.config).__name__ for holder in holders if isinstance(holder, PreTrainedModel)][-1]
-    if "Vision" in config:
-        return "video" if "video_tower" in name else "vision"
-    return "audio" if "Audio" in config and "Encoder" in config else "language"
+    config = [holder.config for holder in holders if isinstance(holder, PreTrainedModel)][-1]
+    if hasattr(config, "text_config"):  # the whole, which holds nothing of its own but the head
+        return "language"
+    if "Vision" in type(config).__name__:
+        return "video" if "video_tower" in path else "vision"
+    return "audio" if "Audio" in type(config).__name__ else "language"
 
 
 def true_roles(model: PreTrainedModel) -> Iterator[tuple[str, tuple[int, ...], Role]]:

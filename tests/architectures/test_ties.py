@@ -11,6 +11,7 @@ import transformers
 from transformers import AutoConfig, PreTrainedModel
 
 from optmerge.architectures import registered, resolve
+from optmerge.architectures._ties import TIED_BY_DEFAULT
 from tiny_models import TINY, build
 
 from .saved import Saved
@@ -75,6 +76,11 @@ def test_the_default_of_the_language_model_counts_where_its_flag_does(
     config |= {"architectures": [type(build(family)).__name__]}
     config.pop(FLAG)
     assert set(registered()[family].tied(config)) == tied_in(read_back(config, tmp_path))
+
+
+@pytest.mark.parametrize("text", sorted(TIED_BY_DEFAULT))
+def test_the_defaults_are_those_of_the_config_classes(text: str) -> None:
+    assert AutoConfig.for_model(text).tie_word_embeddings
 
 
 def test_a_flat_config_of_transformers_4_counts() -> None:

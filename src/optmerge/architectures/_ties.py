@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 TIED_BY_DEFAULT = frozenset(
-    {"gemma", "gemma2", "gemma3_text", "gemma3n_text", "gemma4_text", "cohere", "cohere2", "gpt2", "opt"}
-    | {"bloom", "ernie4_5", "falcon", "mpt", "smollm3", "starcoder2", "qwen2_5_omni_text"}
+    (
+        *("bloom", "cohere", "cohere2", "ernie4_5", "falcon", "gpt2", "mpt", "opt", "smollm3", "starcoder2"),
+        *("gemma", "gemma2", "gemma3_text", "gemma3n_text", "gemma4_text"),
+        "qwen2_5_omni_text",
+    )
 )
 """Text `model_type`s whose config class ties unless told otherwise; files leave defaults out."""
 

@@ -16,7 +16,10 @@ def _decoder(name: str) -> Architecture:
     )
 
 
-_DENSE = ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "phi3")
+_DENSE = (
+    *("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text"),
+    *("phi3", "olmo2", "granite", "smollm3", "starcoder2", "cohere2"),
+)
 _SPARSE = ("mixtral", "qwen2_moe", "qwen3_moe")
 
 ARCHITECTURES = tuple(_decoder(name) for name in (*_DENSE, *_SPARSE))
