@@ -37,7 +37,7 @@ def _known_rule(rule: str) -> str:
     granularity="matrix",
     scale=0.3,
     work=lambda m, n, experts: 4.0 * m * n * n * experts + 10.0 * n**3,
-    workspace=8.0,
+    workspace=lambda experts: 2.0 * experts + 8.0,
 )
 def aswudi(
     deltas: Sequence[Delta],

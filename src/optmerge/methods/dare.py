@@ -9,7 +9,7 @@ from optmerge.deltas import Delta, Dense, linear_combination
 from optmerge.methods.masks import drop_mask
 from optmerge.methods.parameters import DropRate, Fraction, Seed
 from optmerge.methods.registry import Context, method
-from optmerge.methods.ties import ModelSurvey, Trim, ties, ties_scale
+from optmerge.methods.ties import ModelSurvey, Trim, ties, ties_passes, ties_scale
 
 
 class DroppedSurvey(ModelSurvey):
@@ -24,7 +24,12 @@ class DroppedSurvey(ModelSurvey):
         super().observe(dare(deltas, self._drop, self._seed, context), context)
 
 
-@method(granularity="element", scale=0.3, work=lambda m, n, experts: 12.0 * m * n * experts, workspace=4.0)
+@method(
+    granularity="element",
+    scale=0.3,
+    work=lambda m, n, experts: 12.0 * m * n * experts,
+    workspace=lambda experts: experts + 8.0,
+)
 def dare_task_arithmetic(
     deltas: Sequence[Delta],
     *,
@@ -53,8 +58,9 @@ def dare_task_arithmetic(
     survey=lambda experts, parameters: (
         DroppedSurvey(experts, parameters) if parameters["trim"] == "model" else None
     ),
+    passes=ties_passes,
     work=lambda m, n, experts: 24.0 * m * n * experts,
-    workspace=5.0,
+    workspace=lambda experts: 2.0 * experts + 8.0,
 )
 def dare_ties(
     deltas: Sequence[Delta],

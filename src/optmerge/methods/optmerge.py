@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from optmerge.deltas import Delta, Dense, zero_like
+from optmerge.errors import MethodError
 from optmerge.methods.iterations import Optimizer, descend, literal_loop
 from optmerge.methods.linalg import leading_directions, top_rank
 from optmerge.methods.parameters import Fraction, Momentum, Positive, Steps
@@ -56,6 +57,13 @@ def _resolve(parameters: dict[str, Any], low_rank: bool) -> dict[str, Any]:
         resolved["optimizer"] = "sgd" if resolved["solver"] == "closed_form" else defaults.optimizer
     if resolved["solver"] == "auto":
         resolved["solver"] = "closed_form" if resolved["optimizer"] == "sgd" else "gram"
+    if resolved["solver"] == "closed_form" and resolved["optimizer"] == "adam":
+        raise MethodError(
+            "Adam has no closed form",
+            where="method optmerge, parameter solver",
+            got="solver closed_form with optimizer adam",
+            hint="use solver gram, or optimizer sgd",
+        )
     if resolved["start"] == "auto":
         resolved["start"] = defaults.start
     if resolved["lr"] is None:
@@ -72,7 +80,7 @@ def _scale(parameters: Mapping[str, Any]) -> float:
     scale=_scale,
     resolve=_resolve,
     work=lambda m, n, experts: 6.0 * m * n * min(m, n) * experts,
-    workspace=10.0,
+    workspace=lambda experts: 2.0 * experts + 12.0,
 )
 def optmerge(
     deltas: Sequence[Delta],

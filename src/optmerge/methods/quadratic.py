@@ -50,7 +50,8 @@ class Primal:
 
     def gradient(self, merged: Tensor) -> Tensor:
         """2(MC − D), (m, n)."""
-        return torch.addmm(self.target, merged, self.curvature, beta=-2, alpha=2)
+        gradient: Tensor = torch.addmm(self.target, merged, self.curvature, beta=-2, alpha=2)
+        return gradient
 
     def to(self, dtype: torch.dtype) -> Primal:
         """The same in another float type."""

@@ -24,7 +24,7 @@ from optmerge.deltas import Delta, Dense, LowRank, as_deltas, linear_combination
 from optmerge.errors import MethodError, did_you_mean
 
 Granularity = Literal["element", "tensor", "matrix"]
-Layout = Literal["matrix", "transposed", "stack", "transposed_stack", "flatten"]
+Layout = Literal["matrix", "transposed", "stack", "transposed_stack", "flatten", "vector"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,8 @@ class Context:
         experts: names of the experts, in the order of the deltas; seeds random masks.
         start: flat index, in the whole tensor, of the first element of the slice at hand.
         layout: how a tensor holds its matrices: `matrix` (out, in), `transposed` (in, out), `stack`
-            (E, out, in), `transposed_stack` (E, in, out), `flatten` (out, …) as for convolutions.
+            (E, out, in), `transposed_stack` (E, in, out), `flatten` (out, …) as for convolutions, `vector`
+            for no matrix at all.
             None decides by the number of dimensions: 2 is a matrix, 3 a stack, more is flattened.
         survey: what the method's own survey of all tensors found; None without one.
     """
@@ -85,6 +86,8 @@ class Method:
             their deltas, so that neither the base nor a subtraction is needed where experts are full.
         resolve: replaces `auto` values once it is known whether every expert is low-rank.
         survey: makes a `Survey` for (number of experts, parameters), or None where none is needed.
+        passes: how often that survey reads every tensor.
+        exactly: the number of experts it takes; any where None.
         work: floating-point operations for an m×n matrix of N experts.
         workspace: peak number of tensor-sized float32 arrays, beside the N deltas, that the method holds.
     """
@@ -99,8 +102,10 @@ class Method:
     affine: bool = False
     resolve: Callable[[dict[str, Any], bool], dict[str, Any]] = lambda parameters, low_rank: parameters
     survey: Callable[[int, Mapping[str, Any]], Survey | None] = lambda experts, parameters: None
+    passes: Callable[[Mapping[str, Any]], int] = lambda parameters: 0
+    exactly: int | None = None
     work: Callable[[int, int, int], float] = lambda m, n, experts: 2.0 * m * n * experts
-    workspace: float = 2.0
+    workspace: Callable[[int], float] = lambda experts: 2.0
     takes_context: bool = field(default=False, compare=False)
 
     @property
@@ -132,6 +137,16 @@ class Method:
                 hint=f"see `optmerge methods {self.name}`",
             ) from None
 
+    def check_experts(self, count: int) -> None:
+        """Raises `MethodError` where the method can't take so many experts."""
+        if self.exactly is not None and count != self.exactly:
+            raise MethodError(
+                f"{self.name} merges exactly {self.exactly} experts",
+                where=f"method {self.name}",
+                got=f"{count} expert{'s' if count != 1 else ''}",
+                hint="choose another method, or change the experts",
+            )
+
     def weighted(self, deltas: Sequence[Delta], weights: Sequence[float]) -> list[Delta]:
         """Each delta times its expert's weight: weight a asks for a times that expert's change."""
         mean = sum(weights) / len(weights) if self.normalise_weights else 1.0
@@ -155,7 +170,7 @@ def _by_matrices(
 ) -> Delta:
     """Applies a matrix method to whatever matrices the tensor holds; the mean delta where it holds none."""
     shape = deltas[0].shape
-    if len(shape) < 2:
+    if len(shape) < 2 or context.layout == "vector":
         return linear_combination(deltas, [1 / len(deltas)] * len(deltas))
     layout = context.layout or {2: "matrix", 3: "stack"}.get(len(shape), "flatten")
     inner = replace(context, layout="matrix")
@@ -280,6 +295,7 @@ def merge_deltas(
     chosen = get(name)
     items = as_deltas(deltas)
     _check_deltas(items)
+    chosen.check_experts(len(items))
     values = chosen.validate(parameters)
     values = chosen.resolve(values, all(isinstance(delta, LowRank) for delta in items))
     if weights is not None:

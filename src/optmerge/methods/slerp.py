@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 
 from optmerge.deltas import Delta, LowRank, linear_combination
-from optmerge.errors import MethodError
 from optmerge.methods.parameters import UnitInterval
 from optmerge.methods.registry import method
 
@@ -14,7 +13,7 @@ COLINEAR = 1e-4
 """Angles (radians) below which the great circle can't be told from the chord in float32."""
 
 
-@method(granularity="tensor", scale=1.0)
+@method(granularity="tensor", scale=1.0, exactly=2)
 def slerp(deltas: Sequence[Delta], *, t: UnitInterval = 0.5) -> Delta:
     """Spherical interpolation between the task vectors of two experts.
 
@@ -26,18 +25,8 @@ def slerp(deltas: Sequence[Delta], *, t: UnitInterval = 0.5) -> Delta:
         deltas: two experts' deltas of one tensor.
         t: 0 is the first expert, 1 the second.
 
-    Raises:
-        MethodError: there aren't exactly two experts.
-
     Source: Shoemake 1985, "Animating rotation with quaternion curves", applied to task vectors.
     """
-    if len(deltas) != 2:
-        raise MethodError(
-            "slerp interpolates between two experts",
-            got=f"{len(deltas)} experts",
-            expected="2",
-            hint="use `average` for more experts",
-        )
     first, second = deltas
     lengths = math.sqrt(first.squared_norm()) * math.sqrt(second.squared_norm())
     cosine = _inner_product(first, second) / lengths if lengths > 0 else 1.0

@@ -24,7 +24,7 @@ Start = Literal["sum", "mean", "zero"]
     granularity="matrix",
     scale=0.3,
     work=lambda m, n, experts: 4.0 * m * n * n * experts + 10.0 * n**3,
-    workspace=8.0,
+    workspace=lambda experts: 2.0 * experts + 8.0,
 )
 def swudi(
     deltas: Sequence[Delta],

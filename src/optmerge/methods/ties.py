@@ -80,12 +80,18 @@ def ties_survey(experts: int, parameters: Mapping[str, Any]) -> ModelSurvey | No
     return ModelSurvey(experts, parameters["keep"]) if parameters["trim"] == "model" else None
 
 
+def ties_passes(parameters: Mapping[str, Any]) -> int:
+    """Two passes select a float32 threshold, one counts signs."""
+    return 3 if parameters["trim"] == "model" else 0
+
+
 @method(
     granularity="tensor",
     scale=ties_scale,
     survey=ties_survey,
+    passes=ties_passes,
     work=lambda m, n, experts: 12.0 * m * n * experts,
-    workspace=3.0,
+    workspace=lambda experts: experts + 4.0,
 )
 def ties(
     deltas: Sequence[Delta],

@@ -28,7 +28,7 @@ NULL = 1e-10
     granularity="matrix",
     scale=0.3,
     work=lambda m, n, experts: 4.0 * m * n * min(m, n) * experts + 600.0 * m * n * n,
-    workspace=8.0,
+    workspace=lambda experts: 2.0 * experts + 8.0,
 )
 def wudi(
     deltas: Sequence[Delta],

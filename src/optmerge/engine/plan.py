@@ -1,0 +1,355 @@
+"""The plan of a merge: what happens to every tensor, and what it costs, known from headers alone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from optmerge.checkpoints.shards import DEFAULT_SHARD_BYTES, Shard, plan_shards
+from optmerge.engine.cost import Cost, cost_of, parse_bytes
+from optmerge.engine.inputs import AdapterExpert, Inputs, open_inputs
+from optmerge.engine.selection import check_vocabulary_of, choose, layout_of
+from optmerge.errors import RecipeError, did_you_mean
+from optmerge.methods import get
+from optmerge.methods.registry import Layout
+from optmerge.recipe import BASE, MethodChoice, Recipe, parse_recipe
+
+_DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
+
+
+@dataclass(frozen=True)
+class MethodUse:
+    """A method with everything decided.
+
+    Args:
+        name: of the method.
+        parameters: complete, no `auto` left.
+        scale: factor on the merged delta.
+        weights: one per expert.
+    """
+
+    name: str
+    parameters: Mapping[str, Any]
+    scale: float
+    weights: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class TensorPlan:
+    """What happens to one tensor of the base.
+
+    Args:
+        name: as the base stores it, and as the output will.
+        component: part of the model.
+        kind: what it does there.
+        shape: its shape.
+        dtype: safetensors dtype in the base.
+        out_dtype: safetensors dtype in the output.
+        action: `merge`, `copy`, or `alias`: not written, since it is tied to `source`.
+        reason: why.
+        group: index into the plan's methods; None where not merged.
+        source: where it is copied from, or what it is an alias of.
+        layout: how it holds matrices.
+    """
+
+    name: str
+    component: str
+    kind: str
+    shape: tuple[int, ...]
+    dtype: str
+    out_dtype: str
+    action: str
+    reason: str
+    group: int | None
+    source: str
+    layout: Layout
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A merge, decided: plain data.
+
+    Args:
+        recipe: what was asked for.
+        architecture: name of the base's family.
+        generic: the family is a guess by common habits.
+        expert_names: in the order of the recipe.
+        experts: what each expert is.
+        base: what the base is.
+        methods: the recipe's method first, then one per rule (None for a rule that copies).
+        tensors: one per tensor of the base, in the order they are written.
+        shards: files of a dense output.
+        side_files: donor folder, or None.
+        cost: bytes, memory and work.
+        warnings: what the user should know.
+        fingerprint: of everything that decides the output's bytes.
+    """
+
+    recipe: Recipe
+    architecture: str
+    generic: bool
+    expert_names: tuple[str, ...]
+    experts: tuple[dict[str, Any], ...]
+    base: dict[str, Any]
+    methods: tuple[MethodUse | None, ...]
+    tensors: tuple[TensorPlan, ...]
+    shards: tuple[Shard, ...]
+    side_files: str | None
+    cost: Cost
+    warnings: tuple[str, ...]
+    fingerprint: str
+
+    def use(self, tensor: TensorPlan) -> MethodUse:
+        """The method of a merged tensor."""
+        use = self.methods[tensor.group] if tensor.group is not None else None
+        assert use is not None, f"{tensor.name} is not merged"
+        return use
+
+    def counts(self) -> dict[str, int]:
+        """How many tensors are merged, copied, and aliases; together all of the base's."""
+        found = Counter(tensor.action for tensor in self.tensors)
+        return {action: found[action] for action in ("merge", "copy", "alias")}
+
+    def plain(self) -> dict[str, Any]:
+        """The plan as JSON-ready data."""
+        return {
+            "recipe": self.recipe.plain(),
+            "architecture": {"name": self.architecture, "generic": self.generic},
+            "base": self.base,
+            "experts": list(self.experts),
+            "methods": [asdict(use) if use else None for use in self.methods],
+            "counts": self.counts(),
+            "cost": asdict(self.cost),
+            "warnings": list(self.warnings),
+            "side_files": self.side_files,
+            "shards": [shard.file_name for shard in self.shards],
+            "fingerprint": self.fingerprint,
+            "tensors": [asdict(tensor) for tensor in self.tensors],
+        }
+
+
+def make_plan(recipe: Recipe | Mapping[str, Any], inputs: Inputs | None = None) -> Plan:
+    """Decides a merge from headers.
+
+    Args:
+        recipe: a recipe, or plain data in its form.
+        inputs: the opened base and experts, where the caller has them.
+
+    Raises:
+        InputError: anything that would stop the merge and that headers can show.
+    """
+    recipe = parse_recipe(recipe)
+    check_vocabulary_of(recipe)
+    methods = _declared_methods(recipe)
+    names = recipe.expert_names()
+    inputs = inputs or open_inputs(recipe)
+    uses = tuple(_decide(choice, recipe, inputs) if choice else None for choice in methods)
+    tensors = _plan_tensors(recipe, inputs, names)
+    _check_something_merged(recipe, tensors, inputs)
+    _check_adapter_output(recipe, tensors, inputs)
+    shards = _shards(recipe, tensors)
+    donor = _donor(recipe, inputs, names)
+    experts = tuple(
+        {"name": expert.name, "model": expert.spec.model, "weight": expert.spec.weight, **expert.identity()}
+        for expert in inputs.experts
+    )
+    base = {
+        "model": recipe.base,
+        "identity": inputs.base.checkpoint.identity(),
+        "bytes": inputs.base.checkpoint.nbytes,
+    }
+    return Plan(
+        recipe=recipe,
+        architecture=inputs.base.architecture.name,
+        generic=inputs.base.architecture.generic,
+        expert_names=tuple(names),
+        experts=experts,
+        base=base,
+        methods=uses,
+        tensors=tensors,
+        shards=shards,
+        side_files=donor,
+        cost=cost_of(tensors, uses, inputs, recipe),
+        warnings=_warnings(recipe, tensors, inputs),
+        fingerprint=_fingerprint(recipe, inputs, uses, tensors, shards),
+    )
+
+
+def _declared_methods(recipe: Recipe) -> list[MethodChoice | None]:
+    return [recipe.method, *(rule.method for rule in recipe.rules)]
+
+
+def _decide(choice: MethodChoice, recipe: Recipe, inputs: Inputs) -> MethodUse:
+    method = get(choice.name)
+    method.check_experts(len(recipe.experts))
+    parameters = method.resolve(method.validate(choice.parameters), inputs.low_rank)
+    if method.fixed_scale and choice.scale not in (None, 1.0):
+        raise RecipeError(
+            f"{choice.name} has no scale",
+            where="method.scale",
+            got=choice.scale,
+            hint="leave it out, or use task_arithmetic with scale/N",
+        )
+    scale = choice.scale if choice.scale is not None else method.scale(parameters)
+    return MethodUse(choice.name, parameters, scale, tuple(expert.weight for expert in recipe.experts))
+
+
+def _plan_tensors(recipe: Recipe, inputs: Inputs, names: list[str]) -> tuple[TensorPlan, ...]:
+    base = inputs.base
+    order = sorted(base.checkpoint.tensors.values(), key=lambda info: (str(info.file), info.begin, info.name))
+    planned = []
+    for info in order:
+        role = base.architecture.role(info.name, info.shape)
+        action, reason, group, source = "alias", "", None, BASE
+        if info.name in base.aliases:
+            source = base.aliases[info.name]
+            reason = f"tied to {source}"
+        else:
+            choice = choose(recipe, base, info.name, role)
+            action, reason, group, source = choice.action, choice.reason, choice.group, choice.source
+            if source != BASE and source not in names:
+                raise RecipeError(
+                    f"no expert is called {source!r}",
+                    where="rules, copy_from",
+                    hint=did_you_mean(source, names),
+                )
+            if action == "merge" and not any(expert.changes(info.name) for expert in inputs.experts):
+                action, reason, group = "copy", "no expert changes it", None
+        out_dtype = info.dtype
+        if recipe.dtype != "auto" and info.dtype.startswith(("F", "BF")):
+            out_dtype = _DTYPES[recipe.dtype]
+        planned.append(
+            TensorPlan(
+                name=info.name,
+                component=role.component,
+                kind=role.kind,
+                shape=info.shape,
+                dtype=info.dtype,
+                out_dtype=out_dtype,
+                action=action,
+                reason=reason,
+                group=group,
+                source=source,
+                layout=layout_of(role, info.shape),
+            )
+        )
+    return tuple(planned)
+
+
+def _check_something_merged(recipe: Recipe, tensors: tuple[TensorPlan, ...], inputs: Inputs) -> None:
+    if any(tensor.action == "merge" for tensor in tensors):
+        return
+    found = Counter(tensor.component for tensor in tensors)
+    listing = ", ".join(f"{component} ({count} tensors)" for component, count in found.most_common())
+    if inputs.base.checkpoint.config is None:
+        hint = "the base has no config.json, so nothing has a role; write in the recipe: select: {components: [other]}"
+    else:
+        hint = f"choose among these in the recipe: select: {{components: [{', '.join(found)}]}}"
+    reasons = Counter(tensor.reason for tensor in tensors).most_common(1)[0][0]
+    raise RecipeError(
+        "no tensor would be merged", where="select", got=f"{listing}; mostly: {reasons}", hint=hint
+    )
+
+
+def _check_adapter_output(recipe: Recipe, tensors: tuple[TensorPlan, ...], inputs: Inputs) -> None:
+    """An adapter of exact rank needs experts that are adapters: a full delta has full rank."""
+    if recipe.output.format != "adapter":
+        if recipe.output.rank is not None:
+            raise RecipeError(
+                "a rank needs an adapter",
+                where="output.rank",
+                hint="write output: {format: adapter, rank: …}",
+            )
+        return
+    if recipe.dtype == "float16":
+        return
+    if recipe.output.rank is None and not all(isinstance(each, AdapterExpert) for each in inputs.experts):
+        raise RecipeError(
+            "an adapter of exact rank can only be made of adapters",
+            where="output",
+            got="full checkpoints among the experts, whose deltas have full rank",
+            hint="give the rank to truncate to: output: {format: adapter, rank: 64}; the error is reported",
+        )
+
+
+def _shards(recipe: Recipe, tensors: tuple[TensorPlan, ...]) -> tuple[Shard, ...]:
+    if recipe.output.format == "adapter":
+        return ()
+    size = recipe.output.shard_size
+    limit = DEFAULT_SHARD_BYTES if size is None else parse_bytes(size, "output.shard_size")
+    written = ((each.name, each.out_dtype, each.shape) for each in tensors if each.action != "alias")
+    return tuple(plan_shards(written, limit))
+
+
+def _donor(recipe: Recipe, inputs: Inputs, names: list[str]) -> str | None:
+    """Folder whose side files are carried; None where the donor is a bare file."""
+    donor = recipe.side_files.donor
+    if donor == BASE:
+        folder = inputs.base.checkpoint.folder
+        return str(folder) if folder else None
+    if donor in names:
+        expert = inputs.expert(donor)
+        where = expert.adapter.path if isinstance(expert, AdapterExpert) else expert.checkpoint.folder
+        return str(where) if where else None
+    from pathlib import Path
+
+    if Path(donor).is_dir():
+        return donor
+    raise RecipeError(
+        f"no model called {donor!r} to take side files from",
+        where="side_files.from",
+        expected="base, the name of an expert, or a folder",
+        hint=did_you_mean(donor, [BASE, *names]),
+    )
+
+
+def _warnings(recipe: Recipe, tensors: tuple[TensorPlan, ...], inputs: Inputs) -> tuple[str, ...]:
+    found = []
+    if inputs.base.architecture.generic and inputs.base.checkpoint.config is not None:
+        kind = inputs.base.checkpoint.config.get("model_type")
+        found.append(
+            f"architecture {kind!r} is not declared; roles are judged by common names (generic). "
+            "Look at the plan before you merge."
+        )
+    merged = {tensor.name for tensor in tensors if tensor.action == "merge"}
+    taken = {tensor.source for tensor in tensors if tensor.action == "copy"}
+    for expert in inputs.experts:
+        if isinstance(expert, AdapterExpert):
+            lost = [name for name in expert.tensors if name not in merged]
+            if lost and expert.name not in taken:
+                found.append(
+                    f"adapter {expert.name!r} also changes {len(lost)} tensors that aren't selected "
+                    f"(such as {lost[0]}): those changes are left out"
+                )
+    for index, rule in enumerate(recipe.rules):
+        used = any(t.group == index + 1 or t.reason.startswith(f"rule {index}:") for t in tensors)
+        if not used:
+            found.append(f"rule {index} matches no tensor (or an earlier rule matches first)")
+    aliases = [tensor.name for tensor in tensors if tensor.action == "alias"]
+    if aliases:
+        found.append(f"not written, since the config ties them: {', '.join(aliases)}")
+    return tuple(found)
+
+
+def _fingerprint(
+    recipe: Recipe,
+    inputs: Inputs,
+    uses: tuple[MethodUse | None, ...],
+    tensors: tuple[TensorPlan, ...],
+    shards: tuple[Shard, ...],
+) -> str:
+    """SHA-256 over the recipe, the inputs with their times of change, and every decision."""
+    stamps = [[header.file_bytes, header.modified_ns] for header in inputs.base.checkpoint.headers.values()]
+    decided = {
+        "recipe": recipe.plain(),
+        "base": [inputs.base.checkpoint.identity(), stamps],
+        "experts": [[expert.identity(), expert.stamps()] for expert in inputs.experts],
+        "methods": [asdict(use) if use else None for use in uses],
+        "tensors": [asdict(tensor) for tensor in tensors],
+        "shards": [shard.file_name for shard in shards],
+    }
+    return hashlib.sha256(json.dumps(decided, sort_keys=True).encode()).hexdigest()
