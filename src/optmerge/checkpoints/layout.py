@@ -10,7 +10,7 @@ from typing import Any
 from optmerge.errors import CheckpointError
 
 from .json_files import read_object
-from .paths import member
+from .paths import is_file, member
 from .safetensors_format import TensorInfo
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -118,7 +118,7 @@ def _shard(folder: Path, name: str, index: Path, pickled: bool) -> Path:
     path = member(folder, name, index)
     if not name.endswith(".bin" if pickled else ".safetensors"):
         raise CheckpointError("The index names a file of another format", where=index, got=name)
-    if not path.is_file():
+    if not is_file(path):
         hint = f"download {name} again, or remove the folder from the cache"
         raise CheckpointError("A shard that the index names is missing", where=index, got=name, hint=hint)
     return path

@@ -47,9 +47,13 @@ def member(folder: Path, name: str, named_by: object, error: type[InputError] = 
     parts = name.split("/")
     if not name or "\\" in name or "\0" in name or name.startswith("/") or {"", ".", ".."} & set(parts):
         expected = "a relative path with forward slashes and no '..'"
-        raise error("A file name may not be used", where=named_by, got=repr(name), expected=expected)
+        raise error("A file name may not be used", where=named_by, got=repr(name[:200]), expected=expected)
     path = folder / name
-    if not is_inside(folder, path):
+    try:
+        inside = is_inside(folder, path)
+    except (OSError, RuntimeError):  # too long a name; links in a circle (RuntimeError before Python 3.13)
+        raise error("A file name leads nowhere", where=named_by, got=repr(name[:200])) from None
+    if not inside:
         raise error(
             "A file leads outside its checkpoint folder",
             where=named_by,
@@ -73,6 +77,14 @@ def _cache_blobs(home: Path) -> list[Path]:
         if folder.parent.name == "snapshots" and repository.name.startswith("models--"):
             return [repository / "blobs"]
     return []
+
+
+def is_file(path: Path) -> bool:
+    """Whether a regular file is there, links followed; False for names no file can have."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def did_you_mean(path: Path) -> str | None:

@@ -101,13 +101,13 @@ def read_header(path: Path) -> Header:
         with path.open("rb", buffering=0) as file:
             start = file.read(64)
             size = int.from_bytes(start[:8], "little")
-            _check_length(path, start, size, status.st_size)
+            _check_start(path, start, size, status.st_size)
             file.seek(8)
             raw = file.read(size)
     except OSError as problem:
         raise CheckpointError("The file can't be read", where=path, got=problem.strerror) from None
-    if len(raw) < size or not raw.startswith(b"{"):
-        raise _not_safetensors(path, start, f"a header that starts with {raw[:8]!r}")
+    if len(raw) < size:
+        raise CheckpointError("The file shrank while it was read", where=path)
     entries = parse_object(raw, path, "safetensors header")
     metadata = _metadata(path, entries.pop("__metadata__", None))
     tensors = _tensors(path, entries, first=8 + size, end_of_file=status.st_size)
@@ -115,11 +115,13 @@ def read_header(path: Path) -> Header:
     return Header(tensors, metadata, digest, status.st_size, status.st_mtime_ns)
 
 
-def _check_length(path: Path, start: bytes, size: int, file_bytes: int) -> None:
+def _check_start(path: Path, start: bytes, size: int, file_bytes: int) -> None:
     if file_bytes < 8:
         raise _not_safetensors(path, start, f"{file_bytes} bytes")
     if size > min(HEADER_LIMIT_BYTES, file_bytes - 8):
         raise _not_safetensors(path, start, f"a header of {size} bytes in a file of {file_bytes}")
+    if start[8:9] != b"{":
+        raise _not_safetensors(path, start, f"a header that starts with {start[8:16]!r}")
 
 
 def _not_safetensors(path: Path, start: bytes, got: str) -> CheckpointError:

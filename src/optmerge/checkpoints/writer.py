@@ -36,7 +36,7 @@ class ShardWriter:
         self.shard = shard
         self._header, self._begins = encode_header(shard.tensors, metadata)
         self._specs = {spec.name: spec for spec in shard.tensors}
-        self._missing = {spec.name: spec.nbytes for spec in shard.tensors if spec.nbytes}
+        self._missing = {spec.name: spec.nbytes for spec in shard.tensors}
         self._descriptor: int | None = None
         self._lock = threading.Lock()
 
@@ -134,11 +134,10 @@ class ShardWriter:
         begin, size = start * dtype.itemsize, tensor.numel() * dtype.itemsize
         if tensor.dtype != dtype.torch or begin < 0 or begin + size > spec.nbytes:
             raise ValueError(f"{name}: {tensor.dtype}, elements {start}+{tensor.numel()}, planned {spec}")
-        if not size:
-            return
-        data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
-        with disk_errors(self.path):
-            write_all(self._open(), data, self._begins[name] + begin)
+        if size:
+            data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+            with disk_errors(self.path):
+                write_all(self._open(), data, self._begins[name] + begin)
         with self._lock:
             left = self._missing.get(name, 0) - size
             if left > 0:
