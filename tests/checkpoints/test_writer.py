@@ -166,6 +166,14 @@ def test_a_full_disk_is_noticed_at_the_start(tmp_path: Path) -> None:
         ShardWriter.create(tmp_path, shard)
 
 
+def test_a_full_disk_is_left_as_it_was_found(tmp_path: Path) -> None:
+    shards = plan_shards([("small", "U8", (4,)), ("huge", "U8", (2**60,))], 10)
+    assert [shard.file_name[6:11] for shard in shards] == ["00001", "00002"]
+    with pytest.raises(RunError, match="disk is full"):
+        CheckpointWriter(tmp_path, shards[::-1])
+    assert names_in(tmp_path) == []
+
+
 def test_space_is_checked_where_it_can_t_be_reserved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def unsupported(*_: int) -> None:
         raise OSError(errno.EOPNOTSUPP, "not here")

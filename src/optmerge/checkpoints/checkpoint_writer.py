@@ -9,6 +9,8 @@ from types import TracebackType
 
 from torch import Tensor
 
+from optmerge.errors import OptMergeError
+
 from .output_files import partial_path, write_file
 from .shards import INDEX_NAME, Shard, encode_index
 from .writer import METADATA, ShardWriter
@@ -46,15 +48,22 @@ class CheckpointWriter:
         self._open: dict[str, ShardWriter] = {}
         self._shard_of = {spec.name: shard.file_name for shard in shards for spec in shard.tensors}
         self._lock = threading.Lock()
-        for shard in shards:
-            writer = ShardWriter(folder, shard, metadata)
-            if resume and writer.committed():
-                continue
-            if resume and partial_path(writer.path).exists():
-                writer = ShardWriter.reopen(folder, shard, metadata, written=written)
-            else:
-                writer = ShardWriter.create(folder, shard, metadata)
-            self._open[shard.file_name] = writer
+        created: list[Path] = []
+        try:
+            for shard in shards:
+                writer = ShardWriter(folder, shard, metadata)
+                if resume and writer.committed():
+                    continue
+                if resume and partial_path(writer.path).exists():
+                    writer = ShardWriter.reopen(folder, shard, metadata, written=written)
+                else:
+                    created.append(partial_path(writer.path))
+                    writer = ShardWriter.create(folder, shard, metadata)
+                self._open[shard.file_name] = writer
+        except OptMergeError:
+            for path in created:  # they hold nothing yet, and a full disk shouldn't stay full
+                path.unlink(missing_ok=True)
+            raise
         for writer in list(self._open.values()):  # all written before the interruption, or nothing to write
             self._commit_if_complete(writer)
 
