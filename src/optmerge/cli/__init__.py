@@ -1,0 +1,68 @@
+"""The command line: one thin file per subcommand; everything heavy is imported when it is needed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from types import FrameType
+from typing import NoReturn
+
+import typer
+
+from optmerge.cli import bench, inspect, merge, methods, plan, verify
+from optmerge.errors import InputError, OptMergeError
+
+app = typer.Typer(
+    name="optmerge",
+    help="Merge experts fine-tuned from one base into a single multimodal model.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+for _module in (merge, plan, verify, inspect, methods):
+    app.command(_module.__name__.rpartition(".")[2])(_module.command)
+app.add_typer(bench.app, name="bench")
+
+
+class Interrupted(BaseException):
+    """A signal asks to stop; not a KeyboardInterrupt, which Typer would turn into exit code 1."""
+
+    def __init__(self, number: int) -> None:
+        self.exit_code = 128 + number
+
+
+def main() -> NoReturn:
+    """Runs the command line; 0 done, 2 wrong input, 1 anything else, 130/143 interrupted and resumable."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Runs one command; returns its exit code."""
+    try:
+        app(arguments)
+    except SystemExit as stop:  # Typer's own: help, usage errors (2), typer.Exit
+        return stop.code if isinstance(stop.code, int) else 0
+    except InputError as problem:
+        return _fail(problem, 2)
+    except OptMergeError as problem:
+        return _fail(problem, 1)
+    except Interrupted as stop:
+        print("interrupted; a merge continues with the same command and --resume", file=sys.stderr)
+        return stop.exit_code
+    except BrokenPipeError:  # the reader of our output, `head` say, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return 0
+
+
+def _fail(problem: OptMergeError, code: int) -> int:
+    print(f"error: {problem}", file=sys.stderr)
+    return code
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    raise Interrupted(number)

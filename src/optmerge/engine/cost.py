@@ -34,6 +34,7 @@ class Cost:
         bytes_written: of weights.
         peak_bytes: anonymous memory for tensors, beside the interpreter and its libraries.
         peak_tensor: where that peak is reached.
+        whole_tensor_bytes: the part of the peak that smaller slices can't lower.
         flops: floating-point operations.
     """
 
@@ -41,6 +42,7 @@ class Cost:
     bytes_written: int
     peak_bytes: int
     peak_tensor: str
+    whole_tensor_bytes: int
     flops: float
 
 
@@ -48,7 +50,7 @@ def cost_of(
     tensors: Sequence[TensorPlan], uses: Sequence[MethodUse | None], inputs: Inputs, recipe: Recipe
 ) -> Cost:
     """Adds up every tensor."""
-    read = written = peak = 0
+    read = written = peak = whole = 0
     where, flops = "", 0.0
     for tensor in tensors:
         if tensor.action == "alias":
@@ -59,9 +61,11 @@ def cost_of(
         read, flops = read + tensor_read, flops + tensor_flops
         if tensor_peak > peak:
             peak, where = tensor_peak, tensor.name
+        if use is not None and get(use.name).granularity != "element":
+            whole = max(whole, tensor_peak)
     if recipe.output.format == "adapter":
         written = _adapter_bytes(tensors, inputs, recipe)
-    return Cost(read, written, peak, where, flops)
+    return Cost(read, written, peak, where, whole, flops)
 
 
 def _tensor_cost(tensor: TensorPlan, use: MethodUse | None, inputs: Inputs) -> tuple[int, int, float]:

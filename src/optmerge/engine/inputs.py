@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,10 +24,14 @@ from optmerge.checkpoints.reading import Reader
 from optmerge.checkpoints.safetensors_format import TensorInfo
 from optmerge.deltas import Delta, Dense, LowRank
 from optmerge.engine.vocabulary import check_vocabulary
-from optmerge.errors import AdapterError, CheckpointError, InputError
+from optmerge.errors import AdapterError, CheckpointError
 from optmerge.recipe import Expert, Recipe
 
 FLOATS = ("F64", "F32", "F16", "BF16")
+"""Types that can be merged."""
+
+SAMPLE = 4096
+"""Entries at either end that are compared to see whether two tensors are one."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,11 @@ class FullExpert:
 
     low_rank = False
 
+    @property
+    def folder(self) -> Path | None:
+        """Its folder; None for a bare file."""
+        return self.checkpoint.folder
+
     def changes(self, name: str) -> bool:
         """Whether it may hold another value than the base."""
         return name in self.tensors
@@ -106,6 +116,11 @@ class AdapterExpert:
     tensors: Mapping[str, str]
 
     @property
+    def folder(self) -> Path | None:
+        """Its folder."""
+        return self.adapter.path
+
+    @property
     def low_rank(self) -> bool:
         """Whether every delta stays factors."""
         return all(target.kind == "lora" for target in self.adapter.targets.values())
@@ -141,8 +156,6 @@ class AdapterExpert:
 
     def open(self) -> AbstractContextManager[None]:
         """Adapters open their file for each delta; nothing is held."""
-        from contextlib import nullcontext
-
         return nullcontext()
 
     def delta(self, name: str, read_base: Callable[[], Tensor], shape: tuple[int, ...]) -> Delta:
@@ -219,15 +232,38 @@ def _by_canonical(architecture: Architecture, checkpoint: Checkpoint) -> dict[st
 def _aliases(
     architecture: Architecture, checkpoint: Checkpoint, by_canonical: Mapping[str, str]
 ) -> dict[str, str]:
-    """Stored tensors that the config ties to another stored tensor."""
+    """Stored tensors that the config ties to another stored tensor, and that look the same.
+
+    A config's claim isn't enough: transformers keeps a head apart that is stored with other values.
+    """
     if checkpoint.config is None:
         return {}
-    pairs = architecture.tied(checkpoint.config)
-    return {
-        by_canonical[alias]: by_canonical[source]
-        for alias, source in pairs
+    pairs = [
+        (by_canonical[alias], by_canonical[source])
+        for alias, source in architecture.tied(checkpoint.config)
         if alias in by_canonical and source in by_canonical
-    }
+    ]
+    return {alias: source for alias, source in pairs if _look_same(checkpoint, alias, source)}
+
+
+def _look_same(checkpoint: Checkpoint, first: str, second: str) -> bool:
+    """Whether two tensors agree in type, shape and their first and last entries; reads a few KiB."""
+    one, other = checkpoint.tensors[first], checkpoint.tensors[second]
+    if (one.dtype, one.shape) != (other.dtype, other.shape):
+        return False
+    spans = ((0, min(SAMPLE, one.numel)), (max(0, one.numel - SAMPLE), one.numel))
+    with checkpoint.reader() as reader:
+        return all(torch.equal(reader.read_flat(first, *s), reader.read_flat(second, *s)) for s in spans)
+
+
+def tied_names(base: Base) -> frozenset[str]:
+    """Canonical names of parameters that are another one under a second name, stored or not."""
+    pairs = base.architecture.tied(base.checkpoint.config or {})
+    return frozenset(
+        alias
+        for alias, _ in pairs
+        if alias not in base.by_canonical or base.by_canonical[alias] in base.aliases
+    )
 
 
 def _open_expert(spec: Expert, name: str, base: Base, recipe: Recipe) -> AnyExpert:
@@ -249,7 +285,8 @@ def _match_checkpoint(
     architecture = resolve(checkpoint.config, checkpoint.tensors) if checkpoint.config else base.architecture
     own = {c: n for c, n in _by_canonical(architecture, checkpoint).items() if not _any(ignored, n)}
     wanted = {c: n for c, n in base.by_canonical.items() if not _any(ignored, n)}
-    tied = {alias for alias, _ in base.architecture.tied(base.checkpoint.config or {})}
+    tied = tied_names(base)
+    _check_still_tied(checkpoint, name, base, own)
     missing = [n for c, n in wanted.items() if c not in own and c not in tied]
     extra = [n for c, n in own.items() if c not in wanted and c not in tied]
     if missing:
@@ -265,6 +302,20 @@ def _match_checkpoint(
             raise _other_shape(ours, theirs, name, base)
         matched[stored] = theirs.name
     return matched
+
+
+def _check_still_tied(checkpoint: Checkpoint, name: str, base: Base, own: Mapping[str, str]) -> None:
+    """Refuses an expert that stores two values for what is one parameter of the base."""
+    for alias, source in base.architecture.tied(base.checkpoint.config or {}):
+        if alias not in tied_names(base) or alias not in own or source not in own:
+            continue
+        if not _look_same(checkpoint, own[alias], own[source]):
+            raise CheckpointError(
+                f"expert {name!r} has untied {own[alias]} from {own[source]}",
+                where=checkpoint.path,
+                expected="one value for both, as in the base",
+                hint=f"to leave its own out, write in the recipe: ignore: ['^{re.escape(own[alias])}$']",
+            )
 
 
 def _match_adapter(
@@ -368,6 +419,3 @@ def _no_change(shape: tuple[int, ...]) -> Delta:
     for length in shape[1:]:
         columns *= length
     return LowRank(torch.zeros(shape[0], 0), torch.zeros(0, columns), shape if len(shape) > 2 else None)
-
-
-__all__ = ["AdapterExpert", "AnyExpert", "Base", "FullExpert", "InputError", "Inputs", "open_inputs"]

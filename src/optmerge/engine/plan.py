@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from optmerge.checkpoints.shards import DEFAULT_SHARD_BYTES, Shard, plan_shards
@@ -148,7 +149,7 @@ def make_plan(recipe: Recipe | Mapping[str, Any], inputs: Inputs | None = None) 
     names = recipe.expert_names()
     inputs = inputs or open_inputs(recipe)
     uses = tuple(_decide(choice, recipe, inputs) if choice else None for choice in methods)
-    tensors = _plan_tensors(recipe, inputs, names)
+    tensors = _plan_tensors(recipe, inputs, uses, names)
     _check_something_merged(recipe, tensors, inputs)
     _check_adapter_output(recipe, tensors, inputs)
     shards = _shards(recipe, tensors)
@@ -198,7 +199,9 @@ def _decide(choice: MethodChoice, recipe: Recipe, inputs: Inputs) -> MethodUse:
     return MethodUse(choice.name, parameters, scale, tuple(expert.weight for expert in recipe.experts))
 
 
-def _plan_tensors(recipe: Recipe, inputs: Inputs, names: list[str]) -> tuple[TensorPlan, ...]:
+def _plan_tensors(
+    recipe: Recipe, inputs: Inputs, uses: Sequence[MethodUse | None], names: list[str]
+) -> tuple[TensorPlan, ...]:
     base = inputs.base
     order = sorted(base.checkpoint.tensors.values(), key=lambda info: (str(info.file), info.begin, info.name))
     planned = []
@@ -219,6 +222,9 @@ def _plan_tensors(recipe: Recipe, inputs: Inputs, names: list[str]) -> tuple[Ten
                 )
             if action == "merge" and not any(expert.changes(info.name) for expert in inputs.experts):
                 action, reason, group = "copy", "no expert changes it", None
+            use = uses[group] if group is not None else None
+            if use is not None and use.scale == 0:
+                action, reason, group = "copy", "scale 0", None
         out_dtype = info.dtype
         if recipe.dtype != "auto" and info.dtype.startswith(("F", "BF")):
             out_dtype = _DTYPES[recipe.dtype]
@@ -246,7 +252,7 @@ def _check_something_merged(recipe: Recipe, tensors: tuple[TensorPlan, ...], inp
     found = Counter(tensor.component for tensor in tensors)
     listing = ", ".join(f"{component} ({count} tensors)" for component, count in found.most_common())
     if inputs.base.checkpoint.config is None:
-        hint = "the base has no config.json, so nothing has a role; write in the recipe: select: {components: [other]}"
+        hint = "the base has no config.json, so nothing has a role; write: select: {components: [other]}"
     else:
         hint = f"choose among these in the recipe: select: {{components: [{', '.join(found)}]}}"
     reasons = Counter(tensor.reason for tensor in tensors).most_common(1)[0][0]
@@ -265,8 +271,6 @@ def _check_adapter_output(recipe: Recipe, tensors: tuple[TensorPlan, ...], input
                 hint="write output: {format: adapter, rank: …}",
             )
         return
-    if recipe.dtype == "float16":
-        return
     if recipe.output.rank is None and not all(isinstance(each, AdapterExpert) for each in inputs.experts):
         raise RecipeError(
             "an adapter of exact rank can only be made of adapters",
@@ -274,6 +278,26 @@ def _check_adapter_output(recipe: Recipe, tensors: tuple[TensorPlan, ...], input
             got="full checkpoints among the experts, whose deltas have full rank",
             hint="give the rank to truncate to: output: {format: adapter, rank: 64}; the error is reported",
         )
+    merged = {tensor.name for tensor in tensors if tensor.action == "merge"}
+    for tensor in tensors:
+        module = tensor.name.rpartition(".")[0] + "."
+        whole = all(
+            each.name in merged and each.layout == "vector"
+            for each in tensors
+            if each.name.startswith(module) and "." not in each.name[len(module) :]
+        )
+        if tensor.action == "copy" and tensor.reason.startswith("rule "):
+            whole = False
+        elif tensor.action != "merge" or tensor.layout in ("matrix", "transposed", "flatten"):
+            continue
+        if not whole:
+            raise RecipeError(
+                f"an adapter can't hold the merged {tensor.name}",
+                where="output",
+                got=f"shape {list(tensor.shape)}, layout {tensor.layout}",
+                expected="matrices, or whole modules without one",
+                hint="leave it out with select: {exclude: […]}, or write output: dense",
+            )
 
 
 def _shards(recipe: Recipe, tensors: tuple[TensorPlan, ...]) -> tuple[Shard, ...]:
@@ -292,11 +316,8 @@ def _donor(recipe: Recipe, inputs: Inputs, names: list[str]) -> str | None:
         folder = inputs.base.checkpoint.folder
         return str(folder) if folder else None
     if donor in names:
-        expert = inputs.expert(donor)
-        where = expert.adapter.path if isinstance(expert, AdapterExpert) else expert.checkpoint.folder
+        where = inputs.expert(donor).folder
         return str(where) if where else None
-    from pathlib import Path
-
     if Path(donor).is_dir():
         return donor
     raise RecipeError(
@@ -325,7 +346,7 @@ def _warnings(recipe: Recipe, tensors: tuple[TensorPlan, ...], inputs: Inputs) -
                     f"adapter {expert.name!r} also changes {len(lost)} tensors that aren't selected "
                     f"(such as {lost[0]}): those changes are left out"
                 )
-    for index, rule in enumerate(recipe.rules):
+    for index in range(len(recipe.rules)):
         used = any(t.group == index + 1 or t.reason.startswith(f"rule {index}:") for t in tensors)
         if not used:
             found.append(f"rule {index} matches no tensor (or an earlier rule matches first)")

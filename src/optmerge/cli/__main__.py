@@ -1,0 +1,5 @@
+"""`python -m optmerge.cli`."""
+
+from optmerge.cli import main
+
+main()

@@ -1,0 +1,73 @@
+"""`optmerge merge`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from optmerge.cli.options import AsJson, Base, Experts, MethodName, RecipeFile, Settings, build_recipe
+from optmerge.errors import RecipeError
+
+if TYPE_CHECKING:
+    from optmerge.engine.run import Result
+
+
+def command(
+    recipe: RecipeFile = None,
+    out: Annotated[Path | None, typer.Option(help="Output folder.", metavar="DIR")] = None,
+    base: Base = None,
+    experts: Experts = None,
+    method: MethodName = None,
+    settings: Settings = None,
+    device: Annotated[str, typer.Option(help="Where to compute: cpu or cuda.")] = "cpu",
+    memory: Annotated[str | None, typer.Option(help="Memory budget, such as 2GiB.", metavar="SIZE")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted merge.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier merge.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Merge experts into one checkpoint, or one adapter.
+
+    Example: `optmerge merge --base base --expert ocr --expert chart --method optmerge --out merged`
+    """
+    chosen = build_recipe(recipe, base, experts, method, settings)
+    if out is None:
+        raise RecipeError("no output folder", hint="add --out DIR")
+    if resume and overwrite:
+        raise RecipeError("--resume and --overwrite exclude each other", hint="choose one")
+
+    from optmerge.cli.progress import progress_bar
+    from optmerge.engine.inputs import open_inputs
+    from optmerge.engine.plan import make_plan
+    from optmerge.engine.run import execute
+    from optmerge.engine.state import Mode, check_usable
+
+    mode: Mode = "resume" if resume else "overwrite" if overwrite else "new"
+    if mode != "resume":
+        check_usable(out, mode)
+    inputs = open_inputs(chosen)
+    plan = make_plan(chosen, inputs)
+    with progress_bar(plan, quiet=quiet or as_json) as progress:
+        result = execute(plan, inputs, out, mode=mode, device=device, memory=memory, progress=progress)
+    if as_json:
+        print(json.dumps(summary(result), indent=1))
+    elif not quiet:
+        from optmerge.cli.tables import print_result
+
+        print_result(result)
+
+
+def summary(result: Result) -> dict[str, object]:
+    """What `--json` prints."""
+    return {
+        "out": str(result.path),
+        "counts": result.plan.counts(),
+        "bytes_written": result.plan.cost.bytes_written,
+        "seconds": result.seconds,
+        "warnings": list(result.warnings),
+        "truncation": result.truncation,
+        "resumed_tensors": result.resumed_tensors,
+    }

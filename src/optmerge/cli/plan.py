@@ -1,0 +1,38 @@
+"""`optmerge plan`."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from optmerge.cli.options import AsJson, Base, Experts, MethodName, RecipeFile, Settings, build_recipe
+
+
+def command(
+    recipe: RecipeFile = None,
+    base: Base = None,
+    experts: Experts = None,
+    method: MethodName = None,
+    settings: Settings = None,
+    tensors: Annotated[
+        bool, typer.Option("--tensors", help="One line per tensor, layers not folded.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a merge would do to every tensor, and what it would cost; reads headers only.
+
+    Example: `optmerge plan recipe.yaml`
+    """
+    chosen = build_recipe(recipe, base, experts, method, settings)
+
+    from optmerge.engine.run import plan
+
+    decided = plan(chosen)
+    if as_json:
+        print(json.dumps(decided.plain(), indent=1))
+    else:
+        from optmerge.cli.tables import print_plan
+
+        print_plan(decided, every_tensor=tensors)

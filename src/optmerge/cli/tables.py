@@ -1,0 +1,158 @@
+"""What people read: rich tables of plans, results and checks."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from optmerge.engine.plan import Plan, TensorPlan
+    from optmerge.engine.run import Result
+    from optmerge.engine.verify import Verification
+
+NARROWEST = 100
+"""Columns assumed where the output isn't a terminal."""
+
+
+def console() -> Console:
+    """Standard output, wide enough not to fold tables in a log."""
+    found = Console(highlight=False)
+    return found if found.is_terminal else Console(highlight=False, width=max(found.width, 160))
+
+
+def size_words(size: float) -> str:
+    """Bytes for people."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
+def print_plan(plan: Plan, *, every_tensor: bool) -> None:
+    """The fate of every tensor, layers folded unless asked otherwise, and the cost."""
+    out = console()
+    for index, use in enumerate(plan.methods):
+        if use is not None:
+            parameters = ", ".join(
+                f"{key}={value}" for key, value in use.parameters.items() if value is not None
+            )
+            who = "method" if index == 0 else f"rule {index - 1}"
+            out.print(
+                f"[bold]{who}[/]: {use.name}, scale {use.scale:g}{', ' + parameters if parameters else ''}"
+            )
+    family = plan.architecture + (" (generic: roles are guessed from names)" if plan.generic else "")
+    out.print(f"[bold]architecture[/]: {family}")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("tensors", "shape", "role", "what happens", "why"):
+        table.add_column(column, overflow="fold")
+    table.add_column("count", justify="right")
+    for (name, *cells), tensors in _folded(plan.tensors, every_tensor).items():
+        table.add_row(escape(name), *(escape(str(cell)) for cell in cells), str(len(tensors)))
+    out.print(table)
+    counts = plan.counts()
+    out.print(
+        f"[bold]{len(plan.tensors)} tensors[/]: {counts['merge']} merged, {counts['copy']} copied, "
+        f"{counts['alias']} tied to another and not written"
+    )
+    cost = plan.cost
+    out.print(
+        f"[bold]cost[/]: {size_words(cost.bytes_read)} read, {size_words(cost.bytes_written)} written, "
+        f"peak {size_words(cost.peak_bytes)} for tensors (at {escape(cost.peak_tensor or 'none')}), "
+        f"{cost.flops / 1e9:,.2f} GFLOP"
+    )
+    _print_warnings(out, plan.warnings)
+
+
+def _folded(tensors: tuple[TensorPlan, ...], every_tensor: bool) -> dict[tuple[str, ...], list[TensorPlan]]:
+    groups: dict[tuple[str, ...], list[TensorPlan]] = defaultdict(list)
+    for tensor in tensors:
+        name = tensor.name if every_tensor else re.sub(r"(?<=\.)\d+(?=\.)", "*", tensor.name)
+        what = "merged" if tensor.action == "merge" else f"copied from {tensor.source}"
+        if tensor.action == "alias":
+            what = "not written"
+        kind = f"{tensor.component}/{tensor.kind}"
+        shape = "×".join(map(str, tensor.shape)) or "scalar"
+        groups[name, f"{shape} {tensor.out_dtype}", kind, what, tensor.reason].append(tensor)
+    return groups
+
+
+def print_result(result: Result) -> None:
+    """One paragraph about a merge that was run."""
+    out = console()
+    counts, plan = result.plan.counts(), result.plan
+    written = size_words(plan.cost.bytes_written)
+    out.print(
+        f"{result.path}: {counts['merge']} tensors merged, {counts['copy']} copied, "
+        f"{written} written in {result.seconds:.1f} s"
+    )
+    if result.resumed_tensors:
+        out.print(f"resumed: {result.resumed_tensors} tensors had been written before")
+    if result.truncation is not None:
+        out.print(f"adapter: relative truncation error {result.truncation:.2e}")
+    _print_warnings(out, result.warnings)
+    out.print(f"next: optmerge verify {result.path}")
+
+
+def print_verification(found: Verification) -> None:
+    """One line per check."""
+    out = console()
+    marks = {True: "[green]ok[/]", False: "[red]FAILED[/]", None: "[yellow]skipped[/]"}
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for check in found.checks:
+        table.add_row(marks[check.ok], check.name, escape(check.detail))
+    out.print(table)
+
+
+def print_methods(methods: list[dict[str, Any]]) -> None:
+    """One line per method."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("method", "scale", "parameters", "what it does"):
+        table.add_column(column, overflow="fold")
+    for method in methods:
+        pairs = (f"{name}={each['default']}" for name, each in method["parameters"].items())
+        scale = "1 (fixed)" if method["fixed_scale"] else f"{method['scale']:g}"
+        table.add_row(method["name"], scale, escape(", ".join(pairs)), escape(method["summary"]))
+    console().print(table)
+
+
+def print_method(method: dict[str, Any]) -> None:
+    """A method's whole documentation."""
+    out = console()
+    out.print(f"[bold]{method['name']}[/]  (default scale {method['scale']:g})")
+    out.print(escape(method["doc"]))
+
+
+def print_inspection(found: dict[str, Any]) -> None:
+    """A checkpoint by role, or an adapter by target."""
+    out = console()
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    if found["kind"] == "adapter":
+        out.print(f"{found['path']}: adapter for {found['base']}, {size_words(found['bytes'])}")
+        rows, columns = found["targets"], ["module", "kind", "rank", "tensors"]
+    else:
+        family = found["architecture"]["name"] + (" (generic)" if found["architecture"]["generic"] else "")
+        out.print(
+            f"{found['path']}: {family}, {found['tensors']} tensors, "
+            f"{found['parameters']:,} parameters, {size_words(found['bytes'])}"
+        )
+        rows, columns = found["roles"], ["component", "kind", "dtype", "tensors", "parameters", "bytes"]
+    for column in columns:
+        table.add_column(
+            column, justify="left" if column in ("module", "component", "kind", "dtype") else "right"
+        )
+    for row in rows:
+        table.add_row(*(f"{row[c]:,}" if isinstance(row[c], int) else str(row[c]) for c in columns))
+    out.print(table)
+    for alias, source in found.get("tied", ()):
+        out.print(f"tied: {alias} = {source}")
+
+
+def _print_warnings(out: Console, warnings: tuple[str, ...]) -> None:
+    for warning in warnings:
+        out.print(f"[yellow]warning[/]: {escape(warning)}")

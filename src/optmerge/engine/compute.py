@@ -1,0 +1,91 @@
+"""The merge of one tensor, or of some of its rows: deltas in, merged weights or a merged delta out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from math import prod
+from typing import Any
+
+from torch import Tensor
+
+from optmerge.deltas import Delta, LowRank
+from optmerge.engine.inputs import FullExpert
+from optmerge.engine.plan import MethodUse, Plan, TensorPlan
+from optmerge.engine.sources import Rows, Sources
+from optmerge.methods import Context, get
+
+Surveys = Mapping[int, Any]
+"""What each group's survey found, by group."""
+
+
+def merged_weights(
+    plan: Plan, tensor: TensorPlan, sources: Sources, surveys: Surveys, rows: Rows = None
+) -> Tensor:
+    """W₀ + s·M for a tensor or some of its rows; float32 or float64, on the sources' device."""
+    use = plan.use(tensor)
+    method = get(use.name)
+    if method.affine and all(isinstance(expert, FullExpert) for expert in sources.inputs.experts):
+        weights = method.weighted(sources.weights(tensor, rows), use.weights)
+        return method.apply(weights, use.parameters, _context(plan, tensor, surveys, rows)).dense()
+    base = sources.base(tensor, rows)
+    merged = _merged(use, sources.deltas(tensor, base, rows), _context(plan, tensor, surveys, rows))
+    if isinstance(merged, LowRank):
+        flat = base.view(base.shape[0], -1)
+        return flat.addmm_(merged.up.to(base.dtype), merged.down.to(base.dtype), alpha=use.scale).view(
+            base.shape
+        )
+    return base.add_(merged.values.to(base.dtype), alpha=use.scale)
+
+
+def merged_delta(plan: Plan, tensor: TensorPlan, sources: Sources, surveys: Surveys) -> Delta:
+    """s·M for a whole tensor; factors where the method keeps them."""
+    use = plan.use(tensor)
+    deltas = sources.deltas(tensor, sources.base(tensor))
+    return _merged(use, deltas, _context(plan, tensor, surveys, None)).scaled(use.scale)
+
+
+def _merged(use: MethodUse, deltas: list[Delta], context: Context) -> Delta:
+    method = get(use.name)
+    return method.apply(method.weighted(deltas, use.weights), use.parameters, context)
+
+
+def _context(plan: Plan, tensor: TensorPlan, surveys: Surveys, rows: Rows) -> Context:
+    return Context(
+        tensor=tensor.name,
+        experts=plan.expert_names,
+        start=rows[0] * prod(tensor.shape[1:]) if rows else 0,
+        layout=tensor.layout,
+        survey=surveys.get(tensor.group) if tensor.group is not None else None,
+    )
+
+
+def run_surveys(plan: Plan, sources: Sources, slice_elements: int) -> dict[int, Any]:
+    """Runs every group's survey over all of its tensors."""
+    found = {}
+    for group, use in enumerate(plan.methods):
+        tensors = [tensor for tensor in plan.tensors if tensor.group == group]
+        if use is None or not tensors:
+            continue
+        method = get(use.name)
+        survey = method.survey(len(plan.expert_names), use.parameters)
+        if survey is None:
+            continue
+        while survey.begin_pass():
+            for tensor in tensors:
+                for rows in row_slices(tensor, slice_elements):
+                    deltas = sources.deltas(tensor, sources.base(tensor, rows), rows)
+                    context = _context(plan, tensor, {}, rows)
+                    survey.observe(method.weighted(deltas, use.weights), context)
+            survey.end_pass()
+        found[group] = survey.result()
+    return found
+
+
+def row_slices(tensor: TensorPlan, slice_elements: int) -> Iterator[Rows]:
+    """Ranges of rows of at most so many elements (one row at least); None where one slice is enough."""
+    if prod(tensor.shape) <= slice_elements or not tensor.shape:
+        yield None
+        return
+    step = max(1, slice_elements // max(1, prod(tensor.shape[1:])))
+    for start in range(0, tensor.shape[0], step):
+        yield start, min(tensor.shape[0], start + step)

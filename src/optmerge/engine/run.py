@@ -1,0 +1,295 @@
+"""Running a plan: tensors stream from the inputs through their methods into the output folder."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from optmerge.checkpoints.checkpoint_writer import CheckpointWriter
+from optmerge.checkpoints.dtypes import DTYPES
+from optmerge.engine.adapter_output import write_merged_adapter
+from optmerge.engine.compute import Surveys, merged_weights, row_slices, run_surveys
+from optmerge.engine.cost import SLICE_ELEMENTS, parse_bytes
+from optmerge.engine.inputs import AdapterExpert, Inputs, open_inputs
+from optmerge.engine.plan import Plan, TensorPlan, make_plan
+from optmerge.engine.provenance import write_provenance
+from optmerge.engine.side_files import write_side_files
+from optmerge.engine.sources import Sources
+from optmerge.engine.state import Mode, OutputFolder, finished_fingerprint
+from optmerge.errors import CheckpointError, InputError, MergeWarning, RecipeError
+from optmerge.methods import get
+from optmerge.recipe import Recipe, parse_recipe
+
+SYNC_SECONDS = 5.0
+"""How much work a crash may cost at most, besides the tensor at hand."""
+
+Progress = Callable[[TensorPlan, int], None]
+"""Called with a tensor and the bytes written for it, when it is done."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a merge did.
+
+    Args:
+        path: the output folder.
+        plan: what was decided.
+        seconds: wall time of the run.
+        warnings: of the plan and of the methods.
+        truncation: relative error of a truncated adapter, ‖ΔM‖/‖M‖ over all tensors; None for dense output.
+        resumed_tensors: how many tensors an earlier run had already written.
+    """
+
+    path: Path
+    plan: Plan
+    seconds: float
+    warnings: tuple[str, ...]
+    truncation: float | None = None
+    resumed_tensors: int = 0
+
+
+def merge(
+    recipe: Recipe | Mapping[str, Any],
+    out: str | Path,
+    *,
+    mode: Mode = "new",
+    device: str = "cpu",
+    memory: str | int | None = None,
+    progress: Progress | None = None,
+) -> Result:
+    """Merges experts into one checkpoint, or one adapter.
+
+    Args:
+        recipe: a `Recipe`, or plain data in its form: `{"base": …, "experts": […], "method": …}`.
+        out: the output folder.
+        mode: `new` wants an empty folder; `resume` continues an interrupted merge of the same inputs and
+            recipe; `overwrite` replaces an earlier merge once this one is complete.
+        device: `cpu` or `cuda`, where tensors are merged.
+        memory: budget for tensors in memory, as in `2GiB`; refused beforehand if it can't be kept.
+        progress: called after each tensor.
+
+    Returns:
+        What was done.
+
+    Raises:
+        InputError: the input is wrong; nothing is left in `out`.
+        RunError: the disk is full or failed; `mode="resume"` continues.
+    """
+    recipe = parse_recipe(recipe)
+    inputs = open_inputs(recipe)
+    decided = make_plan(recipe, inputs)
+    return execute(decided, inputs, Path(out), mode=mode, device=device, memory=memory, progress=progress)
+
+
+def execute(
+    plan: Plan,
+    inputs: Inputs,
+    out: Path,
+    *,
+    mode: Mode = "new",
+    device: str = "cpu",
+    memory: str | int | None = None,
+    progress: Progress | None = None,
+) -> Result:
+    """Runs a plan on the inputs it was made of; arguments and errors as `merge`."""
+    check_device(device)
+    slice_elements = fit_memory(plan, memory)
+    fingerprint = f"{plan.fingerprint}-{device.partition(':')[0]}"
+    if mode == "resume" and finished_fingerprint(out) == fingerprint:
+        return Result(out, plan, 0.0, plan.warnings, resumed_tensors=len(plan.tensors))
+    started = time.monotonic()
+    details: dict[str, Any] = {}
+    with OutputFolder(out, fingerprint, mode) as folder:
+        try:
+            if not folder.complete:
+                details = _write(plan, inputs, folder, device, slice_elements, fingerprint, progress)
+            folder.publish()
+        except InputError:
+            folder.discard()
+            raise
+    return Result(
+        path=out,
+        plan=plan,
+        seconds=time.monotonic() - started,
+        warnings=(*plan.warnings, *details.get("warnings", ())),
+        truncation=details.get("truncation"),
+        resumed_tensors=len(folder.written),
+    )
+
+
+def plan(recipe: Recipe | Mapping[str, Any]) -> Plan:
+    """What a merge would do to every tensor, and what it would cost; reads headers only."""
+    return make_plan(recipe)
+
+
+def check_device(device: str) -> None:
+    """Refuses a device that isn't there.
+
+    Raises:
+        RecipeError: with what there is.
+    """
+    kind = device.partition(":")[0]
+    if kind not in ("cpu", "cuda"):
+        raise RecipeError("unknown device", where="--device", got=device, expected="cpu or cuda")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise RecipeError(
+            "no CUDA device is available", where="--device", got=device, hint="use --device cpu"
+        )
+
+
+def fit_memory(plan: Plan, memory: str | int | None) -> int:
+    """Elements per slice that keep a budget.
+
+    Raises:
+        RecipeError: some tensor needs more, whatever the slices.
+    """
+    if memory is None:
+        return SLICE_ELEMENTS
+    budget = parse_bytes(memory, "--memory")
+    if plan.cost.peak_bytes <= budget:
+        return SLICE_ELEMENTS
+    floor = plan.cost.whole_tensor_bytes
+    if floor > budget:
+        raise RecipeError(
+            "the memory budget can't be kept",
+            where="--memory",
+            got=f"{budget / 2**20:.0f} MiB",
+            expected=f"at least {floor / 2**20:.0f} MiB, for {plan.cost.peak_tensor}",
+            hint="raise it, or give large tensors an elementwise method by a rule",
+        )
+    return max(1 << 12, SLICE_ELEMENTS * budget // plan.cost.peak_bytes)
+
+
+def _write(
+    plan: Plan,
+    inputs: Inputs,
+    folder: OutputFolder,
+    device: str,
+    slice_elements: int,
+    fingerprint: str,
+    progress: Progress | None,
+) -> dict[str, Any]:
+    """Fills the staging folder; returns what provenance should know of the run."""
+    write_side_files(plan, inputs, folder.staging)
+    details: dict[str, Any] = {"fingerprint": fingerprint, "device": device}
+    with _collected_warnings() as found, Sources(inputs, device) as sources:
+        _check_aliases(plan, sources)
+        surveys = run_surveys(plan, sources, slice_elements)
+        if plan.recipe.output.format == "adapter":
+            details["truncation"] = write_merged_adapter(plan, sources, surveys, folder.staging, progress)
+        else:
+            _write_checkpoint(plan, sources, surveys, folder, slice_elements, progress)
+    details["warnings"] = tuple(dict.fromkeys(str(each.message) for each in found))
+    write_provenance(plan, inputs, folder.staging, details)
+    return details
+
+
+def _write_checkpoint(
+    plan: Plan,
+    sources: Sources,
+    surveys: Surveys,
+    folder: OutputFolder,
+    slice_elements: int,
+    progress: Progress | None,
+) -> None:
+    done: list[str] = []
+    synced = time.monotonic()
+    resume = any(folder.staging.glob("*.safetensors*"))
+    with CheckpointWriter(
+        folder.staging, plan.shards, resume=resume, written=sorted(folder.written)
+    ) as writer:
+        for tensor in plan.tensors:
+            if tensor.action == "alias" or not writer.needs(tensor.name):
+                continue
+            _write_tensor(plan, tensor, sources, surveys, writer, slice_elements)
+            done.append(tensor.name)
+            if progress is not None:
+                progress(tensor, prod(tensor.shape) * DTYPES[tensor.out_dtype].itemsize)
+            if time.monotonic() - synced > SYNC_SECONDS:
+                writer.sync()
+                folder.record(done)
+                done, synced = [], time.monotonic()
+        writer.finish()
+
+
+def _write_tensor(
+    plan: Plan,
+    tensor: TensorPlan,
+    sources: Sources,
+    surveys: Surveys,
+    writer: CheckpointWriter,
+    slice_elements: int,
+) -> None:
+    if tensor.action == "copy":
+        _copy_tensor(tensor, sources, writer, slice_elements)
+        return
+    elementwise = get(plan.use(tensor).name).granularity == "element"
+    for rows in row_slices(tensor, slice_elements) if elementwise else (None,):
+        merged = _stored(merged_weights(plan, tensor, sources, surveys, rows), tensor)
+        start = rows[0] * prod(tensor.shape[1:]) if rows else 0
+        writer.write_flat(tensor.name, start, merged.flatten())
+
+
+def _copy_tensor(tensor: TensorPlan, sources: Sources, writer: CheckpointWriter, slice_elements: int) -> None:
+    size = prod(tensor.shape)
+    if tensor.source != "base":
+        writer.write(tensor.name, _stored(_of_expert(tensor, sources), tensor))
+        return
+    for start in range(0, size, slice_elements):
+        stop = min(size, start + slice_elements)
+        values = sources.base_raw(tensor.name, start, stop)
+        writer.write_flat(tensor.name, start, _stored(values, tensor, check=tensor.dtype != tensor.out_dtype))
+
+
+def _of_expert(tensor: TensorPlan, sources: Sources) -> Tensor:
+    """A tensor as one expert has it."""
+    expert = sources.inputs.expert(tensor.source)
+    base = sources.base(tensor)
+    if not isinstance(expert, AdapterExpert):
+        index = [each.name for each in sources.inputs.experts if not isinstance(each, AdapterExpert)]
+        return sources.weights(tensor)[index.index(expert.name)].dense()
+    index = [each.name for each in sources.inputs.experts]
+    return base + sources.deltas(tensor, base)[index.index(expert.name)].dense()
+
+
+def _stored(values: Tensor, tensor: TensorPlan, *, check: bool = True) -> Tensor:
+    """In the output's type, on the CPU; refused where that type can't hold the values."""
+    stored = values.to("cpu", DTYPES[tensor.out_dtype].torch)
+    if check and stored.is_floating_point() and not bool(torch.isfinite(stored).all()):
+        raise CheckpointError(
+            f"the merged {tensor.name} isn't finite in {tensor.out_dtype}",
+            got=f"values up to {float(values.abs().max()):.3g}",
+            expected=f"at most {torch.finfo(stored.dtype).max:.3g}",
+            hint="choose another dtype or a smaller scale",
+        )
+    return stored
+
+
+def _check_aliases(plan: Plan, sources: Sources) -> None:
+    """What the config ties and the base stores twice must be one value, all of it."""
+    for tensor in plan.tensors:
+        if tensor.action == "alias" and not sources.same_everywhere(
+            tensor.name, tensor.source, SLICE_ELEMENTS
+        ):
+            raise CheckpointError(
+                f"{tensor.name} and {tensor.source} differ, though the config ties them",
+                where=sources.inputs.base.checkpoint.path,
+                hint="set tie_word_embeddings: false in the base's config.json, or save the base again",
+            )
+
+
+@contextmanager
+def _collected_warnings() -> Any:
+    """Warnings of methods, once each, instead of on the terminal."""
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always", MergeWarning)
+        yield found

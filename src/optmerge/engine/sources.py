@@ -1,0 +1,150 @@
+"""Open inputs: what a merge reads, one tensor or a few of its rows at a time, checked to be finite."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from math import prod
+from types import TracebackType
+
+import torch
+from torch import Tensor
+
+from optmerge.checkpoints.reading import Reader
+from optmerge.deltas import Delta, Dense, LowRank
+from optmerge.engine.inputs import AdapterExpert, FullExpert, Inputs
+from optmerge.engine.plan import TensorPlan
+from optmerge.errors import CheckpointError
+
+Rows = tuple[int, int] | None
+"""First and last-plus-one row of a tensor's first dimension; None for all of it."""
+
+
+class Sources:
+    """The inputs of a merge with their files open; a context manager.
+
+    Args:
+        inputs: as opened from headers.
+        device: where tensors that are merged go.
+    """
+
+    def __init__(self, inputs: Inputs, device: str = "cpu") -> None:
+        self.inputs = inputs
+        self.device = torch.device(device)
+        self._stack = ExitStack()
+        self._base: Reader = self._stack.enter_context(inputs.base.checkpoint.reader())
+        self._experts: dict[str, Reader] = {
+            expert.name: self._stack.enter_context(expert.open())
+            for expert in inputs.experts
+            if isinstance(expert, FullExpert)
+        }
+
+    def __enter__(self) -> Sources:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def base_raw(self, name: str, start: int, stop: int) -> Tensor:
+        """Elements [start, stop) of a flattened tensor of the base, as stored."""
+        return self._base.read_flat(name, start, stop)
+
+    def base(self, tensor: TensorPlan, rows: Rows = None) -> Tensor:
+        """A tensor of the base for merging: float32 or better, finite."""
+        values = self._read(self._base, tensor.name, rows)
+        info = self.inputs.base.info(tensor.name)
+        return self._mergeable(values, f"tensor {tensor.name} of the base", info.file)
+
+    def weights(self, tensor: TensorPlan, rows: Rows = None) -> list[Delta]:
+        """Every full expert's own weights, in the place of deltas, for methods that merge them as such."""
+        return [
+            Dense(self._expert(expert, tensor, rows))
+            if expert.changes(tensor.name)
+            else Dense(self.base(tensor, rows))
+            for expert in self.inputs.experts
+            if isinstance(expert, FullExpert)
+        ]
+
+    def deltas(self, tensor: TensorPlan, base: Tensor, rows: Rows = None) -> list[Delta]:
+        """Every expert's delta, in the order of the recipe.
+
+        Args:
+            tensor: which.
+            base: the same rows of the base.
+            rows: which rows.
+        """
+        return [self._delta(expert, tensor, base, rows) for expert in self.inputs.experts]
+
+    def _delta(
+        self, expert: FullExpert | AdapterExpert, tensor: TensorPlan, base: Tensor, rows: Rows
+    ) -> Delta:
+        if isinstance(expert, FullExpert):
+            if not expert.changes(tensor.name):
+                return Dense(torch.zeros_like(base))
+            return Dense(self._expert(expert, tensor, rows).sub_(base))
+        delta = expert.delta(tensor.name, lambda: self._base.read(tensor.name), tensor.shape)
+        placed = _placed(delta, base.dtype, self.device)
+        self._check_adapter(placed, expert, tensor)
+        return _rows_of(placed, rows) if rows else placed
+
+    def _expert(self, expert: FullExpert, tensor: TensorPlan, rows: Rows) -> Tensor:
+        own = expert.tensors[tensor.name]
+        values = self._read(self._experts[expert.name], own, rows)
+        return self._mergeable(
+            values, f"tensor {own} of expert {expert.name!r}", expert.checkpoint.tensors[own].file
+        )
+
+    def _mergeable(self, values: Tensor, what: str, file: object) -> Tensor:
+        """On the device, float32 or float64, in memory of its own; refused where not finite."""
+        target = torch.float64 if values.dtype == torch.float64 else torch.float32
+        moved = values.to(self.device, target)
+        if not bool(torch.isfinite(moved).all()):
+            bad = int((~torch.isfinite(moved)).sum())
+            raise CheckpointError(
+                f"{what} holds NaN or infinity",
+                where=file,
+                got=f"{bad} of {moved.numel()} values read",
+                expected="finite values",
+                hint="find a sound copy of this checkpoint; nothing has been written",
+            )
+        return moved
+
+    def _check_adapter(self, delta: Delta, expert: AdapterExpert, tensor: TensorPlan) -> None:
+        parts = (delta.up, delta.down) if isinstance(delta, LowRank) else (delta.values,)
+        if not all(bool(torch.isfinite(part).all()) for part in parts):
+            raise CheckpointError(
+                f"the change of {tensor.name} by adapter {expert.name!r} holds NaN or infinity",
+                where=expert.adapter.file,
+                expected="finite values",
+                hint="find a sound copy of this adapter; nothing has been written",
+            )
+
+    @staticmethod
+    def _read(reader: Reader, name: str, rows: Rows) -> Tensor:
+        return reader.read_rows(name, *rows) if rows else reader.read(name)
+
+    def same_everywhere(self, first: str, second: str, block: int) -> bool:
+        """Whether two tensors of the base are equal, bit for bit, read in blocks."""
+        size = prod(self.inputs.base.info(first).shape)
+        return all(
+            torch.equal(
+                self._base.read_flat(first, start, min(size, start + block)),
+                self._base.read_flat(second, start, min(size, start + block)),
+            )
+            for start in range(0, size, block)
+        )
+
+
+def _placed(delta: Delta, dtype: torch.dtype, device: torch.device) -> Delta:
+    if isinstance(delta, LowRank):
+        return LowRank(delta.up.to(device, dtype), delta.down.to(device, dtype), delta.full_shape)
+    return Dense(delta.values.to(device, dtype))
+
+
+def _rows_of(delta: Delta, rows: tuple[int, int]) -> Delta:
+    start, stop = rows
+    if isinstance(delta, Dense):
+        return Dense(delta.values[start:stop])
+    shape = delta.full_shape and (stop - start, *delta.full_shape[1:])
+    return LowRank(delta.up[start:stop], delta.down, shape)

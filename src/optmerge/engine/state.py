@@ -1,0 +1,217 @@
+"""The output folder while a merge runs: one owner, a journal to resume from, and nothing of others harmed.
+
+Everything is written under `OUT/.optmerge/staging` and moved into place, index last, when all of it is on the
+disk. Until then an earlier output in the folder stays whole; a crash leaves the state folder, which is all
+that `--resume` needs and all that a discarded merge leaves to remove.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Literal
+
+from optmerge.checkpoints.output_files import disk_errors, sync_folder
+from optmerge.checkpoints.shards import INDEX_NAME
+from optmerge.errors import OutputError
+
+STATE = ".optmerge"
+PROVENANCE = "optmerge.json"
+Mode = Literal["new", "resume", "overwrite"]
+
+
+class OutputFolder:
+    """An output folder, locked; a context manager.
+
+    Args:
+        path: the folder; made if need be.
+        fingerprint: of the plan; a journal of another plan is refused.
+        mode: `new` wants an empty folder, `resume` continues an interrupted merge (or starts one),
+            `overwrite` replaces an earlier merge once the new one is complete.
+
+    Raises:
+        OutputError: the folder isn't empty, is in use, or holds another merge.
+    """
+
+    def __init__(self, path: Path, fingerprint: str, mode: Mode) -> None:
+        self.path = path
+        self.staging = path / STATE / "staging"
+        self.written: frozenset[str] = frozenset()
+        self.complete = False
+        self._fingerprint = fingerprint
+        self._made = not path.exists()
+        self._journal: IO[str] | None = None
+        check_usable(path, mode)
+        with disk_errors(path):
+            self.staging.mkdir(parents=True, exist_ok=True)
+            self._lock = _locked(path)
+        try:
+            self._start(mode)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> OutputFolder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def record(self, names: list[str]) -> None:
+        """Notes tensors whose bytes are on the disk."""
+        if names:
+            self._note({"written": names})
+
+    def publish(self) -> None:
+        """Moves everything into place, index last, and removes the state: the output is complete."""
+        if not self.complete:
+            self._note({"complete": True})
+        with disk_errors(self.path):
+            files = [path.relative_to(self.staging) for path in self.staging.rglob("*") if path.is_file()]
+            for file in sorted(set(self._earlier_files()) - self._new_files()):
+                (self.path / file).unlink(missing_ok=True)
+            for file in sorted(files, key=lambda file: (file.name in (INDEX_NAME, PROVENANCE), str(file))):
+                (self.path / file).parent.mkdir(parents=True, exist_ok=True)
+                (self.staging / file).replace(self.path / file)
+            sync_folder(self.path)
+            shutil.rmtree(self.path / STATE)
+            sync_folder(self.path)
+
+    def discard(self) -> None:
+        """Removes whatever this merge wrote: its input turned out to be wrong."""
+        self.close()
+        shutil.rmtree(self.path / STATE, ignore_errors=True)
+        if self._made:
+            self.path.rmdir()
+
+    def close(self) -> None:
+        """Lets go of the folder as it is."""
+        if self._journal is not None:
+            self._journal.close()
+            self._journal = None
+        self._lock.close()
+
+    def _start(self, mode: Mode) -> None:
+        journal = self.path / STATE / "journal.jsonl"
+        lines = _read_journal(journal) if mode == "resume" else []
+        if lines and lines[0].get("fingerprint") != self._fingerprint:
+            raise OutputError(
+                "the unfinished merge in this folder is another one",
+                where=self.path,
+                got="other inputs, recipe or version",
+                hint="put the inputs and the recipe back, or start over with --overwrite",
+            )
+        with disk_errors(journal):
+            if not lines:
+                shutil.rmtree(self.staging)
+                self.staging.mkdir()
+            self._journal = journal.open("a" if lines else "w", encoding="utf-8")
+        if not lines:
+            self._note({"fingerprint": self._fingerprint})
+        self.written = frozenset(name for line in lines for name in line.get("written", []))
+        self.complete = any(line.get("complete") for line in lines)
+
+    def _note(self, line: dict[str, Any]) -> None:
+        assert self._journal is not None, "the folder is closed"
+        with disk_errors(self.path):
+            self._journal.write(json.dumps(line) + "\n")
+            self._journal.flush()
+            os.fsync(self._journal.fileno())
+
+    def _earlier_files(self) -> list[Path]:
+        """Files that the provenance of an earlier merge in this folder claims."""
+        return [file for file in _claimed(self.path / PROVENANCE) if (self.path / file).is_file()]
+
+    def _new_files(self) -> set[Path]:
+        return set(_claimed(self.staging / PROVENANCE) or _claimed(self.path / PROVENANCE))
+
+
+def check_usable(path: Path, mode: Mode) -> None:
+    """Refuses an output folder that holds something `mode` doesn't allow for; changes nothing.
+
+    Raises:
+        OutputError: with the way out.
+    """
+    if path.exists() and not path.is_dir():
+        raise OutputError(
+            "the output is a file", where=path, expected="a folder", hint="choose another --out"
+        )
+    if not path.exists() or not any(path.iterdir()):
+        return
+    unfinished, finished = (path / STATE).is_dir(), (path / PROVENANCE).is_file()
+    if mode == "overwrite" and not (unfinished or finished):
+        raise OutputError(
+            "the folder isn't empty and isn't the output of a merge",
+            where=path,
+            hint="choose another --out, or empty it yourself: --overwrite replaces merges only",
+        )
+    if mode == "new" and unfinished:
+        raise OutputError(
+            "the folder holds an unfinished merge",
+            where=path,
+            hint="continue with --resume, or start over with --overwrite",
+        )
+    if mode == "new" or (mode == "resume" and not unfinished):
+        raise OutputError(
+            "the output folder isn't empty",
+            where=path,
+            expected="a new or empty folder",
+            hint="choose another --out"
+            + (", or replace the merge in it with --overwrite" if finished else ""),
+        )
+
+
+def finished_fingerprint(path: Path) -> str | None:
+    """Fingerprint of the finished merge in a folder; None where there is none."""
+    if (path / STATE).exists():
+        return None
+    try:
+        found = json.loads((path / PROVENANCE).read_text("utf-8")).get("fingerprint")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return found if isinstance(found, str) else None
+
+
+def _claimed(provenance: Path) -> list[Path]:
+    """Files listed by a provenance file, those outside its folder left out."""
+    try:
+        files = json.loads(provenance.read_text("utf-8"))["files"]
+        paths = [Path(file) for file in files]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    return [path for path in paths if not path.is_absolute() and ".." not in path.parts]
+
+
+def _locked(path: Path) -> IO[bytes]:
+    lock = (path / STATE / "lock").open("ab")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        raise OutputError(
+            "another merge is writing into this folder",
+            where=path,
+            hint="wait for it to end, or choose another --out",
+        ) from None
+    return lock
+
+
+def _read_journal(path: Path) -> list[dict[str, Any]]:
+    """Lines of a journal; a last line cut short by a crash is as if it hadn't been written."""
+    lines: list[dict[str, Any]] = []
+    try:
+        text = path.read_text("utf-8")
+    except OSError:
+        return []
+    for line in text.splitlines():
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            break
+    return lines

@@ -1,0 +1,229 @@
+"""Proof that an output is what it should be: complete, finite, loadable by transformers, and alive."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from optmerge.architectures import resolve
+from optmerge.checkpoints.adapters import is_adapter, open_adapter
+from optmerge.checkpoints.hub import locate
+from optmerge.checkpoints.reader import Checkpoint, open_checkpoint
+from optmerge.engine.loading import load_adapter_strictly, load_strictly, smoke_generation
+from optmerge.engine.state import PROVENANCE, STATE
+from optmerge.errors import InputError, OutputError
+
+BLOCK = 1 << 22
+"""Elements read at a time."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at.
+
+    Args:
+        name: what.
+        ok: True, False, or None where it couldn't be looked at.
+        detail: what was found.
+    """
+
+    name: str
+    ok: bool | None
+    detail: str
+
+
+@dataclass(frozen=True)
+class Verification:
+    """Everything that was looked at.
+
+    Args:
+        path: the checkpoint.
+        checks: in the order they ran.
+        delta_norms: component → ‖W − W₀‖/‖W₀‖, where the base is known.
+    """
+
+    path: Path
+    checks: tuple[Check, ...]
+    delta_norms: dict[str, float]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing failed."""
+        return all(check.ok is not False for check in self.checks)
+
+    def plain(self) -> dict[str, Any]:
+        """JSON-ready data."""
+        return {**asdict(self), "path": str(self.path), "ok": self.ok}
+
+
+def verify(path: str | Path, *, base: str | Path | None = None, load: bool = True) -> Verification:
+    """Looks at a merged checkpoint or adapter from every side.
+
+    Coverage (every tensor of the provenance is there), finiteness, deltas per component against the base
+    and copies bit-identical to it, a strict load in transformers (no key missing or unexpected), ties, and a
+    smoke generation. No remote code is run: such models are checked from their files only.
+
+    Args:
+        path: the output folder, or any checkpoint.
+        base: what to compare with; the provenance's by default.
+        load: False skips transformers and the generation (large models, little memory).
+
+    Raises:
+        InputError: not a checkpoint at all, or an unfinished merge.
+    """
+    path = Path(path)
+    if (path / STATE).is_dir():
+        raise OutputError(
+            "the folder holds an unfinished merge",
+            where=path,
+            hint="finish it with `optmerge merge … --resume`",
+        )
+    provenance = _provenance(path)
+    base_ref = base or (provenance.get("recipe") or {}).get("base")
+    if path.is_dir() and is_adapter(path):
+        return _verify_adapter(path, base_ref, load)
+    checkpoint = open_checkpoint(path)
+    checks = [_coverage(checkpoint, provenance), _finite(checkpoint)]
+    norms: dict[str, float] = {}
+    reference = _open_base(base_ref)
+    if reference is None:
+        checks.append(Check("deltas", None, f"the base isn't at hand ({base_ref or 'not recorded'})"))
+    else:
+        norms, changed = _compare(checkpoint, reference, provenance)
+        checks.append(changed)
+    if not load:
+        checks.append(Check("load", None, "not asked for"))
+    elif checkpoint.config is None:
+        checks.append(Check("load", None, "no config.json, so no class to load it with"))
+    else:
+        model, loaded = _attempt("load", lambda: load_strictly(path, checkpoint.config or {}))
+        checks.append(loaded)
+        if model is not None:
+            checks.append(_ties(model, checkpoint))
+            checks.append(_attempt("generate", lambda: smoke_generation(model))[1])
+    return Verification(path, tuple(checks), norms)
+
+
+def _verify_adapter(path: Path, base_ref: str | Path | None, load: bool) -> Verification:
+    adapter = open_adapter(path)
+    base_ref = base_ref or adapter.base_model_name
+    checks = [_finite(open_checkpoint(adapter.file))]
+    reference = _open_base(base_ref)
+    if reference is None:
+        checks.append(Check("fits the base", None, f"the base isn't at hand ({base_ref})"))
+        return Verification(path, tuple(checks), {})
+    architecture = resolve(reference.config, reference.tensors)
+    shapes = {architecture.canonical(info.name): info.shape for info in reference.tensors.values()}
+    try:
+        adapter.check_shapes({name: shapes[name] for name in adapter.targets if name in shapes})
+        checks.append(Check("fits the base", True, f"{len(adapter.targets)} targets"))
+    except InputError as problem:
+        checks.append(Check("fits the base", False, problem.what))
+    if load and reference.config is not None:
+        model, loaded = _attempt(
+            "load", lambda: load_adapter_strictly(path, reference.path, reference.config or {})
+        )
+        checks.append(loaded)
+        if model is not None:
+            checks.append(_attempt("generate", lambda: smoke_generation(model))[1])
+    return Verification(path, tuple(checks), {})
+
+
+def _provenance(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads((path / PROVENANCE).read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _open_base(ref: str | Path | None) -> Checkpoint | None:
+    try:
+        return open_checkpoint(locate(ref)) if ref is not None else None
+    except InputError:
+        return None
+
+
+def _attempt(name: str, action: Callable[[], tuple[Any, Check]]) -> tuple[Any, Check]:
+    """Runs a check that goes through other libraries; whatever they raise is a failed check."""
+    try:
+        return action()
+    except Exception as problem:
+        return None, Check(name, False, f"{type(problem).__name__}: {problem}".splitlines()[0][:300])
+
+
+def _coverage(checkpoint: Checkpoint, provenance: dict[str, Any]) -> Check:
+    planned = provenance.get("tensors")
+    if not isinstance(planned, dict):
+        return Check("coverage", None, f"no {PROVENANCE}")
+    expected = {name for name, entry in planned.items() if entry.get("action") != "alias"}
+    missing, extra = expected - checkpoint.tensors.keys(), checkpoint.tensors.keys() - expected
+    if missing or extra:
+        return Check("coverage", False, f"missing {sorted(missing)[:3]}, not planned {sorted(extra)[:3]}")
+    counts: dict[str, int] = defaultdict(int)
+    for entry in planned.values():
+        counts[entry["action"]] += 1
+    words = ", ".join(f"{count} {action}" for action, count in sorted(counts.items(), reverse=True))
+    return Check("coverage", True, f"all {len(planned)} tensors accounted for: {words}")
+
+
+def _finite(checkpoint: Checkpoint) -> Check:
+    with checkpoint.reader() as reader:
+        for name, info in checkpoint.tensors.items():
+            for start in range(0, info.numel, BLOCK):
+                values = reader.read_flat(name, start, min(info.numel, start + BLOCK))
+                if values.is_floating_point() and not bool(torch.isfinite(values.float()).all()):
+                    return Check("finite", False, f"{name} holds NaN or infinity")
+    return Check("finite", True, f"{len(checkpoint.tensors)} tensors, {checkpoint.nbytes / 1e6:,.1f} MB")
+
+
+def _compare(
+    checkpoint: Checkpoint, base: Checkpoint, provenance: dict[str, Any]
+) -> tuple[dict[str, float], Check]:
+    """Relative delta norms per component, and whether every copy is bit-identical to the base."""
+    architecture = resolve(checkpoint.config, checkpoint.tensors)
+    change: dict[str, float] = defaultdict(float)
+    size: dict[str, float] = defaultdict(float)
+    altered = []
+    with checkpoint.reader() as ours, base.reader() as theirs:
+        for name, info in checkpoint.tensors.items():
+            if name not in base.tensors or base.tensors[name].shape != info.shape:
+                return {}, Check("deltas", False, f"the base has no {name} of shape {list(info.shape)}")
+            entry = (provenance.get("tensors") or {}).get(name, {})
+            component = architecture.role(name, info.shape).component
+            same = True
+            for start in range(0, info.numel, BLOCK):
+                span = (start, min(info.numel, start + BLOCK))
+                new, old = ours.read_flat(name, *span), theirs.read_flat(name, *span)
+                same = same and torch.equal(new, old.to(new.dtype))
+                if new.is_floating_point():
+                    change[component] += float((new.double() - old.double()).square().sum())
+                    size[component] += float(old.double().square().sum())
+            if not same and entry.get("action") == "copy" and entry.get("source") == "base":
+                altered.append(name)
+    norms = {part: math.sqrt(change[part] / size[part]) if size[part] else 0.0 for part in sorted(change)}
+    if altered:
+        return norms, Check("deltas", False, f"{altered[0]} should be the base's, and isn't")
+    words = ", ".join(f"{part} {norm:.2%}" for part, norm in norms.items())
+    return norms, Check("deltas", True, f"‖W − W₀‖/‖W₀‖ by component: {words}; copies identical to the base")
+
+
+def _ties(model: Any, checkpoint: Checkpoint) -> Check:
+    """Parameters the config ties share memory once loaded."""
+    architecture = resolve(checkpoint.config, checkpoint.tensors)
+    pairs = architecture.tied(checkpoint.config or {})
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    for alias, source in pairs:
+        if alias in parameters and source in parameters and parameters[alias] is not parameters[source]:
+            stored_apart = any(architecture.canonical(name) == alias for name in checkpoint.tensors)
+            return Check("ties", stored_apart, f"{alias} is its own tensor, though the config ties it")
+    return Check(
+        "ties", True, ", ".join(f"{alias} = {source}" for alias, source in pairs) or "none in the config"
+    )
