@@ -1,0 +1,35 @@
+"""What the user asks for: a recipe, strict, with every short form spelled out.
+
+A recipe says nothing about files being there or fitting together; that is the plan's business.
+"""
+
+from optmerge.recipe.files import load_recipe, read_recipe_data
+from optmerge.recipe.models import (
+    BASE,
+    Expert,
+    Match,
+    MethodChoice,
+    Output,
+    Recipe,
+    Rule,
+    Select,
+    SideFiles,
+)
+from optmerge.recipe.overrides import override
+from optmerge.recipe.parsing import parse_recipe
+
+__all__ = [
+    "BASE",
+    "Expert",
+    "Match",
+    "MethodChoice",
+    "Output",
+    "Recipe",
+    "Rule",
+    "Select",
+    "SideFiles",
+    "load_recipe",
+    "override",
+    "parse_recipe",
+    "read_recipe_data",
+]

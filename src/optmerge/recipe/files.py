@@ -1,0 +1,88 @@
+"""Recipes as YAML files: plain YAML only, paths looked up beside the file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from optmerge.errors import RecipeError
+from optmerge.recipe.models import Recipe
+from optmerge.recipe.parsing import EXAMPLE, parse_recipe
+
+LIMIT_BYTES = 1 << 20
+
+
+def load_recipe(path: str | Path) -> Recipe:
+    """A recipe from a YAML file; relative paths in it are looked up beside it first.
+
+    Raises:
+        RecipeError: the file can't be read, isn't YAML, or isn't a recipe.
+    """
+    path = Path(path)
+    data = read_recipe_data(path)
+    return parse_recipe(data, path)
+
+
+def read_recipe_data(path: Path) -> dict[str, Any]:
+    """The plain data of a recipe file, its relative paths resolved.
+
+    Raises:
+        RecipeError: the file can't be read or isn't a YAML mapping.
+    """
+    try:
+        with path.open("rb") as file:
+            raw = file.read(LIMIT_BYTES + 1)
+        if len(raw) > LIMIT_BYTES:
+            raise RecipeError("the recipe is too large", where=path, expected=f"≤ {LIMIT_BYTES} bytes")
+        data = yaml.load(raw.decode("utf-8"), Loader=PlainLoader)
+    except OSError as problem:
+        hint = "give the path of a YAML recipe, or --base, --expert and --method instead"
+        raise RecipeError("the recipe can't be read", where=path, got=problem.strerror, hint=hint) from None
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as problem:
+        raise RecipeError("the recipe isn't valid YAML", where=path, got=problem, hint=EXAMPLE) from None
+    if not isinstance(data, dict):
+        raise RecipeError("a recipe is a mapping", where=path, got=type(data).__name__, hint=EXAMPLE)
+    return _beside(data, path.parent)
+
+
+class PlainLoader(yaml.SafeLoader):
+    """Plain YAML: no tags, no anchors (so no alias bombs), no key twice."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """A node; refused where it is an alias."""
+        if self.check_event(yaml.events.AliasEvent):
+            raise yaml.YAMLError("aliases (*name) aren't allowed in a recipe")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        """A mapping; refused where a key isn't a string or occurs twice."""
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for index, key in enumerate(keys):
+            if not isinstance(key, str):
+                raise yaml.YAMLError(f"the key {key!r} isn't a string")
+            if key in keys[:index]:
+                raise yaml.YAMLError(f"the key {key!r} occurs twice")
+        return super().construct_mapping(node, deep)
+
+
+def _beside(data: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Paths that exist beside the recipe, made absolute; everything else as written."""
+
+    def resolved(ref: Any) -> Any:
+        if isinstance(ref, str) and not Path(ref).is_absolute() and (folder / ref).exists():
+            return str((folder / ref).resolve())
+        return ref
+
+    def expert(value: Any) -> Any:
+        if isinstance(value, dict) and "model" in value:
+            return {**value, "model": resolved(value["model"])}
+        return resolved(value)
+
+    found = dict(data)
+    if "base" in found:
+        found["base"] = resolved(found["base"])
+    if isinstance(found.get("experts"), list):
+        found["experts"] = [expert(value) for value in found["experts"]]
+    return found

@@ -1,0 +1,216 @@
+"""What a recipe can say, strict, with every short form spelled out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from optmerge.errors import RecipeError
+
+BASE = "base"
+
+
+def _known_pattern(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except re.error as problem:
+        raise ValueError(f"not a regular expression: {problem}") from None
+    return pattern
+
+
+def _named(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+def _located(value: Any) -> Any:
+    return {"model": str(value)} if isinstance(value, str | Path) else value
+
+
+def _formatted(value: Any) -> Any:
+    return {"format": value} if isinstance(value, str) else value
+
+
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+Patterns = Annotated[list[Annotated[str, AfterValidator(_known_pattern)]], BeforeValidator(_listed)]
+Names = Annotated[list[str], BeforeValidator(_listed)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
+
+
+class Expert(_Strict):
+    """One expert: a full checkpoint or a PEFT adapter, recognised by content.
+
+    Args:
+        model: a folder, a .safetensors file, or a hub id `org/name[@revision]`.
+        name: what to call it; the last part of `model` by default. Seeds DARE's masks.
+        weight: factor on its task vector.
+        any_base: accept an adapter that says it was trained on another base.
+    """
+
+    model: str
+    name: str | None = None
+    weight: float = 1.0
+    any_base: bool = False
+
+
+class MethodChoice(BaseModel):
+    """A method by name, its scale, and its own parameters, which are checked against the method itself."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
+
+    name: str
+    scale: float | None = None
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Everything but name and scale."""
+        return dict(self.model_extra or {})
+
+
+Method = Annotated[MethodChoice, BeforeValidator(_named)]
+
+
+class Match(_Strict):
+    """Tensors of these components and kinds whose name matches some `include` and no `exclude`.
+
+    Args:
+        components: any, when left out.
+        kinds: any, when left out.
+        include: regular expressions (re.search on the name); none means all.
+        exclude: regular expressions (re.search on the name).
+    """
+
+    components: Names | None = None
+    kinds: Names | None = None
+    include: Patterns = []
+    exclude: Patterns = []
+
+    def accepts_name(self, name: str) -> bool:
+        """Whether the patterns let a name through."""
+        included = not self.include or any(re.search(pattern, name) for pattern in self.include)
+        return included and not any(re.search(pattern, name) for pattern in self.exclude)
+
+
+class Select(Match):
+    """Which tensors are merged; every other one is copied from the base."""
+
+    components: Names | None = ["language"]
+    kinds: Names | None = ["matrix"]
+
+
+class Rule(_Strict):
+    """Another method, or a plain copy, for the selected tensors it matches; the first match wins.
+
+    Args:
+        match: which tensors. A rule also reaches tensors that `select` leaves out.
+        method: merge them with this.
+        copy_from: take them from `base` or from the expert of this name.
+    """
+
+    match: Match
+    method: Method | None = None
+    copy_from: str | None = None
+
+    @model_validator(mode="after")
+    def _one_action(self) -> Self:
+        if (self.method is None) == (self.copy_from is None):
+            raise ValueError("a rule has either `method` or `copy_from`")
+        return self
+
+
+class SideFiles(_Strict):
+    """Whose tokenizer, processor, chat template, generation config and code the output gets.
+
+    Args:
+        donor: `base`, the name of an expert, or a folder. Written `from` in a recipe.
+    """
+
+    donor: str = Field(default=BASE, alias="from")
+
+
+class Output(_Strict):
+    """What is written.
+
+    Args:
+        format: `dense`, a whole checkpoint; or `adapter`, one PEFT adapter for the base.
+        rank: of the adapter; the exact rank by default. Smaller ranks are truncated and the error reported.
+        shard_size: of a dense checkpoint, as in `5GB`; what save_pretrained takes by default.
+    """
+
+    format: Literal["dense", "adapter"] = "dense"
+    rank: Annotated[int, Field(ge=1)] | None = None
+    shard_size: str | int | None = None
+
+
+class Recipe(_Strict):
+    """Everything that decides what a merge gives; see the fields' own types.
+
+    Args:
+        base: what all experts were fine-tuned from.
+        experts: at least one.
+        method: how to merge.
+        select: which tensors are merged.
+        rules: exceptions.
+        ignore: regular expressions (re.search); experts' tensors of these names are disregarded, as if the
+            expert held what the base does.
+        dtype: of the output's floating-point tensors; `auto` keeps each tensor's own.
+        side_files: donor of everything that isn't weights.
+        output: form of the result.
+        allow_pickle: also read PyTorch pickles (with `weights_only`).
+    """
+
+    base: str
+    experts: Annotated[list[Annotated[Expert, BeforeValidator(_located)]], Field(min_length=1)]
+    method: Method
+    select: Select = Select()
+    rules: list[Rule] = []
+    ignore: Patterns = []
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    side_files: Annotated[SideFiles, BeforeValidator(lambda v: {"from": v} if isinstance(v, str) else v)] = (
+        SideFiles()
+    )
+    output: Annotated[Output, BeforeValidator(_formatted)] = Output()
+    allow_pickle: bool = False
+
+    def expert_names(self) -> list[str]:
+        """A name for every expert, unique: its own, or the last part of its path, numbered where needed.
+
+        Raises:
+            RecipeError: two experts were given the same name.
+        """
+        given = [expert.name for expert in self.experts if expert.name]
+        names: list[str] = []
+        for expert in self.experts:
+            name = expert.name or _short_name(expert.model)
+            if expert.name is None:
+                name = next(each for each in _numbered(name) if each not in names and each not in given)
+            if name in names or name == BASE:
+                raise RecipeError(f"two models are called {name!r}", where="experts", hint="rename one")
+            names.append(name)
+        return names
+
+    def plain(self) -> dict[str, Any]:
+        """The recipe as plain data, short forms spelled out."""
+        return self.model_dump(mode="json", by_alias=True)
+
+
+def _numbered(name: str) -> Iterator[str]:
+    yield name
+    number = 2
+    while True:
+        yield f"{name}-{number}"
+        number += 1
+
+
+def _short_name(model: str) -> str:
+    last = model.rstrip("/").rsplit("/", 1)[-1].partition("@")[0]
+    return last.removesuffix(".safetensors") or "expert"

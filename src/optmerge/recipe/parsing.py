@@ -1,0 +1,65 @@
+"""Plain data to a recipe, and what is wrong with it in our own words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from pydantic import BaseModel, ValidationError
+
+from optmerge.errors import RecipeError, did_you_mean
+from optmerge.recipe.models import Expert, Match, Output, Recipe, Rule, Select, SideFiles
+
+EXAMPLE = "start from: {base: PATH, experts: [PATH, PATH], method: optmerge}"
+
+
+def parse_recipe(data: object, where: object = "recipe") -> Recipe:
+    """A recipe from plain data.
+
+    Raises:
+        RecipeError: unknown key (with the closest known one), missing key, or a value of the wrong kind.
+    """
+    if isinstance(data, Recipe):
+        return data
+    if not isinstance(data, Mapping):
+        raise RecipeError("a recipe is a mapping", where=where, got=type(data).__name__, hint=EXAMPLE)
+    try:
+        return Recipe.model_validate(dict(data))
+    except ValidationError as error:
+        raise _explained(error, where) from None
+
+
+def _explained(error: ValidationError, where: object) -> RecipeError:
+    """The first problem pydantic found, in our words."""
+    first = error.errors()[0]
+    path = list(first["loc"])
+    key = ".".join(str(part) for part in path) or "the recipe"
+    if first["type"] == "extra_forbidden":
+        known = _fields_at(path[:-1])
+        return RecipeError(
+            f"unknown key {str(path[-1])!r}",
+            where=f"{where}, {key}",
+            expected=", ".join(known),
+            hint=did_you_mean(str(path[-1]), known),
+        )
+    if first["type"] == "missing":
+        return RecipeError(f"{key} is missing", where=where, hint=EXAMPLE)
+    got = first.get("input")
+    return RecipeError(
+        f"{key} can't be used", where=f"{where}, {key}", got=repr(got)[:200], expected=first["msg"]
+    )
+
+
+def _fields_at(path: Sequence[str | int]) -> list[str]:
+    """Keys allowed at a place in the recipe."""
+    model: type[BaseModel] = Recipe
+    nested: dict[str, type[BaseModel]] = {
+        "experts": Expert,
+        "select": Select,
+        "rules": Rule,
+        "match": Match,
+        "side_files": SideFiles,
+        "output": Output,
+    }
+    for part in path:
+        model = nested.get(str(part), model)
+    return [field.alias or name for name, field in model.model_fields.items()]
