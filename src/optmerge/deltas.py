@@ -13,6 +13,8 @@ from math import prod
 import torch
 from torch import Tensor
 
+PIECE_ELEMENTS = 1 << 20
+
 
 @dataclass(frozen=True, eq=False)
 class Dense:
@@ -34,6 +36,11 @@ class Dense:
         """float32 or float64."""
         return self.values.dtype
 
+    @property
+    def parts(self) -> tuple[Tensor, ...]:
+        """The tensors it is held in."""
+        return (self.values,)
+
     def dense(self) -> Tensor:
         """The delta entry by entry; shares memory with `values`."""
         return self.values
@@ -47,8 +54,10 @@ class Dense:
         return self if dtype == self.dtype else Dense(self.values.to(dtype))
 
     def squared_norm(self) -> float:
-        """‖τ‖²_F, accumulated in float64."""
-        return float(self.values.flatten().to(torch.float64).square().sum())
+        """‖τ‖²_F, accumulated in float64, a piece at a time rather than through a float64 copy."""
+        flat = self.values.flatten()
+        pieces = (flat[start : start + PIECE_ELEMENTS] for start in range(0, flat.numel(), PIECE_ELEMENTS))
+        return sum(float(piece.to(torch.float64).square().sum()) for piece in pieces)
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +83,11 @@ class LowRank:
     def dtype(self) -> torch.dtype:
         """float32 or float64."""
         return self.up.dtype
+
+    @property
+    def parts(self) -> tuple[Tensor, ...]:
+        """The tensors it is held in."""
+        return (self.up, self.down)
 
     @property
     def rank(self) -> int:
@@ -104,18 +118,13 @@ Delta = Dense | LowRank
 
 
 def as_deltas(deltas: Tensor | Sequence[Tensor | Delta]) -> list[Delta]:
-    """An (N, …) tensor, or a sequence of tensors and deltas, as a list of deltas.
+    """An (N, …) tensor, or a sequence of tensors and deltas, as a list of deltas of one float type.
 
-    Integer and half-precision tensors become float32; float32 and float64 are kept.
+    float64 where any of them is, float32 otherwise: integers and half precision are raised to it.
     """
-    return [_as_delta(delta) for delta in deltas]
-
-
-def _as_delta(delta: Tensor | Delta) -> Delta:
-    if isinstance(delta, Dense | LowRank):
-        return delta
-    keep = delta.dtype in (torch.float32, torch.float64)
-    return Dense(delta if keep else delta.to(torch.float32))
+    given = [delta if isinstance(delta, Dense | LowRank) else Dense(delta) for delta in deltas]
+    wide = any(delta.dtype == torch.float64 for delta in given)
+    return [delta.to(torch.float64 if wide else torch.float32) for delta in given]
 
 
 def linear_combination(deltas: Sequence[Delta], factors: Sequence[float]) -> Delta:
@@ -123,11 +132,11 @@ def linear_combination(deltas: Sequence[Delta], factors: Sequence[float]) -> Del
 
     The sum runs in the order given, in the deltas' own type.
     """
-    if all(isinstance(delta, LowRank) for delta in deltas):
-        low = [delta for delta in deltas if isinstance(delta, LowRank)]
+    low = [delta for delta in deltas if isinstance(delta, LowRank)]
+    if len(low) == len(deltas):
         up = torch.cat([delta.up * factor for delta, factor in zip(low, factors, strict=True)], dim=1)
         return LowRank(up, torch.cat([delta.down for delta in low]), low[0].full_shape)
-    total = torch.zeros(deltas[0].shape, dtype=deltas[0].dtype, device=deltas[0].dense().device)
+    total = deltas[0].parts[0].new_zeros(deltas[0].shape)
     for delta, factor in zip(deltas, factors, strict=True):
         if isinstance(delta, LowRank):
             matrix = total.view(delta.up.shape[0], delta.down.shape[1])
@@ -137,12 +146,18 @@ def linear_combination(deltas: Sequence[Delta], factors: Sequence[float]) -> Del
     return Dense(total)
 
 
+def mean(deltas: Sequence[Delta]) -> Delta:
+    """The sum in the order given, divided by N as published code does it."""
+    total = linear_combination(deltas, [1.0] * len(deltas))
+    if isinstance(total, LowRank):
+        return total.scaled(1 / len(deltas))
+    return Dense(total.values.div_(len(deltas)))
+
+
 def zero_like(deltas: Sequence[Delta]) -> LowRank:
     """An exact zero of the deltas' shape and type, as factors of rank 0."""
-    first = deltas[0]
-    some = first.up if isinstance(first, LowRank) else first.values
-    rows = first.shape[0]
-    return LowRank(some.new_zeros(rows, 0), some.new_zeros(0, prod(first.shape[1:])), first.shape)
+    shape, some = deltas[0].shape, deltas[0].parts[0]
+    return LowRank(some.new_zeros(shape[0], 0), some.new_zeros(0, prod(shape[1:])), shape)
 
 
 @dataclass(frozen=True, eq=False)

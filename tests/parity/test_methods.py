@@ -87,7 +87,7 @@ def errors(case: str, name: str, merge: Callable[[str], Tensor]) -> dict[str, fl
 
 @contextmanager
 def threads_of(method: str) -> Iterator[None]:
-    """TSV and Iso-C of rank-deficient deltas depend on LAPACK's noise, hence on the reference's two threads."""
+    """TSV and Iso-C of rank-deficient deltas depend on LAPACK's noise: the reference ran on two threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(2 if method in ("tsv", "iso_c") else before)
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from optmerge.deltas import Delta, Dense, LowRank, linear_combination
+from optmerge.deltas import Delta, mean
 from optmerge.methods.registry import method
 
 
@@ -18,7 +18,4 @@ def average(deltas: Sequence[Delta]) -> Delta:
 
     Source: Wortsman et al. 2022, "Model soups", arXiv:2203.05482.
     """
-    total = linear_combination(deltas, [1.0] * len(deltas))
-    if isinstance(total, LowRank):
-        return total.scaled(1 / len(deltas))
-    return Dense(total.values / len(deltas))
+    return mean(deltas)

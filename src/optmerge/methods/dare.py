@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from torch import Tensor
+
 from optmerge.deltas import Delta, Dense, linear_combination
 from optmerge.methods.masks import drop_mask
 from optmerge.methods.parameters import DropRate, Fraction, Seed
@@ -95,7 +97,7 @@ def dare(deltas: Sequence[Delta], drop: float, seed: int, context: Context) -> l
     ]
 
 
-def _dropped(delta: Delta, drop: float, seed: int, context: Context, expert: str) -> Any:
+def _dropped(delta: Delta, drop: float, seed: int, context: Context, expert: str) -> Tensor:
     values = delta.dense()
     mask = drop_mask(
         delta.shape,
@@ -106,4 +108,4 @@ def _dropped(delta: Delta, drop: float, seed: int, context: Context, expert: str
         start=context.start,
         device=values.device,
     )
-    return values * mask / (1 - drop)
+    return (values * mask).div_(1 - drop)

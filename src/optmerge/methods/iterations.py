@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from optmerge.errors import MethodError
 from optmerge.methods.quadratic import Quadratic
 
 
@@ -29,7 +30,11 @@ class Optimizer:
     momentum: float = 0.0
 
     def run(self, start: Tensor, gradient: Callable[[Tensor], Tensor]) -> Tensor:
-        """Where the steps end, from `start`, which is not modified."""
+        """Where the steps end, from `start`, which is not modified.
+
+        Raises:
+            MethodError: the steps diverge.
+        """
         merged = start.clone().requires_grad_(True)
         optimizer: torch.optim.Optimizer
         if self.name == "adam":
@@ -39,6 +44,10 @@ class Optimizer:
         for _ in range(self.steps):
             merged.grad = gradient(merged.detach())
             optimizer.step()
+        if not bool(torch.isfinite(merged).all()):
+            raise MethodError(
+                "the steps diverge at this learning rate", where="parameter lr", got=self.lr, hint="lower lr"
+            )
         return merged.detach()
 
 

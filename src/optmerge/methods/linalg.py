@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from optmerge.deltas import Delta, LowRank
+from optmerge.methods.parameters import share
 
 
 def top_rank(shape: tuple[int, ...], fraction: float | None, experts: int) -> int:
     """k = ⌊min(m, n)·fraction⌋, at least 1; a fraction of None is 1/N, without its rounding."""
     smaller = min(shape)
-    return max(1, smaller // experts if fraction is None else int(smaller * fraction))
+    return max(1, smaller // experts if fraction is None else int(share(fraction, smaller)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,17 +40,18 @@ class TopSingular:
 def top_singular(delta: Delta, k: int) -> TopSingular:
     """Top-k singular triplets of a delta, in float64; of factors without forming their product.
 
-    A dense delta is decomposed in its own type, as published code does: where it is rank deficient, all k
-    triplets are returned and those of rounding noise are as arbitrary there as here.
+    Factors give only as many triplets as their rank. A dense delta is decomposed in its own type, as
+    published code does: where it is rank deficient (but not zero), all k triplets are returned and those of
+    rounding noise are as arbitrary there as here.
     """
     if isinstance(delta, LowRank):
         rows, upper = torch.linalg.qr(delta.up.to(torch.float64))
         columns, lower = torch.linalg.qr(delta.down.to(torch.float64).T)
-        core = leading_directions(upper @ lower.T, k)
-        return TopSingular(rows @ core.left, core.values, columns @ core.right)
-    if not bool(delta.values.any()):
-        k = 0
+        left, values, right = torch.linalg.svd(upper @ lower.T, full_matrices=False)
+        k = min(k, int((values > max(delta.shape) * torch.finfo(torch.float64).eps * values[:1]).sum()))
+        return TopSingular(rows @ left[:, :k], values[:k], columns @ right[:k].T)
     left, values, right = torch.linalg.svd(delta.values, full_matrices=False)
+    k = k if float(values[0]) > 0 else 0
     kept = (left[:, :k], values[:k], right[:k].T)
     return TopSingular(*(part.to(torch.float64) for part in kept))
 

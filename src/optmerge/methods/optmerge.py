@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from optmerge.deltas import Delta, Dense, zero_like
+from optmerge.deltas import Delta, Dense, LowRank, zero_like
 from optmerge.errors import MethodError
 from optmerge.methods.iterations import Optimizer, descend, literal_loop
 from optmerge.methods.linalg import leading_directions, top_rank
@@ -120,7 +120,7 @@ def optmerge(
     """
     settings = _resolve(
         {"variant": variant, "solver": solver, "optimizer": optimizer, "start": start, "lr": lr},
-        low_rank=False,
+        low_rank=all(isinstance(delta, LowRank) for delta in deltas),
     )
     chosen = Optimizer(settings["optimizer"], settings["lr"], steps, momentum)
     k = top_rank(deltas[0].shape, rank_fraction, len(deltas))
@@ -137,9 +137,8 @@ def optmerge(
 
 
 def _quadratic(deltas: Sequence[Tensor], k: int, centred: bool) -> Quadratic:
-    m, n = deltas[0].shape
-    rank = len(deltas) * min(k, m, n)
-    return build(_terms(deltas, k, centred), (m, n), rank)
+    rank = len(deltas) * min(k, *deltas[0].shape)
+    return build(_terms(deltas, k, centred), deltas[0], rank)
 
 
 def _terms(deltas: Sequence[Tensor], k: int, centred: bool) -> Iterator[Term]:
@@ -167,8 +166,7 @@ def _expanded(deltas: Sequence[Delta], k: int, centred: bool, start: str) -> tup
         return start_at(start, matrices), _quadratic(matrices, k, centred)
     if space.rows.shape[1] == 0:
         return zero_like(deltas).dense(), Dual(space.columns.T, space.rows)
-    size = space.rows.shape[1]
-    core = build(_terms(space.cores, k, centred), (size, size), rank=0)
+    core = build(_terms(space.cores, k, centred), space.cores[0], rank=0)
     assert isinstance(core, Dual)
     begin = space.rows @ start_at(start, space.cores) @ space.columns.T
     return begin, core.expand(space)

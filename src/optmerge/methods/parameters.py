@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction as Exact
 from typing import Annotated
 
 from pydantic import Field
@@ -26,3 +27,8 @@ Steps = Annotated[int, Field(ge=0)]
 
 Seed = Annotated[int, Field(ge=0)]
 """A seed of random masks."""
+
+
+def share(fraction: float, size: int) -> Exact:
+    """fraction·size with the fraction as it is written in decimal: 0.1 of 10 is 1, 0.29 of 100 is 29."""
+    return Exact(str(fraction)) * size

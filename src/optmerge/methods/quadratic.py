@@ -62,7 +62,8 @@ class Primal:
         values, vectors = torch.linalg.eigh(self.curvature)
         values, vectors = values.flip(0).clamp(min=0), vectors.flip(1)
         residual = self.target - start @ self.curvature
-        return start + ((residual @ vectors) * phi(values)) @ vectors.T
+        moved: Tensor = ((residual @ vectors) * phi(values)) @ vectors.T
+        return start + moved
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +75,8 @@ class Dual:
 
     def gradient(self, merged: Tensor) -> Tensor:
         """2(MFᵀ − E)F, (m, n)."""
-        gradient: Tensor = 2 * (merged @ self.seen.T - self.pull) @ self.seen
+        residual = torch.addmm(self.pull, merged, self.seen.T, beta=-2, alpha=2)  # (m, R)
+        gradient: Tensor = residual @ self.seen
         return gradient
 
     def to(self, dtype: torch.dtype) -> Dual:
@@ -97,54 +99,44 @@ class Dual:
 Quadratic = Primal | Dual
 
 
-def build(terms: Iterable[Term], shape: tuple[int, int], rank: int) -> Quadratic:
+def build(terms: Iterable[Term], like: Tensor, rank: int) -> Quadratic:
     """The quadratic in its smaller form.
 
     Args:
         terms: one per expert with a delta, read once.
-        shape: (m, n).
+        like: any (m, n) matrix of the terms' type and device.
         rank: R = Σ kᵢ, or a bound of it.
     """
-    m, n = shape
+    m, n = like.shape
     if rank <= n:
-        kept = list(terms)
-        seen = [torch.zeros(0, n, dtype=torch.float64)] + [term.seen * term.weight**0.5 for term in kept]
-        pull = [torch.zeros(m, 0, dtype=torch.float64)] + [term.pull * term.weight**0.5 for term in kept]
-        device = kept[0].seen.device if kept else torch.device("cpu")
-        return Dual(torch.cat([part.to(device) for part in seen]), torch.cat([p.to(device) for p in pull], 1))
-    curvature: Tensor | None = None
-    target: Tensor | None = None
+        seen, pull = [like.new_zeros(0, n)], [like.new_zeros(m, 0)]
+        for term in terms:
+            root = term.weight**0.5
+            seen.append(term.seen * root)
+            pull.append(term.pull * root)
+        return Dual(torch.cat(seen), torch.cat(pull, dim=1))
+    curvature, target = like.new_zeros(n, n), like.new_zeros(m, n)
     for term in terms:
-        if curvature is None or target is None:
-            curvature = term.seen.new_zeros(n, n)
-            target = term.seen.new_zeros(m, n)
         curvature.addmm_(term.seen.T, term.seen, alpha=term.weight)
         target.addmm_(term.pull, term.seen, alpha=term.weight)
-    if curvature is None or target is None:
-        return Dual(torch.zeros(0, n, dtype=torch.float64), torch.zeros(m, 0, dtype=torch.float64))
     return Primal(curvature, target)
 
 
-def interaction_terms(deltas: Sequence[Tensor]) -> Iterable[Term]:
-    """The terms of WUDI: Tᵢ = Lᵢ = τᵢ, wᵢ = 1/‖τᵢ‖²; an expert without a delta has none."""
-    for delta in deltas:
-        squared_norm = float(delta.square().sum())
-        if squared_norm > 0:
-            yield Term(1 / squared_norm, delta, delta @ delta.T)
-
-
 def interaction(deltas: Sequence[Tensor]) -> Quadratic:
-    """The quadratic of WUDI, Σ wᵢ‖(M − τᵢ)τᵢᵀ‖², from float64 matrices (m, n)."""
+    """The quadratic of WUDI, Tᵢ = Lᵢ = τᵢ and wᵢ = 1/‖τᵢ‖², from float64 matrices (m, n).
+
+    An expert without a delta has no term.
+    """
     m, n = deltas[0].shape
-    if m * len(deltas) <= n:
-        return build(interaction_terms(deltas), (m, n), m * len(deltas))
+    weighted = [(1 / norm, delta) for delta in deltas if (norm := float(delta.square().sum())) > 0]
+    if m * len(weighted) <= n:
+        terms = (Term(weight, delta, delta @ delta.T) for weight, delta in weighted)
+        return build(terms, deltas[0], m * len(weighted))
     curvature, target = deltas[0].new_zeros(n, n), deltas[0].new_zeros(m, n)
-    for delta in deltas:
-        squared_norm = float(delta.square().sum())
-        if squared_norm > 0:  # τᵢᵀτᵢ serves both C and D
-            gram = delta.T @ delta
-            curvature.add_(gram, alpha=1 / squared_norm)
-            target.addmm_(delta, gram, alpha=1 / squared_norm)
+    for weight, delta in weighted:  # τᵢᵀτᵢ serves both C and D
+        gram = delta.T @ delta
+        curvature.add_(gram, alpha=weight)
+        target.addmm_(delta, gram, alpha=weight)
     return Primal(curvature, target)
 
 

@@ -1,4 +1,4 @@
-"""The registry of merging methods, and the one way to call any of them.
+"""The registry of merging methods.
 
 A method is a pure function `(deltas, *, parameters…) -> delta` in a file of its own under `methods/`,
 made known by the `@method` decorator. Its parameters, their types and defaults are read from its signature;
@@ -8,65 +8,25 @@ everything under `methods/` and every `optmerge.methods` entry point is found wi
 from __future__ import annotations
 
 import inspect
+import math
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import Any, Literal, Protocol, get_type_hints
+from typing import Any, Literal, get_type_hints
 
-import torch
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
-from torch import Tensor
 
-from optmerge.deltas import Delta, Dense, LowRank, as_deltas, linear_combination
+from optmerge.deltas import Delta
 from optmerge.errors import MethodError, did_you_mean
+from optmerge.methods.context import Context, Layout, Survey
+from optmerge.methods.matrices import by_matrices
+
+__all__ = ["Context", "Layout", "Method", "Survey", "get", "method", "registered"]
 
 Granularity = Literal["element", "tensor", "matrix"]
-Layout = Literal["matrix", "transposed", "stack", "transposed_stack", "flatten", "vector"]
-
-
-@dataclass(frozen=True)
-class Context:
-    """What a method may know beyond its deltas.
-
-    Args:
-        tensor: name of the tensor; seeds random masks.
-        experts: names of the experts, in the order of the deltas; seeds random masks.
-        start: flat index, in the whole tensor, of the first element of the slice at hand.
-        layout: how a tensor holds its matrices: `matrix` (out, in), `transposed` (in, out), `stack`
-            (E, out, in), `transposed_stack` (E, in, out), `flatten` (out, …) as for convolutions, `vector`
-            for no matrix at all.
-            None decides by the number of dimensions: 2 is a matrix, 3 a stack, more is flattened.
-        survey: what the method's own survey of all tensors found; None without one.
-    """
-
-    tensor: str = ""
-    experts: tuple[str, ...] = ()
-    start: int = 0
-    layout: Layout | None = None
-    survey: Any = None
-
-    def expert(self, index: int) -> str:
-        """Name of an expert; its position where it has none."""
-        return self.experts[index] if self.experts else str(index)
-
-
-class Survey(Protocol):
-    """What a method must learn from all its tensors before it can merge the first."""
-
-    def begin_pass(self) -> bool:
-        """True when one more pass over all tensors is needed."""
-
-    def observe(self, deltas: Sequence[Delta], context: Context) -> None:
-        """Takes note of one tensor, or one slice of it."""
-
-    def end_pass(self) -> None:
-        """Called after the last tensor of a pass."""
-
-    def result(self) -> Any:
-        """What `Context.survey` will hold."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +50,7 @@ class Method:
         exactly: the number of experts it takes; any where None.
         work: floating-point operations for an m×n matrix of N experts.
         workspace: peak number of tensor-sized float32 arrays, beside the N deltas, that the method holds.
+        takes_context: the function has a `context` argument.
     """
 
     name: str
@@ -106,7 +67,7 @@ class Method:
     exactly: int | None = None
     work: Callable[[int, int, int], float] = lambda m, n, experts: 2.0 * m * n * experts
     workspace: Callable[[int], float] = lambda experts: 2.0
-    takes_context: bool = field(default=False, compare=False)
+    takes_context: bool = False
 
     @property
     def summary(self) -> str:
@@ -149,62 +110,21 @@ class Method:
 
     def weighted(self, deltas: Sequence[Delta], weights: Sequence[float]) -> list[Delta]:
         """Each delta times its expert's weight: weight a asks for a times that expert's change."""
-        mean = sum(weights) / len(weights) if self.normalise_weights else 1.0
-        if mean == 0:
+        if not all(math.isfinite(weight) for weight in weights):
+            raise MethodError("a weight is no number", where=f"method {self.name}", got=list(weights))
+        mean = math.fsum(weights) / len(weights) if self.normalise_weights else 1.0
+        if abs(mean) <= 1e-12 * max(map(abs, weights)):
             raise MethodError(f"the weights of {self.name} sum to zero", got=list(weights), hint="change one")
         return [delta.scaled(weight / mean) for delta, weight in zip(deltas, weights, strict=True)]
 
     def apply(self, deltas: Sequence[Delta], parameters: Mapping[str, Any], context: Context) -> Delta:
         """Merged delta of one tensor before scale; the parameters must have been validated."""
-        if self.granularity != "matrix":
-            return self._call(deltas, parameters, context)
-        return _by_matrices(self, deltas, parameters, context)
 
-    def _call(self, deltas: Sequence[Delta], parameters: Mapping[str, Any], context: Context) -> Delta:
-        extra = {"context": context} if self.takes_context else {}
-        return self.function(deltas, **parameters, **extra)
+        def merge(deltas: Sequence[Delta], context: Context) -> Delta:
+            extra = {"context": context} if self.takes_context else {}
+            return self.function(deltas, **parameters, **extra)
 
-
-def _by_matrices(
-    method: Method, deltas: Sequence[Delta], parameters: Mapping[str, Any], context: Context
-) -> Delta:
-    """Applies a matrix method to whatever matrices the tensor holds; the mean delta where it holds none."""
-    shape = deltas[0].shape
-    if len(shape) < 2 or context.layout == "vector":
-        return linear_combination(deltas, [1 / len(deltas)] * len(deltas))
-    layout = context.layout or {2: "matrix", 3: "stack"}.get(len(shape), "flatten")
-    inner = replace(context, layout="matrix")
-    if layout == "matrix":
-        return method._call(deltas, parameters, inner)
-    if layout == "transposed":
-        flipped = [_transposed(delta) for delta in deltas]
-        return _transposed(method._call(flipped, parameters, inner))
-    if layout == "flatten":
-        merged = method._call([_flattened(delta) for delta in deltas], parameters, inner)
-        return replace(merged, full_shape=shape) if isinstance(merged, LowRank) else _reshaped(merged, shape)
-    each = replace(context, layout="transposed" if layout == "transposed_stack" else "matrix")
-    stacks = [delta.dense() for delta in deltas]
-    slices = [
-        _by_matrices(method, [Dense(stack[index]) for stack in stacks], parameters, each).dense()
-        for index in range(shape[0])
-    ]
-    return Dense(torch.stack(slices))
-
-
-def _transposed(delta: Delta) -> Delta:
-    if isinstance(delta, LowRank):
-        return LowRank(delta.down.T, delta.up.T)
-    return Dense(delta.values.T.contiguous())
-
-
-def _flattened(delta: Delta) -> Delta:
-    if isinstance(delta, LowRank):
-        return replace(delta, full_shape=None)
-    return Dense(delta.values.flatten(start_dim=1))
-
-
-def _reshaped(delta: Dense, shape: tuple[int, ...]) -> Dense:
-    return Dense(delta.values.reshape(shape))
+        return by_matrices(merge, deltas, context) if self.granularity == "matrix" else merge(deltas, context)
 
 
 def method(
@@ -226,6 +146,7 @@ def method(
             name: (hints[name], argument.default) for name, argument in keywords.items() if name != "context"
         }
         name = getattr(function, "__name__", "")
+        _refuse_duplicate(name, function)
         _METHODS[name] = Method(
             name=name,
             function=function,
@@ -245,13 +166,33 @@ def method(
 _METHODS: dict[str, Method] = {}
 
 
+def _refuse_duplicate(name: str, function: Callable[..., Delta]) -> None:
+    """A plug-in can't replace a method silently; a module may define its own again when it is reloaded."""
+    known = _METHODS.get(name)
+    if known and known.function.__module__ != function.__module__:
+        raise MethodError(
+            f"there already is a method {name!r}",
+            where=f"module {function.__module__}",
+            got=f"one from {known.function.__module__}",
+            hint="rename one of them",
+        )
+
+
 @cache
 def _load_all() -> None:
     package = import_module("optmerge.methods")
     for module in pkgutil.iter_modules(package.__path__):
         import_module(f"optmerge.methods.{module.name}")
     for plugin in entry_points(group="optmerge.methods"):
-        plugin.load()
+        try:
+            plugin.load()
+        except ImportError as error:
+            raise MethodError(
+                f"the plug-in {plugin.name!r} can't be imported",
+                where=f"entry point {plugin.value!r} of optmerge.methods",
+                got=str(error),
+                hint="reinstall or uninstall the package that declares it",
+            ) from error
 
 
 def registered() -> Mapping[str, Method]:
@@ -266,65 +207,3 @@ def get(name: str) -> Method:
     if name not in methods:
         raise MethodError(f"unknown method {name!r}", where="method", hint=did_you_mean(name, methods))
     return methods[name]
-
-
-def merge_deltas(
-    name: str,
-    deltas: Tensor | Sequence[Tensor | Delta],
-    *,
-    weights: Sequence[float] | None = None,
-    context: Context | None = None,
-    **parameters: Any,
-) -> Any:
-    """Merges the task vectors of one tensor.
-
-    Args:
-        name: a method's name, as in `optmerge methods`.
-        deltas: an (N, …) float tensor, or N tensors or `Delta`s of one shape; not modified.
-        weights: one factor per expert, by which its delta is multiplied beforehand (`average` divides by
-            their mean, so that it stays an average); all 1 by default.
-        context: names that seed random masks, and the layout of stacked or transposed matrices.
-        **parameters: the method's own.
-
-    Returns:
-        The merged delta M, before scale: a tensor where the deltas were tensors, a `Delta` otherwise.
-
-    Raises:
-        MethodError: unknown method or parameter, no deltas, or deltas that don't fit together.
-    """
-    chosen = get(name)
-    items = as_deltas(deltas)
-    _check_deltas(items)
-    chosen.check_experts(len(items))
-    values = chosen.validate(parameters)
-    values = chosen.resolve(values, all(isinstance(delta, LowRank) for delta in items))
-    if weights is not None:
-        if len(weights) != len(items):
-            raise MethodError("one weight per expert is needed", got=len(weights), expected=len(items))
-        items = chosen.weighted(items, weights)
-    context = context or Context()
-    survey = chosen.survey(len(items), values)
-    if survey is not None:
-        while survey.begin_pass():
-            survey.observe(items, context)
-            survey.end_pass()
-        context = replace(context, survey=survey.result())
-    merged = chosen.apply(items, values, context)
-    given_as_tensors = isinstance(deltas, Tensor) or all(isinstance(delta, Tensor) for delta in deltas)
-    return merged.dense() if given_as_tensors else merged
-
-
-def _check_deltas(deltas: Sequence[Delta]) -> None:
-    if not deltas:
-        raise MethodError("no deltas to merge", expected="one delta per expert, at least one")
-    for index, delta in enumerate(deltas):
-        if delta.shape != deltas[0].shape:
-            raise MethodError(
-                "the deltas have different shapes",
-                where=f"delta {index}",
-                got=delta.shape,
-                expected=deltas[0].shape,
-            )
-        parts = (delta.up, delta.down) if isinstance(delta, LowRank) else (delta.values,)
-        if not all(bool(torch.isfinite(part).all()) for part in parts):
-            raise MethodError("a delta holds NaN or infinity", where=f"delta {index}", expected="finite")

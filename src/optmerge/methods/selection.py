@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from optmerge.methods.parameters import share
+
 DIGIT_BITS = 16
 BINS = 1 << DIGIT_BITS
 _INTEGERS = {torch.float32: torch.int32, torch.float64: torch.int64}
@@ -17,7 +19,7 @@ _INTEGERS = {torch.float32: torch.int32, torch.float64: torch.int64}
 
 def kth_smallest_index(keep: float, size: int) -> int:
     """k = ⌊(1 − keep)·size⌋: the entries not below the k-th smallest are kept; 0 keeps all."""
-    return int((1 - keep) * size)
+    return int(size - share(keep, size))
 
 
 class MagnitudeSelection:

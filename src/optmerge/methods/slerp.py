@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import torch
+
 from optmerge.deltas import Delta, LowRank, linear_combination
 from optmerge.methods.parameters import UnitInterval
 from optmerge.methods.registry import method
@@ -38,6 +40,8 @@ def slerp(deltas: Sequence[Delta], *, t: UnitInterval = 0.5) -> Delta:
 
 
 def _inner_product(first: Delta, second: Delta) -> float:
+    """⟨τ₁, τ₂⟩ in float64; factors without forming their products."""
+    first, second = first.to(torch.float64), second.to(torch.float64)
     if isinstance(first, LowRank) and isinstance(second, LowRank):
-        return float(((first.up.T @ second.up).double() * (first.down @ second.down.T).double()).sum())
-    return float((first.dense().double() * second.dense().double()).sum())
+        return float(((first.up.T @ second.up) * (first.down @ second.down.T)).sum())
+    return float((first.dense() * second.dense()).sum())

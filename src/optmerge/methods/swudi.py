@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from optmerge.deltas import Delta
-from optmerge.methods.parameters import Fraction, Positive
+from optmerge.methods.parameters import Fraction, Positive, share
 from optmerge.methods.quadratic import Filter, in_factor_space, interaction, start_at
 from optmerge.methods.registry import method
 
@@ -47,7 +47,7 @@ def swudi(
 
     Source: the spectral form of WUDI in public code that followed OptMerge.
     """
-    top = math.ceil(rank_fraction * deltas[0].shape[1])
+    top = math.ceil(share(rank_fraction, deltas[0].shape[1]))
     phi = flow_filter(time, top)
     return in_factor_space(deltas, lambda items: interaction(items).solve(start_at(start, items), phi))
 

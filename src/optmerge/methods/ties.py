@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from optmerge.deltas import Delta, Dense
+from optmerge.errors import MethodError
 from optmerge.methods.parameters import Fraction
 from optmerge.methods.registry import Context, method
 from optmerge.methods.selection import MagnitudeSelection, magnitude_threshold
@@ -49,7 +50,7 @@ class ModelSurvey:
         """Takes note of one tensor, or one slice of it."""
         if self._counting_signs:
             trimmed = _trim(deltas, self._thresholds())
-            self._sign_sum += float(torch.sign(sum_in_order(trimmed)).sum())
+            self._sign_sum += _sum_of_signs(sum_in_order(trimmed))
             return
         for selection, delta in zip(self._selections, deltas, strict=True):
             selection.observe(delta.dense())
@@ -81,8 +82,10 @@ def ties_survey(experts: int, parameters: Mapping[str, Any]) -> ModelSurvey | No
 
 
 def ties_passes(parameters: Mapping[str, Any]) -> int:
-    """Two passes select a float32 threshold, one counts signs."""
-    return 3 if parameters["trim"] == "model" else 0
+    """Two passes select a float32 threshold unless all is kept, one counts signs."""
+    if parameters["trim"] != "model":
+        return 0
+    return 1 if parameters["keep"] == 1 else 3
 
 
 @method(
@@ -116,8 +119,9 @@ def ties(
     Source: Yadav et al. 2023, arXiv:2306.01708, Algorithm 1.
     """
     if trim == "model":
-        assert context is not None, "a model-wise trim needs its survey"
-        thresholds: TrimThresholds = context.survey
+        thresholds = context.survey if context else None
+        if not isinstance(thresholds, TrimThresholds):
+            raise MethodError("a model-wise trim needs its survey", hint="call it through merge_deltas")
         return Dense(agree(_trim(deltas, thresholds.magnitudes), thresholds.majority))
     magnitudes = [magnitude_threshold(delta.dense(), keep) for delta in deltas]
     return Dense(agree(_trim(deltas, magnitudes)))
@@ -131,7 +135,7 @@ def agree(trimmed: Sequence[Tensor], majority: float | None = None) -> Tensor:
         majority: sign elected where the sum is 0; None takes the majority of this tensor's own signs.
     """
     elected = torch.sign(sum_in_order(trimmed))
-    elected[elected == 0] = _sign(float(elected.sum())) if majority is None else majority
+    elected[elected == 0] = _sign(_sum_of_signs(elected)) if majority is None else majority
     total = torch.zeros_like(elected)
     count = torch.zeros_like(elected)
     for delta in trimmed:
@@ -152,6 +156,11 @@ def sum_in_order(tensors: Sequence[Tensor]) -> Tensor:
 def _trim(deltas: Sequence[Delta], magnitudes: Sequence[float]) -> list[Tensor]:
     values = [delta.dense() for delta in deltas]
     return [value * (value.abs() >= least) for value, least in zip(values, magnitudes, strict=True)]
+
+
+def _sum_of_signs(values: Tensor) -> float:
+    """Exact for any size, so that slices and threads can't matter."""
+    return float(torch.sign(values).sum(dtype=torch.float64))
 
 
 def _sign(value: float) -> float:

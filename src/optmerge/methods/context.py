@@ -1,0 +1,53 @@
+"""What a method may know beyond the deltas of the tensor at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from optmerge.deltas import Delta
+
+Layout = Literal["matrix", "transposed", "stack", "transposed_stack", "flatten", "vector"]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a method may know beyond its deltas.
+
+    Args:
+        tensor: name of the tensor; seeds random masks.
+        experts: names of the experts, in the order of the deltas; seeds random masks.
+        start: flat index, in the whole tensor, of the first element of the slice at hand.
+        layout: how a tensor holds its matrices: `matrix` (out, in), `transposed` (in, out), `stack`
+            (E, out, in), `transposed_stack` (E, in, out), `flatten` (out, …) as for convolutions, `vector`
+            for no matrix at all.
+            None decides by the number of dimensions: 2 is a matrix, 3 a stack, more is flattened.
+        survey: what the method's own survey of all tensors found; None without one.
+    """
+
+    tensor: str = ""
+    experts: tuple[str, ...] = ()
+    start: int = 0
+    layout: Layout | None = None
+    survey: Any = None
+
+    def expert(self, index: int) -> str:
+        """Name of an expert; its position where it has none."""
+        return self.experts[index] if self.experts else str(index)
+
+
+class Survey(Protocol):
+    """What a method must learn from all its tensors before it can merge the first."""
+
+    def begin_pass(self) -> bool:
+        """True when one more pass over all tensors is needed."""
+
+    def observe(self, deltas: Sequence[Delta], context: Context) -> None:
+        """Takes note of one tensor, or one slice of it."""
+
+    def end_pass(self) -> None:
+        """Called after the last tensor of a pass."""
+
+    def result(self) -> Any:
+        """What `Context.survey` will hold."""
