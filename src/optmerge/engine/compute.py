@@ -34,7 +34,8 @@ def merged_weights(
         return flat.addmm_(merged.up.to(base.dtype), merged.down.to(base.dtype), alpha=use.scale).view(
             base.shape
         )
-    return base.add_(merged.values.to(base.dtype), alpha=use.scale)
+    # Rounded after each step, as W₀ + s·M is usually written; a fused multiply-add moves last digits.
+    return base.add_(merged.values.to(base.dtype).mul_(use.scale))
 
 
 def merged_delta(plan: Plan, tensor: TensorPlan, sources: Sources, surveys: Surveys) -> Delta:
