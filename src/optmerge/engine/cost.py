@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
@@ -10,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from optmerge.checkpoints.dtypes import DTYPES
 from optmerge.engine.inputs import AdapterExpert, Inputs
-from optmerge.errors import RecipeError
 from optmerge.methods import get
 from optmerge.recipe import Recipe
 
@@ -21,8 +19,6 @@ SLICE_ELEMENTS = 1 << 22
 """Elements of a tensor that an elementwise method holds at a time."""
 
 _FLOAT32 = 4
-_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
-_UNITS |= {"kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "tib": 1 << 40}
 
 
 @dataclass(frozen=True)
@@ -104,17 +100,3 @@ def _adapter_bytes(tensors: Sequence[TensorPlan], inputs: Inputs, recipe: Recipe
         exact = sum(rank for rank in ranks if rank is not None)
         total += sides * min(recipe.output.rank or exact, size // max(1, sides // 2)) * _FLOAT32
     return total
-
-
-def parse_bytes(text: str | int, where: str) -> int:
-    """A number of bytes from `5GB`, `2GiB`, `500MB` or a plain number.
-
-    Raises:
-        RecipeError: not a positive size.
-    """
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", str(text).lower())
-    unit = _UNITS.get(found[2]) if found else None
-    size = int(float(found[1]) * unit) if found and unit else 0
-    if size <= 0:
-        raise RecipeError("not a size in bytes", where=where, got=text, expected="such as 2GiB or 500MB")
-    return size

@@ -23,6 +23,7 @@ from optmerge.checkpoints.reader import Checkpoint, is_adapter, open_checkpoint
 from optmerge.checkpoints.reading import Reader
 from optmerge.checkpoints.safetensors_format import TensorInfo
 from optmerge.deltas import Delta, Dense, LowRank
+from optmerge.engine.precheck import check_recipe
 from optmerge.engine.vocabulary import check_vocabulary
 from optmerge.errors import AdapterError, CheckpointError
 from optmerge.recipe import Expert, Recipe
@@ -191,6 +192,7 @@ def open_inputs(recipe: Recipe) -> Inputs:
     Raises:
         InputError: something is missing, unreadable, or doesn't fit together.
     """
+    check_recipe(recipe)
     base = open_base(recipe)
     names = recipe.expert_names()
     pairs = zip(recipe.experts, names, strict=True)

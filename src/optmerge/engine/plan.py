@@ -7,13 +7,16 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from optmerge.checkpoints.shards import DEFAULT_SHARD_BYTES, Shard, plan_shards
-from optmerge.engine.cost import Cost, cost_of, parse_bytes
+from optmerge.engine.cost import Cost, cost_of
 from optmerge.engine.inputs import AdapterExpert, Inputs, open_inputs
-from optmerge.engine.selection import check_vocabulary_of, choose, layout_of
+from optmerge.engine.precheck import check_recipe
+from optmerge.engine.selection import choose, layout_of
+from optmerge.engine.sizes import parse_bytes
 from optmerge.errors import RecipeError, did_you_mean
 from optmerge.methods import get
 from optmerge.methods.registry import Layout
@@ -144,12 +147,12 @@ def make_plan(recipe: Recipe | Mapping[str, Any], inputs: Inputs | None = None) 
         InputError: anything that would stop the merge and that headers can show.
     """
     recipe = parse_recipe(recipe)
-    check_vocabulary_of(recipe)
-    methods = _declared_methods(recipe)
+    check_recipe(recipe)
     names = recipe.expert_names()
     inputs = inputs or open_inputs(recipe)
-    uses = tuple(_decide(choice, recipe, inputs) if choice else None for choice in methods)
-    tensors = _plan_tensors(recipe, inputs, uses, names)
+    choices = (recipe.method, *(rule.method for rule in recipe.rules))
+    uses = tuple(_decide(choice, recipe, inputs) if choice else None for choice in choices)
+    tensors = _plan_tensors(recipe, inputs, uses)
     _check_something_merged(recipe, tensors, inputs)
     _check_adapter_output(recipe, tensors, inputs)
     shards = _shards(recipe, tensors)
@@ -180,28 +183,14 @@ def make_plan(recipe: Recipe | Mapping[str, Any], inputs: Inputs | None = None) 
     )
 
 
-def _declared_methods(recipe: Recipe) -> list[MethodChoice | None]:
-    return [recipe.method, *(rule.method for rule in recipe.rules)]
-
-
 def _decide(choice: MethodChoice, recipe: Recipe, inputs: Inputs) -> MethodUse:
     method = get(choice.name)
-    method.check_experts(len(recipe.experts))
     parameters = method.resolve(method.validate(choice.parameters), inputs.low_rank)
-    if method.fixed_scale and choice.scale not in (None, 1.0):
-        raise RecipeError(
-            f"{choice.name} has no scale",
-            where="method.scale",
-            got=choice.scale,
-            hint="leave it out, or use task_arithmetic with scale/N",
-        )
     scale = choice.scale if choice.scale is not None else method.scale(parameters)
     return MethodUse(choice.name, parameters, scale, tuple(expert.weight for expert in recipe.experts))
 
 
-def _plan_tensors(
-    recipe: Recipe, inputs: Inputs, uses: Sequence[MethodUse | None], names: list[str]
-) -> tuple[TensorPlan, ...]:
+def _plan_tensors(recipe: Recipe, inputs: Inputs, uses: Sequence[MethodUse | None]) -> tuple[TensorPlan, ...]:
     base = inputs.base
     order = sorted(base.checkpoint.tensors.values(), key=lambda info: (str(info.file), info.begin, info.name))
     planned = []
@@ -214,12 +203,6 @@ def _plan_tensors(
         else:
             choice = choose(recipe, base, info.name, role)
             action, reason, group, source = choice.action, choice.reason, choice.group, choice.source
-            if source != BASE and source not in names:
-                raise RecipeError(
-                    f"no expert is called {source!r}",
-                    where="rules, copy_from",
-                    hint=did_you_mean(source, names),
-                )
             if action == "merge" and not any(expert.changes(info.name) for expert in inputs.experts):
                 action, reason, group = "copy", "no expert changes it", None
             use = uses[group] if group is not None else None
@@ -264,12 +247,6 @@ def _check_something_merged(recipe: Recipe, tensors: tuple[TensorPlan, ...], inp
 def _check_adapter_output(recipe: Recipe, tensors: tuple[TensorPlan, ...], inputs: Inputs) -> None:
     """An adapter of exact rank needs experts that are adapters: a full delta has full rank."""
     if recipe.output.format != "adapter":
-        if recipe.output.rank is not None:
-            raise RecipeError(
-                "a rank needs an adapter",
-                where="output.rank",
-                hint="write output: {format: adapter, rank: …}",
-            )
         return
     if recipe.output.rank is None and not all(isinstance(each, AdapterExpert) for each in inputs.experts):
         raise RecipeError(
@@ -363,7 +340,7 @@ def _fingerprint(
     tensors: tuple[TensorPlan, ...],
     shards: tuple[Shard, ...],
 ) -> str:
-    """SHA-256 over the recipe, the inputs with their times of change, and every decision."""
+    """SHA-256 over the recipe, the inputs with their times of change, every decision, and versions."""
     stamps = [[header.file_bytes, header.modified_ns] for header in inputs.base.checkpoint.headers.values()]
     decided = {
         "recipe": recipe.plain(),
@@ -372,5 +349,6 @@ def _fingerprint(
         "methods": [asdict(use) if use else None for use in uses],
         "tensors": [asdict(tensor) for tensor in tensors],
         "shards": [shard.file_name for shard in shards],
+        "versions": [version("optmerge"), version("torch")],
     }
     return hashlib.sha256(json.dumps(decided, sort_keys=True).encode()).hexdigest()

@@ -18,11 +18,12 @@ from optmerge.checkpoints.checkpoint_writer import CheckpointWriter
 from optmerge.checkpoints.dtypes import DTYPES
 from optmerge.engine.adapter_output import write_merged_adapter
 from optmerge.engine.compute import Surveys, merged_weights, row_slices, run_surveys
-from optmerge.engine.cost import SLICE_ELEMENTS, parse_bytes
+from optmerge.engine.cost import SLICE_ELEMENTS
 from optmerge.engine.inputs import AdapterExpert, Inputs, open_inputs
 from optmerge.engine.plan import Plan, TensorPlan, make_plan
 from optmerge.engine.provenance import write_provenance
 from optmerge.engine.side_files import write_side_files
+from optmerge.engine.sizes import parse_bytes
 from optmerge.engine.sources import Sources
 from optmerge.engine.state import Mode, OutputFolder, finished_fingerprint
 from optmerge.errors import CheckpointError, InputError, MergeWarning, RecipeError
@@ -112,10 +113,10 @@ def execute(
         try:
             if not folder.complete:
                 details = _write(plan, inputs, folder, device, slice_elements, fingerprint, progress)
-            folder.publish()
         except InputError:
             folder.discard()
             raise
+        folder.publish()
     return Result(
         path=out,
         plan=plan,
@@ -266,7 +267,7 @@ def _stored(values: Tensor, tensor: TensorPlan, *, check: bool = True) -> Tensor
     stored = values.to("cpu", DTYPES[tensor.out_dtype].torch)
     if check and stored.is_floating_point() and not bool(torch.isfinite(stored).all()):
         raise CheckpointError(
-            f"the merged {tensor.name} isn't finite in {tensor.out_dtype}",
+            f"{tensor.name} isn't finite in {str(stored.dtype).removeprefix('torch.')}",
             got=f"values up to {float(values.abs().max()):.3g}",
             expected=f"at most {torch.finfo(stored.dtype).max:.3g}",
             hint="choose another dtype or a smaller scale",

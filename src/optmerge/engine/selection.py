@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from optmerge.architectures import COMPONENTS, KINDS, Role
+from optmerge.architectures import Role
 from optmerge.engine.inputs import FLOATS, Base
-from optmerge.errors import RecipeError, did_you_mean
+from optmerge.errors import RecipeError
 from optmerge.methods.registry import Layout
 from optmerge.recipe import BASE, Match, Recipe
 
@@ -27,29 +27,6 @@ class Choice:
     reason: str
     group: int | None = None
     source: str = BASE
-
-
-def check_vocabulary_of(recipe: Recipe) -> None:
-    """Refuses components and kinds that don't exist.
-
-    Raises:
-        RecipeError: with the closest one that does.
-    """
-    matches: list[tuple[str, Match]] = [("select", recipe.select)]
-    matches += [(f"rules.{index}.match", rule.match) for index, rule in enumerate(recipe.rules)]
-    for where, match in matches:
-        for key, given, known in (
-            ("components", match.components, COMPONENTS),
-            ("kinds", match.kinds, KINDS),
-        ):
-            for value in given or ():
-                if value not in known:
-                    raise RecipeError(
-                        f"unknown {key[:-1]} {value!r}",
-                        where=f"{where}.{key}",
-                        expected=", ".join(known),
-                        hint=did_you_mean(value, known),
-                    )
 
 
 def choose(recipe: Recipe, base: Base, name: str, role: Role) -> Choice:

@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Literal
@@ -43,7 +44,7 @@ class OutputFolder:
         self.written: frozenset[str] = frozenset()
         self.complete = False
         self._fingerprint = fingerprint
-        self._made = not path.exists()
+        self._made = [each for each in (path, *path.parents) if not each.exists()]
         self._journal: IO[str] | None = None
         check_usable(path, mode)
         with disk_errors(path):
@@ -87,8 +88,9 @@ class OutputFolder:
         """Removes whatever this merge wrote: its input turned out to be wrong."""
         self.close()
         shutil.rmtree(self.path / STATE, ignore_errors=True)
-        if self._made:
-            self.path.rmdir()
+        with suppress(OSError):  # someone else has put a file there
+            for folder in self._made:
+                folder.rmdir()
 
     def close(self) -> None:
         """Lets go of the folder as it is."""

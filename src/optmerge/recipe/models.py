@@ -187,7 +187,7 @@ class Recipe(_Strict):
         Raises:
             RecipeError: two experts were given the same name.
         """
-        given = [expert.name for expert in self.experts if expert.name]
+        given = [BASE, *(expert.name for expert in self.experts if expert.name)]
         names: list[str] = []
         for expert in self.experts:
             name = expert.name or _short_name(expert.model)
