@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from optmerge.methods.masks import drop_mask
+from optmerge.methods.selection import MagnitudeSelection, magnitude_threshold
+
+from .deltas import randn
+
+light = settings(max_examples=30, deadline=None)
+
+
+def kth(values: Tensor, percent: int) -> float:
+    k = (100 - percent) * values.numel() // 100
+    return float(values.abs().flatten().kthvalue(k).values) if k else 0.0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@light
+@given(size=st.integers(1, 400), percent=st.integers(1, 100), seed=st.integers(0, 999), ties=st.booleans())
+def test_the_threshold_is_the_kth_smallest_magnitude(
+    dtype: torch.dtype, size: int, percent: int, seed: int, ties: bool
+) -> None:
+    values = randn(size, seed=seed, dtype=dtype)
+    values = torch.round(values) if ties else values * 10.0 ** (seed % 60 - 30)
+    assert magnitude_threshold(values, percent / 100) == kth(values, percent)
+
+
+@light
+@given(
+    st.lists(st.integers(0, 60), min_size=1, max_size=6).filter(any), st.integers(1, 100), st.integers(0, 99)
+)
+def test_pieces_give_the_threshold_of_the_whole(sizes: list[int], percent: int, seed: int) -> None:
+    whole = randn(sum(sizes), seed=seed, dtype=torch.float32)
+    selection = MagnitudeSelection(percent / 100)
+    passes = 0
+    while selection.begin_pass():
+        for piece in whole.split(sizes):
+            selection.observe(piece)
+        selection.end_pass()
+        passes += 1
+    assert selection.threshold == kth(whole, percent)
+    assert passes <= 2
+
+
+def test_subnormal_huge_negative_and_zero_entries_are_ordered() -> None:
+    values = torch.tensor([0.0, -0.0, 1e-45, -1e-40, 3e38, -1.0, 1.0000001])
+    for percent in range(1, 101):
+        assert magnitude_threshold(values, percent / 100) == kth(values, percent)
+
+
+def test_strided_tensors_are_selected_from_like_any_other() -> None:
+    values = randn(20, 30, seed=0, dtype=torch.float32).T
+    assert magnitude_threshold(values, 0.2) == kth(values.contiguous(), 20)
+
+
+def mask(shape: tuple[int, ...] = (200, 500), drop: float = 0.5, **changed: object) -> Tensor:
+    key: dict[str, object] = {"seed": 0, "tensor": "w", "expert": "a"} | changed
+    return drop_mask(shape, drop, **key)  # type: ignore[arg-type]
+
+
+@light
+@given(start=st.integers(0, 999), size=st.integers(0, 200))
+def test_a_slice_of_a_mask_is_the_mask_of_the_slice(start: int, size: int) -> None:
+    whole = mask((1200,))
+    assert torch.equal(mask((size,), start=start), whole[start : start + size])
+
+
+@pytest.mark.parametrize("drop", [0.0, 0.1, 0.5, 0.9])
+def test_the_share_that_survives_is_binomial(drop: float) -> None:
+    size = 100_000
+    survived = int(mask(drop=drop).sum())
+    deviation = math.sqrt(size * drop * (1 - drop))
+    assert abs(survived - size * (1 - drop)) <= 4 * deviation
+
+
+@pytest.mark.parametrize("changed", [{"seed": 1}, {"tensor": "v"}, {"expert": "b"}, {"start": 1}])
+def test_masks_of_another_key_or_place_are_uncorrelated(changed: dict[str, object]) -> None:
+    first, second = mask().float() - 0.5, mask(**changed).float() - 0.5
+    correlation = 4 * float((first * second).mean())
+    assert abs(correlation) <= 4 / math.sqrt(first.numel())
+
+
+def test_a_mask_never_changes_between_versions() -> None:
+    """Published merges must stay reproducible, so these bits are part of the format."""
+    bits = "".join(str(int(bit)) for bit in mask((32,)))
+    assert bits == "10101101111110110000010000100100"
+
+
+def test_positions_beyond_four_thousand_million_are_distinct() -> None:
+    far = 5 * 2**32
+    assert not torch.equal(mask((64,), start=far), mask((64,)))
