@@ -46,10 +46,12 @@ def weights(seed: int = 0) -> Tensors:
 
 
 def tuned(base: Mapping[str, Tensor], seed: int) -> Tensors:
-    """An expert: the base, and a little noise in every tensor."""
+    """An expert: the base, and a little noise in every floating-point tensor."""
     generator = torch.Generator().manual_seed(1000 + seed)
     return {
         name: tensor + 0.1 * torch.randn(tensor.shape, generator=generator).to(tensor.dtype)
+        if tensor.is_floating_point()
+        else tensor
         for name, tensor in base.items()
     }
 

@@ -285,8 +285,10 @@ def _match_checkpoint(
     """The base's tensor → the expert's; refuses missing, extra and differently shaped tensors."""
     _check_family(checkpoint, name, base)
     architecture = resolve(checkpoint.config, checkpoint.tensors) if checkpoint.config else base.architecture
-    own = {c: n for c, n in _by_canonical(architecture, checkpoint).items() if not _any(ignored, n)}
-    wanted = {c: n for c, n in base.by_canonical.items() if not _any(ignored, n)}
+    stored = _by_canonical(architecture, checkpoint)
+    left_out = {c for names in (stored, base.by_canonical) for c, n in names.items() if _any(ignored, n)}
+    own = {c: n for c, n in stored.items() if c not in left_out}
+    wanted = {c: n for c, n in base.by_canonical.items() if c not in left_out}
     tied = tied_names(base)
     _check_still_tied(checkpoint, name, base, own)
     missing = [n for c, n in wanted.items() if c not in own and c not in tied]
@@ -296,13 +298,13 @@ def _match_checkpoint(
     if extra:
         raise _mismatch("has, and the base has not,", extra, checkpoint, name)
     matched = {}
-    for canonical, stored in wanted.items():
+    for canonical in wanted:
         if canonical not in own:
             continue
-        ours, theirs = base.info(stored), checkpoint.tensors[own[canonical]]
+        ours, theirs = base.info(wanted[canonical]), checkpoint.tensors[own[canonical]]
         if ours.shape != theirs.shape:
             raise _other_shape(ours, theirs, name, base)
-        matched[stored] = theirs.name
+        matched[ours.name] = theirs.name
     return matched
 
 

@@ -19,7 +19,7 @@ from optmerge.checkpoints.dtypes import DTYPES
 from optmerge.engine.adapter_output import write_merged_adapter
 from optmerge.engine.compute import Surveys, merged_weights, row_slices, run_surveys
 from optmerge.engine.cost import SLICE_ELEMENTS
-from optmerge.engine.inputs import AdapterExpert, Inputs, open_inputs
+from optmerge.engine.inputs import Inputs, open_inputs
 from optmerge.engine.plan import Plan, TensorPlan, make_plan
 from optmerge.engine.provenance import write_provenance
 from optmerge.engine.side_files import write_side_files
@@ -241,25 +241,14 @@ def _write_tensor(
 
 
 def _copy_tensor(tensor: TensorPlan, sources: Sources, writer: CheckpointWriter, slice_elements: int) -> None:
-    size = prod(tensor.shape)
-    if tensor.source != "base":
-        writer.write(tensor.name, _stored(_of_expert(tensor, sources), tensor))
+    adapted = sources.adapted(tensor)
+    if adapted is not None:
+        writer.write(tensor.name, _stored(adapted, tensor))
         return
-    for start in range(0, size, slice_elements):
-        stop = min(size, start + slice_elements)
-        values = sources.base_raw(tensor.name, start, stop)
-        writer.write_flat(tensor.name, start, _stored(values, tensor, check=tensor.dtype != tensor.out_dtype))
-
-
-def _of_expert(tensor: TensorPlan, sources: Sources) -> Tensor:
-    """A tensor as one expert has it."""
-    expert = sources.inputs.expert(tensor.source)
-    base = sources.base(tensor)
-    if not isinstance(expert, AdapterExpert):
-        index = [each.name for each in sources.inputs.experts if not isinstance(each, AdapterExpert)]
-        return sources.weights(tensor)[index.index(expert.name)].dense()
-    index = [each.name for each in sources.inputs.experts]
-    return base + sources.deltas(tensor, base)[index.index(expert.name)].dense()
+    size, target = prod(tensor.shape), DTYPES[tensor.out_dtype].torch
+    for start in range(0, max(1, size), slice_elements):  # an empty tensor is written too
+        values = sources.raw(tensor, start, min(size, start + slice_elements))
+        writer.write_flat(tensor.name, start, _stored(values, tensor, check=values.dtype != target))
 
 
 def _stored(values: Tensor, tensor: TensorPlan, *, check: bool = True) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from math import prod
+from pathlib import Path
 from types import TracebackType
 
 import torch
@@ -14,6 +15,7 @@ from optmerge.deltas import Delta, Dense, LowRank
 from optmerge.engine.inputs import AdapterExpert, FullExpert, Inputs
 from optmerge.engine.plan import TensorPlan
 from optmerge.errors import CheckpointError
+from optmerge.recipe import BASE
 
 Rows = tuple[int, int] | None
 """First and last-plus-one row of a tensor's first dimension; None for all of it."""
@@ -46,9 +48,27 @@ class Sources:
     ) -> None:
         self._stack.close()
 
-    def base_raw(self, name: str, start: int, stop: int) -> Tensor:
-        """Elements [start, stop) of a flattened tensor of the base, as stored."""
-        return self._base.read_flat(name, start, stop)
+    def raw(self, tensor: TensorPlan, start: int, stop: int) -> Tensor:
+        """Elements [start, stop) of a flattened tensor that is copied, as its source stores them.
+
+        The base's may be anything, since they were there before; an expert's must be finite.
+        """
+        expert = None if tensor.source == BASE else self.inputs.expert(tensor.source)
+        if not isinstance(expert, FullExpert) or not expert.changes(tensor.name):
+            return self._base.read_flat(tensor.name, start, stop)
+        own = expert.tensors[tensor.name]
+        values = self._experts[expert.name].read_flat(own, start, stop)
+        if values.is_floating_point():
+            _check_finite(values.float(), *_expert_tensor(expert, own))
+        return values
+
+    def adapted(self, tensor: TensorPlan) -> Tensor | None:
+        """A tensor that is copied from an adapter, changed by it; None where it isn't."""
+        expert = None if tensor.source == BASE else self.inputs.expert(tensor.source)
+        if not isinstance(expert, AdapterExpert) or not expert.changes(tensor.name):
+            return None
+        base = self.base(tensor)
+        return base + self._delta(expert, tensor, base, None).dense()
 
     def base(self, tensor: TensorPlan, rows: Rows = None) -> Tensor:
         """A tensor of the base for merging: float32 or better, finite."""
@@ -91,23 +111,13 @@ class Sources:
     def _expert(self, expert: FullExpert, tensor: TensorPlan, rows: Rows) -> Tensor:
         own = expert.tensors[tensor.name]
         values = self._read(self._experts[expert.name], own, rows)
-        return self._mergeable(
-            values, f"tensor {own} of expert {expert.name!r}", expert.checkpoint.tensors[own].file
-        )
+        return self._mergeable(values, *_expert_tensor(expert, own))
 
     def _mergeable(self, values: Tensor, what: str, file: object) -> Tensor:
         """On the device, float32 or float64, in memory of its own; refused where not finite."""
         target = torch.float64 if values.dtype == torch.float64 else torch.float32
         moved = values.to(self.device, target)
-        if not bool(torch.isfinite(moved).all()):
-            bad = int((~torch.isfinite(moved)).sum())
-            raise CheckpointError(
-                f"{what} holds NaN or infinity",
-                where=file,
-                got=f"{bad} of {moved.numel()} values read",
-                expected="finite values",
-                hint="find a sound copy of this checkpoint; nothing has been written",
-            )
+        _check_finite(moved, what, file)
         return moved
 
     def _check_adapter(self, delta: Delta, expert: AdapterExpert, tensor: TensorPlan) -> None:
@@ -133,6 +143,23 @@ class Sources:
                 self._base.read_flat(second, start, min(size, start + block)),
             )
             for start in range(0, size, block)
+        )
+
+
+def _expert_tensor(expert: FullExpert, own: str) -> tuple[str, Path]:
+    """What to call an expert's tensor in a message, and its file."""
+    return f"tensor {own} of expert {expert.name!r}", expert.checkpoint.tensors[own].file
+
+
+def _check_finite(values: Tensor, what: str, file: object) -> None:
+    finite = torch.isfinite(values)
+    if not bool(finite.all()):
+        raise CheckpointError(
+            f"{what} holds NaN or infinity",
+            where=file,
+            got=f"{int((~finite).sum())} of {values.numel()} values read",
+            expected="finite values",
+            hint="find a sound copy of this checkpoint; nothing has been written",
         )
 
 

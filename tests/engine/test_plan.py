@@ -1,0 +1,198 @@
+"""A plan accounts for every tensor, reads headers only, and is plain data."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import optmerge
+from engine.small import CONFIG, EMBEDDING, HEAD, NORM, QUERY, UP, World, save_adapter, weights, world
+from optmerge.checkpoints.reading import FileSource
+from optmerge.engine.plan import Plan, TensorPlan
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> World:
+    return world(tmp_path)
+
+
+def fate(plan: Plan, name: str) -> TensorPlan:
+    return next(tensor for tensor in plan.tensors if tensor.name == name)
+
+
+def merged(plan: Plan) -> set[str]:
+    return {tensor.name for tensor in plan.tensors if tensor.action == "merge"}
+
+
+@pytest.mark.parametrize(
+    "select",
+    [{}, {"kinds": ["norm"]}, {"kinds": None}, {"components": None, "kinds": None, "exclude": "mlp"}],
+    ids=str,
+)
+def test_every_tensor_of_the_base_has_one_fate(models: World, select: dict[str, Any]) -> None:
+    plan = optmerge.plan(models.recipe(select=select))
+
+    assert Counter(tensor.name for tensor in plan.tensors) == Counter(models.tensors().keys())
+    assert sum(plan.counts().values()) == len(plan.tensors)
+    assert sorted(spec.name for shard in plan.shards for spec in shard.tensors) == sorted(models.tensors())
+
+
+def test_a_plan_reads_headers_only(models: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object) -> None:
+        pytest.fail("a tensor was read")
+
+    monkeypatch.setattr(FileSource, "fill", fail)
+
+    assert optmerge.plan(models.recipe()).counts()["merge"] == 6
+
+
+def test_a_plan_reads_a_few_kilobytes_of_what_may_be_tied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = weights()
+    base[EMBEDDING] = torch.randn(30_000, 6)
+    base[HEAD] = base[EMBEDDING].clone()
+    models = world(tmp_path, base=base, config={**CONFIG, "tie_word_embeddings": True})
+    read = []
+    fill = FileSource.fill
+
+    def counting(self: FileSource, info: Any, start: int, out: torch.Tensor) -> None:
+        read.append((info.name, out.numel()))
+        fill(self, info, start, out)
+
+    monkeypatch.setattr(FileSource, "fill", counting)
+    models.rewrite(0, lambda tensors: tensors.pop(HEAD))
+    models.rewrite(1, lambda tensors: tensors.pop(HEAD))
+    plan = optmerge.plan(models.recipe())
+
+    assert fate(plan, HEAD).action == "alias"
+    assert {name for name, _ in read} == {EMBEDDING, HEAD}
+    assert sum(size for _, size in read) <= 64 << 10
+
+
+def test_a_plan_survives_json(models: World) -> None:
+    plan = optmerge.plan(models.recipe(rules=[{"match": {"kinds": ["norm"]}, "method": "average"}]))
+    plain = plan.plain()
+
+    assert json.loads(json.dumps(plain)) == json.loads(json.dumps(plain, default=pytest.fail))
+    again = optmerge.plan(json.loads(json.dumps(plain))["recipe"])
+    assert again == plan
+
+
+def test_the_default_selects_the_matrices_of_the_language_model(models: World) -> None:
+    plan = optmerge.plan(models.recipe())
+
+    assert merged(plan) == {name for name in models.tensors() if "_proj" in name}
+    assert fate(plan, NORM).reason == "kind norm is not selected"
+    assert fate(plan, EMBEDDING).reason == "kind embedding is not selected"
+
+
+def test_include_and_exclude_narrow_the_roles_down(models: World) -> None:
+    plan = optmerge.plan(models.recipe(select={"include": [r"layers\.0", "norm"], "exclude": ["down"]}))
+
+    assert merged(plan) == {QUERY, "model.layers.0.mlp.up_proj.weight"}
+    assert fate(plan, "model.layers.0.mlp.down_proj.weight").reason == "left out by include/exclude"
+
+
+def test_the_first_rule_that_matches_wins(models: World) -> None:
+    rules: list[dict[str, Any]] = [
+        {"match": {"include": [r"layers\.0\.self_attn"]}, "method": {"name": "ties", "keep": 0.5}},
+        {"match": {"include": [r"layers\.0"]}, "copy_from": "e1"},
+        {"match": {"include": ["self_attn"]}, "method": "average"},
+    ]
+    plan = optmerge.plan(models.recipe(rules=rules))
+
+    assert plan.use(fate(plan, QUERY)).name == "ties"
+    assert fate(plan, "model.layers.0.mlp.up_proj.weight").source == "e1"
+    assert plan.use(fate(plan, "model.layers.1.self_attn.q_proj.weight")).name == "average"
+    assert plan.use(fate(plan, UP)).name == "task_arithmetic"
+
+
+def test_a_rule_reaches_what_select_leaves_out(models: World) -> None:
+    plan = optmerge.plan(models.recipe(rules=[{"match": {"kinds": ["norm"]}, "method": "average"}]))
+
+    assert plan.use(fate(plan, NORM)).name == "average"
+
+
+def test_a_rule_without_tensors_is_a_warning(models: World) -> None:
+    plan = optmerge.plan(models.recipe(rules=[{"match": {"include": ["nothing"]}, "copy_from": "base"}]))
+
+    assert any("rule 0 matches no tensor" in warning for warning in plan.warnings)
+
+
+def test_a_checkpoint_without_config_has_no_roles(tmp_path: Path) -> None:
+    models = world(tmp_path, config=None)
+    plan = optmerge.plan(models.recipe(select={"components": ["other"], "include": ["mlp"]}))
+
+    assert merged(plan) == {name for name in models.tensors() if ".mlp." in name}
+
+
+def test_what_an_adapter_changes_beyond_the_selection_is_a_warning(tmp_path: Path) -> None:
+    models = world(tmp_path, experts=0)
+    adapter = save_adapter(tmp_path / "a", (QUERY, UP))
+    plan = optmerge.plan(models.recipe(experts=[str(adapter)], select={"include": ["mlp"]}))
+
+    assert merged(plan) == {UP}
+    assert any("'a' also changes 1 tensors" in warning and QUERY in warning for warning in plan.warnings)
+
+
+def test_tensors_that_no_expert_changes_are_copied(tmp_path: Path) -> None:
+    models = world(tmp_path, experts=0)
+    adapter = save_adapter(tmp_path / "a", (QUERY,))
+    plan = optmerge.plan(models.recipe(experts=[str(adapter)]))
+
+    assert fate(plan, UP).reason == "no expert changes it"
+
+
+def test_optmerge_chooses_its_variant_by_the_experts(tmp_path: Path) -> None:
+    models = world(tmp_path)
+    adapters = [str(save_adapter(tmp_path / f"a{seed}", seed=seed)) for seed in (0, 1)]
+
+    full = optmerge.plan(models.recipe(method="optmerge")).methods[0]
+    low = optmerge.plan(models.recipe(method="optmerge", experts=adapters)).methods[0]
+    mixed = optmerge.plan(models.recipe(method="optmerge", experts=[adapters[0], str(models.experts[0])]))
+
+    assert full and low and mixed.methods[0]
+    assert (full.parameters["variant"], full.scale) == ("full", 0.1)
+    assert (low.parameters["variant"], low.scale) == ("lora", 1.0)
+    assert mixed.methods[0].parameters["variant"] == "full"
+
+
+def test_the_cost_counts_the_bytes_of_the_files(models: World) -> None:
+    recipe = models.recipe(select={"components": None, "kinds": None})
+    cost = optmerge.plan(recipe).cost
+    size = sum(tensor.nbytes for tensor in models.tensors().values())
+
+    assert (cost.bytes_read, cost.bytes_written) == (3 * size, size)
+    assert cost.peak_tensor in models.tensors()
+
+
+def test_model_wise_ties_costs_a_pass_for_each_of_its_surveys(models: World) -> None:
+    once = optmerge.plan(models.recipe(method="ties")).cost.bytes_read
+    thrice = optmerge.plan(models.recipe(method={"name": "ties", "trim": "model"})).cost.bytes_read
+
+    assert thrice > 2 * once
+
+
+def test_the_fingerprint_tells_recipes_and_inputs_apart(models: World) -> None:
+    fingerprints = {optmerge.plan(models.recipe()).fingerprint for _ in range(2)}
+    fingerprints.add(
+        optmerge.plan(models.recipe(method={"name": "task_arithmetic", "scale": 0.4})).fingerprint
+    )
+    models.rewrite(1, lambda tensors: tensors[QUERY].add_(1))  # the same header, another time of change
+    fingerprints.add(optmerge.plan(models.recipe()).fingerprint)
+
+    assert len(fingerprints) == 3
+
+
+def test_an_unknown_architecture_is_a_warning(tmp_path: Path) -> None:
+    models = world(tmp_path, config={**CONFIG, "model_type": "nobodys", "architectures": ["Nobody"]})
+    plan = optmerge.plan(models.recipe())
+
+    assert plan.generic and merged(plan)
+    assert any("'nobodys' is not declared" in warning for warning in plan.warnings)
