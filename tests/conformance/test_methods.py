@@ -1,0 +1,319 @@
+"""What every registered method promises the engine and its users, plug-ins included."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import warnings
+from collections.abc import Iterator, Sequence
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from optmerge.deltas import Delta, Dense, LowRank, linear_combination, mean
+from optmerge.errors import MergeWarning, MethodError
+from optmerge.methods import Method, get, merge_deltas, method, registered, registry
+from optmerge.methods.context import Context, Layout
+
+METHODS = registered()
+MATRIX = [name for name, each in METHODS.items() if each.granularity == "matrix"]
+every_method = pytest.mark.parametrize("name", METHODS)
+
+BAD_VALUES: dict[str, Any] = {
+    "drop": 1.0,
+    "keep": 0.0,
+    "lr": 0.0,
+    "momentum": 1.0,
+    "optimizer": "lbfgs",
+    "rank_fraction": 1.5,
+    "rank_rule": "partition_sqrt",
+    "seed": -1,
+    "solver": "fast",
+    "start": "middle",
+    "steps": -1,
+    "t": 1.5,
+    "time": float("inf"),
+    "trim": "layer",
+    "variant": "dora",
+}
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", MergeWarning)
+        yield
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def merge(name: str, deltas: Any, **more: Any) -> Any:
+    """Few steps, since where they end isn't tested here; one variant for factors and dense alike."""
+    known = METHODS[name].parameters.model_fields
+    chosen = {key: value for key, value in {"steps": 3, "variant": "lora"}.items() if key in known}
+    return merge_deltas(name, deltas, **chosen, **more)
+
+
+@every_method
+def test_a_docstring_says_what_it_is_and_where_it_comes_from(name: str) -> None:
+    text = inspect.getdoc(METHODS[name].function) or ""
+    assert METHODS[name].summary.endswith(".")
+    assert "\nSource: " in text
+    for parameter in METHODS[name].parameters.model_fields:
+        assert f"\n    {parameter}: " in text, parameter
+
+
+@every_method
+def test_a_method_lives_in_a_file_of_its_own_name_or_family(name: str) -> None:
+    module = Path(inspect.getfile(METHODS[name].function)).stem
+    assert name == module or name.startswith(f"{module}_")
+
+
+@every_method
+def test_an_unknown_parameter_is_refused(name: str) -> None:
+    with pytest.raises(MethodError, match="has no parameter 'colour'"):
+        merge_deltas(name, random(2, 3, 4), colour="red")
+
+
+@every_method
+def test_a_misspelt_parameter_is_recognised(name: str) -> None:
+    for parameter in METHODS[name].parameters.model_fields:
+        with pytest.raises(MethodError, match=f"did you mean '{parameter}'"):
+            METHODS[name].validate({f"{parameter}s": 1})
+
+
+@every_method
+def test_a_value_out_of_its_domain_is_refused(name: str) -> None:
+    for parameter in METHODS[name].parameters.model_fields:
+        for bad in (BAD_VALUES[parameter], [], float("nan")):
+            with pytest.raises(MethodError, match="out of its domain") as caught:
+                METHODS[name].validate({parameter: bad})
+            assert parameter in str(caught.value)
+
+
+@every_method
+def test_defaults_are_valid_and_resolve_to_values_that_are(name: str) -> None:
+    each = METHODS[name]
+    for low_rank in (True, False):
+        resolved = each.resolve(each.validate({}), low_rank)
+        assert each.validate(resolved) == resolved
+        assert "auto" not in resolved.values()
+        assert each.scale(resolved) > 0
+
+
+@every_method
+def test_costs_are_positive_and_grow(name: str) -> None:
+    each = METHODS[name]
+    assert 0 < each.work(8, 16, 2) <= each.work(16, 32, 4)
+    assert 0 < each.workspace(2) <= each.workspace(8)
+    assert each.passes(each.validate({})) >= 0
+
+
+@every_method
+def test_tensors_give_tensors_and_deltas_give_deltas(name: str) -> None:
+    deltas = random(2, 5, 4)
+    given: list[Any] = [deltas, list(deltas), [Dense(delta) for delta in deltas]]
+    merged = [merge(name, each) for each in given]
+    assert isinstance(merged[0], Tensor)
+    assert isinstance(merged[1], Tensor)
+    assert isinstance(merged[2], Dense | LowRank)
+    assert torch.equal(merged[0], merged[1])
+    assert torch.equal(merged[0], merged[2].dense())
+
+
+@every_method
+def test_both_float_types_come_back_as_they_went_in(name: str) -> None:
+    for dtype in (torch.float32, torch.float64):
+        assert merge(name, random(2, 5, 4).to(dtype)).dtype == dtype
+    assert merge(name, random(2, 5, 4).to(torch.bfloat16)).dtype == torch.float32
+
+
+@every_method
+def test_a_weight_multiplies_its_delta(name: str) -> None:
+    deltas, weights = random(2, 5, 4), [0.5, 3.0]
+    scale = sum(weights) / 2 if METHODS[name].normalise_weights else 1.0
+    scaled = torch.stack([delta * (w / scale) for delta, w in zip(deltas, weights, strict=True)])
+    torch.testing.assert_close(merge(name, deltas, weights=weights), merge(name, scaled))
+    assert torch.equal(merge(name, deltas, weights=[1.0, 1.0]), merge(name, deltas))
+
+
+def test_an_average_is_the_same_for_proportional_weights() -> None:
+    deltas = random(3, 5, 4)
+    expected = (1 * deltas[0] + 2 * deltas[1] + 5 * deltas[2]) / 8
+    for factor in (1, 0.1, -7):
+        weights = [1.0 * factor, 2.0 * factor, 5.0 * factor]
+        torch.testing.assert_close(merge("average", deltas, weights=weights), expected)
+
+
+@every_method
+def test_what_does_not_fit_together_is_refused(name: str) -> None:
+    for bad, words in [
+        ([], "no deltas"),
+        ([torch.ones(2, 3), torch.ones(3, 2)], "different shapes"),
+        ([torch.ones(2, 3), torch.full((2, 3), float("nan"))], "NaN"),
+    ]:
+        with pytest.raises(MethodError, match=words):
+            merge(name, bad)
+    with pytest.raises(MethodError, match="one weight per expert"):
+        merge(name, random(2, 3, 4), weights=[1.0])
+
+
+@every_method
+def test_vectors_and_scalars_merge_to_their_shape(name: str) -> None:
+    for shape in [(7,), (1,), ()]:
+        assert merge(name, random(2, *shape)).shape == shape
+
+
+@pytest.mark.parametrize("name", MATRIX)
+def test_vectors_get_the_mean_delta_from_a_matrix_method(name: str) -> None:
+    vectors, matrices = random(3, 7), random(3, 4, 5)
+    assert torch.equal(merge(name, vectors), merge("average", vectors))
+    as_vector = merge(name, matrices, context=Context(layout="vector"))
+    assert torch.equal(as_vector, merge("average", matrices))
+
+
+@pytest.mark.parametrize("name", MATRIX)
+def test_every_layout_merges_the_matrices_it_holds(name: str) -> None:
+    def laid_out(layout: Layout | None, deltas: Tensor) -> Tensor:
+        found: Tensor = merge(name, deltas, context=Context(layout=layout))
+        return found
+
+    matrices = random(3, 6, 4)
+    expected = laid_out("matrix", matrices)
+    assert torch.equal(laid_out(None, matrices), expected)
+    torch.testing.assert_close(laid_out("transposed", matrices.mT), expected.mT)
+
+    stacks = random(3, 2, 6, 4)
+    each = torch.stack([laid_out("matrix", stacks[:, index]) for index in range(2)])
+    assert torch.equal(laid_out("stack", stacks), each)
+    assert torch.equal(laid_out(None, stacks), each)
+    torch.testing.assert_close(laid_out("transposed_stack", stacks.mT), each.mT)
+
+    kernels = random(3, 6, 2, 2, 1)
+    flat = laid_out("matrix", kernels.flatten(2)).reshape(6, 2, 2, 1)
+    assert torch.equal(laid_out("flatten", kernels), flat)
+    assert torch.equal(laid_out(None, kernels), flat)
+
+
+@pytest.mark.parametrize("name", MATRIX)
+def test_every_layout_takes_factors_too(name: str) -> None:
+    def delta(seed: int) -> LowRank:
+        return LowRank(random(6, 2, seed=seed), random(2, 8, seed=seed + 1))
+
+    deltas = [delta(1), delta(5), delta(9)]  # 3·2 ≥ ⌊6/3⌋ each: enough for TSV
+    plain = merge(name, deltas)
+    flipped = [LowRank(each.down.T, each.up.T) for each in deltas]
+    turned = merge(name, flipped, context=Context(layout="transposed"))
+    torch.testing.assert_close(turned.dense().T, plain.dense(), rtol=1e-6, atol=1e-6)
+    kernels = [LowRank(each.up, each.down, (6, 2, 2, 2)) for each in deltas]
+    kernel = merge(name, kernels)
+    assert kernel.shape == (6, 2, 2, 2)
+    assert torch.equal(kernel.dense().flatten(1), plain.dense())
+    stacks = [LowRank(each.up, each.down, (6, 2, 4)) for each in deltas]
+    dense = torch.stack([stack.dense() for stack in stacks])
+    torch.testing.assert_close(merge(name, stacks).dense(), merge(name, dense))
+
+
+@every_method
+def test_the_number_of_experts_is_checked(name: str) -> None:
+    exactly = METHODS[name].exactly
+    for count in (1, 2, 3):
+        if exactly in (None, count):
+            assert torch.isfinite(merge(name, random(count, 5, 4))).all()
+        else:
+            with pytest.raises(MethodError, match=f"merges exactly {exactly} experts"):
+                merge(name, random(count, 5, 4))
+
+
+@pytest.mark.parametrize("name", [name for name, each in METHODS.items() if each.affine])
+def test_an_affine_method_may_be_given_weights_for_deltas(name: str) -> None:
+    base, deltas = random(5, 4, seed=1), random(3, 5, 4)
+    torch.testing.assert_close(merge(name, deltas + base), base + merge(name, deltas))
+
+
+def test_an_unknown_method_is_answered_with_the_closest() -> None:
+    with pytest.raises(MethodError, match="did you mean 'optmerge'"):
+        get("optmrge")
+
+
+def test_methods_import_nothing_of_each_others_internals() -> None:
+    folder = Path(inspect.getfile(registry)).parent
+    for path in folder.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom):
+                assert not any(alias.name.startswith("_") for alias in node.names), path.name
+
+
+@pytest.fixture
+def fresh_registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What a test registers is forgotten after it."""
+    monkeypatch.setattr(registry, "_METHODS", dict(METHODS))
+    yield
+    registry._load_all.cache_clear()
+
+
+@pytest.mark.usefixtures("fresh_registry")
+def test_a_decorated_function_is_a_method() -> None:
+    @method(granularity="element", scale=0.5)
+    def halves(deltas: Sequence[Delta], *, part: float = 0.5) -> Delta:
+        """Part of the sum.
+
+        Source: this test.
+        """
+        return linear_combination(deltas, [part] * len(deltas))
+
+    deltas = random(2, 3, 4)
+    assert registered()["halves"].summary == "Part of the sum."
+    torch.testing.assert_close(merge_deltas("halves", deltas), deltas.mean(0))
+    torch.testing.assert_close(merge_deltas("halves", deltas, part=1), deltas.sum(0))
+    with pytest.raises(MethodError, match="did you mean 'part'"):
+        merge_deltas("halves", deltas, parts=1)
+
+
+@pytest.mark.usefixtures("fresh_registry")
+def test_a_plug_in_cannot_replace_a_method() -> None:
+    def average(deltas: Sequence[Delta]) -> Delta:
+        return mean(deltas)
+
+    with pytest.raises(MethodError, match="there already is a method 'average'"):
+        method(granularity="element", scale=1.0)(average)
+    assert isinstance(get("average"), Method)
+    assert get("average").function is not average
+
+
+def declare(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    plugin = EntryPoint(name="outsider", value=value, group="optmerge.methods")
+    monkeypatch.setattr(registry, "entry_points", lambda group: [plugin] if group == plugin.group else [])
+    registry._load_all.cache_clear()
+
+
+@pytest.mark.usefixtures("fresh_registry")
+def test_an_entry_point_adds_a_method(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    source = """
+from optmerge.deltas import linear_combination
+from optmerge.methods import method
+
+@method(granularity="element", scale=1.0)
+def first_only(deltas):
+    "The first expert.\\n\\nSource: a plug-in."
+    return linear_combination(deltas[:1], [1.0])
+"""
+    (tmp_path / "outsider_of_optmerge.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    declare(monkeypatch, "outsider_of_optmerge")
+    deltas = random(2, 3, 4)
+    assert "first_only" in registered()
+    assert torch.equal(merge_deltas("first_only", deltas), deltas[0])
+
+
+@pytest.mark.usefixtures("fresh_registry")
+def test_an_entry_point_that_cannot_be_imported_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    declare(monkeypatch, "no_such_module_anywhere")
+    with pytest.raises(MethodError, match="plug-in 'outsider'"):
+        get("average")
