@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from optmerge.deltas import Delta, LowRank
+from optmerge.engine.cost import slice_limit
 from optmerge.engine.inputs import FullExpert
 from optmerge.engine.plan import MethodUse, Plan, TensorPlan
 from optmerge.engine.sources import Rows, Sources
@@ -73,7 +74,7 @@ def run_surveys(plan: Plan, sources: Sources, slice_elements: int) -> dict[int, 
             continue
         while survey.begin_pass():
             for tensor in tensors:
-                for rows in row_slices(tensor, slice_elements):
+                for rows in row_slices(tensor, slice_limit(tensor.name, sources.inputs, slice_elements)):
                     deltas = sources.deltas(tensor, sources.base(tensor, rows), rows)
                     context = _context(plan, tensor, {}, rows)
                     survey.observe(method.weighted(deltas, use.weights), context)

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 SLICE_ELEMENTS = 1 << 22
 """Elements of a tensor that an elementwise method holds at a time."""
 
+FACTOR_SLICE_ELEMENTS = 1 << 20
+"""The same for tensors with low-rank deltas, whatever the budget: how a product of factors rounds depends on
+how many rows are asked for at once, and a budget may not change the result."""
+
 _FLOAT32 = 4
 
 
@@ -57,11 +61,16 @@ def cost_of(
         read, flops = read + tensor_read, flops + tensor_flops
         if tensor_peak > peak:
             peak, where = tensor_peak, tensor.name
-        if use is not None and get(use.name).granularity != "element":
+        if use is not None and (get(use.name).granularity != "element" or inputs.factors(tensor.name)):
             whole = max(whole, tensor_peak)
     if recipe.output.format == "adapter":
         written = _adapter_bytes(tensors, inputs, recipe)
     return Cost(read, written, peak, where, whole, flops)
+
+
+def slice_limit(name: str, inputs: Inputs, slice_elements: int = SLICE_ELEMENTS) -> int:
+    """Elements of a tensor to hold at a time."""
+    return FACTOR_SLICE_ELEMENTS if inputs.factors(name) else slice_elements
 
 
 def _tensor_cost(tensor: TensorPlan, use: MethodUse | None, inputs: Inputs) -> tuple[int, int, float]:
@@ -75,7 +84,7 @@ def _tensor_cost(tensor: TensorPlan, use: MethodUse | None, inputs: Inputs) -> t
     base_read = 0 if method.affine and full else stored
     passes = 1 + method.passes(use.parameters)
     read = passes * (base_read + sum(expert.input_bytes(tensor.name) for expert in inputs.experts))
-    held = min(size, SLICE_ELEMENTS) if method.granularity == "element" else size
+    held = min(size, slice_limit(tensor.name, inputs)) if method.granularity == "element" else size
     deltas = 0
     for expert in inputs.experts:
         rank = expert.rank(tensor.name) if isinstance(expert, AdapterExpert) else None

@@ -181,6 +181,10 @@ class Inputs:
         """Whether every expert's deltas are known to be low-rank."""
         return all(expert.low_rank for expert in self.experts)
 
+    def factors(self, name: str) -> bool:
+        """Whether some expert's delta of a tensor of the base comes as factors."""
+        return any(isinstance(expert, AdapterExpert) and expert.rank(name) for expert in self.experts)
+
     def expert(self, name: str) -> AnyExpert:
         """The expert of that name."""
         return next(expert for expert in self.experts if expert.name == name)

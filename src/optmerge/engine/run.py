@@ -18,7 +18,7 @@ from optmerge.checkpoints.checkpoint_writer import CheckpointWriter
 from optmerge.checkpoints.dtypes import DTYPES
 from optmerge.engine.adapter_output import write_merged_adapter
 from optmerge.engine.compute import Surveys, merged_weights, row_slices, run_surveys
-from optmerge.engine.cost import SLICE_ELEMENTS
+from optmerge.engine.cost import SLICE_ELEMENTS, slice_limit
 from optmerge.engine.inputs import Inputs, open_inputs
 from optmerge.engine.plan import Plan, TensorPlan, make_plan
 from optmerge.engine.provenance import write_provenance
@@ -234,7 +234,8 @@ def _write_tensor(
         _copy_tensor(tensor, sources, writer, slice_elements)
         return
     elementwise = get(plan.use(tensor).name).granularity == "element"
-    for rows in row_slices(tensor, slice_elements) if elementwise else (None,):
+    limit = slice_limit(tensor.name, sources.inputs, slice_elements)
+    for rows in row_slices(tensor, limit) if elementwise else (None,):
         merged = _stored(merged_weights(plan, tensor, sources, surveys, rows), tensor)
         start = rows[0] * prod(tensor.shape[1:]) if rows else 0
         writer.write_flat(tensor.name, start, merged.flatten())

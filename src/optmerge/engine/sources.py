@@ -39,6 +39,7 @@ class Sources:
             for expert in inputs.experts
             if isinstance(expert, FullExpert)
         }
+        self._factors: dict[str, tuple[tuple[str, torch.dtype], LowRank]] = {}
 
     def __enter__(self) -> Sources:
         return self
@@ -103,10 +104,20 @@ class Sources:
             if not expert.changes(tensor.name):
                 return Dense(torch.zeros_like(base))
             return Dense(self._expert(expert, tensor, rows).sub_(base))
+        delta = self._adapter_delta(expert, tensor, base.dtype)
+        return _rows_of(delta, rows) if rows else delta
+
+    def _adapter_delta(self, expert: AdapterExpert, tensor: TensorPlan, dtype: torch.dtype) -> Delta:
+        """An adapter's delta of a whole tensor; factors, which are small, are kept for its next slice."""
+        kept = self._factors.get(expert.name)
+        if kept is not None and kept[0] == (tensor.name, dtype):
+            return kept[1]
         delta = expert.delta(tensor.name, lambda: self._base.read(tensor.name), tensor.shape)
-        placed = _placed(delta, base.dtype, self.device)
+        placed = _placed(delta, dtype, self.device)
         self._check_adapter(placed, expert, tensor)
-        return _rows_of(placed, rows) if rows else placed
+        if isinstance(placed, LowRank):
+            self._factors[expert.name] = ((tensor.name, dtype), placed)
+        return placed
 
     def _expert(self, expert: FullExpert, tensor: TensorPlan, rows: Rows) -> Tensor:
         own = expert.tensors[tensor.name]
