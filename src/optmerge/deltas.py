@@ -6,14 +6,14 @@ the mathematics allows; `Delta.dense()` is the only place where an m×n product 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 
 import torch
 from torch import Tensor
 
-PIECE_ELEMENTS = 1 << 20
+PIECE_ELEMENTS = 1 << 18
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,10 +54,8 @@ class Dense:
         return self if dtype == self.dtype else Dense(self.values.to(dtype))
 
     def squared_norm(self) -> float:
-        """‖τ‖²_F, accumulated in float64, a piece at a time rather than through a float64 copy."""
-        flat = self.values.flatten()
-        pieces = (flat[start : start + PIECE_ELEMENTS] for start in range(0, flat.numel(), PIECE_ELEMENTS))
-        return sum(float(piece.to(torch.float64).square().sum()) for piece in pieces)
+        """‖τ‖²_F in float64."""
+        return inner_product(self, self)
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,9 +107,8 @@ class LowRank:
         return LowRank(self.up.to(dtype), self.down.to(dtype), self.full_shape)
 
     def squared_norm(self) -> float:
-        """‖τ‖²_F = ⟨upᵀup, down·downᵀ⟩, in float64, without forming the product."""
-        up, down = self.up.to(torch.float64), self.down.to(torch.float64)
-        return float(((up.T @ up) * (down @ down.T)).sum().clamp(min=0))
+        """‖τ‖²_F in float64, without forming the product."""
+        return max(0.0, inner_product(self, self))
 
 
 Delta = Dense | LowRank
@@ -144,6 +141,25 @@ def linear_combination(deltas: Sequence[Delta], factors: Sequence[float]) -> Del
         else:
             total.add_(delta.values, alpha=factor)
     return Dense(total)
+
+
+def inner_product(first: Delta, second: Delta) -> float:
+    """⟨τ₁, τ₂⟩ in float64; factors without forming their products, dense deltas a piece at a time."""
+    if isinstance(first, LowRank) and isinstance(second, LowRank):
+        ups = first.up.to(torch.float64).T @ second.up.to(torch.float64)
+        downs = first.down.to(torch.float64) @ second.down.to(torch.float64).T
+        return float((ups * downs).sum())
+    return sum(
+        float(one.to(torch.float64) @ other.to(torch.float64))
+        for one, other in zip(pieces(first.dense()), pieces(second.dense()), strict=True)
+    )
+
+
+def pieces(values: Tensor) -> Iterator[Tensor]:
+    """The entries in order, few enough at a time that a float64 copy of them is no matter."""
+    flat = values.flatten()
+    for start in range(0, flat.numel(), PIECE_ELEMENTS):
+        yield flat[start : start + PIECE_ELEMENTS]
 
 
 def mean(deltas: Sequence[Delta]) -> Delta:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import warnings
+import weakref
 from collections.abc import Iterator, Sequence
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -13,6 +14,8 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from optmerge.deltas import Delta, Dense, LowRank, linear_combination, mean
 from optmerge.errors import MergeWarning, MethodError
@@ -112,6 +115,7 @@ def test_costs_are_positive_and_grow(name: str) -> None:
     each = METHODS[name]
     assert 0 < each.work(8, 16, 2) <= each.work(16, 32, 4)
     assert 0 < each.workspace(2) <= each.workspace(8)
+    assert each.workspace(2) == each.workspace(2, 64, 64)
     assert each.passes(each.validate({})) >= 0
 
 
@@ -229,6 +233,42 @@ def test_the_number_of_experts_is_checked(name: str) -> None:
         else:
             with pytest.raises(MethodError, match=f"merges exactly {exactly} experts"):
                 merge(name, random(count, 5, 4))
+
+
+class PeakMemory(TorchDispatchMode):
+    """Bytes of all storages that operations have made, at their most; LAPACK's inner workspace is unseen."""
+
+    def __init__(self, given: Sequence[Tensor]) -> None:
+        super().__init__()
+        self.live = {tensor.untyped_storage()._cdata: 0 for tensor in given}
+        self.now = self.peak = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            storage = tensor.untyped_storage() if isinstance(tensor, Tensor) else None
+            if storage is not None and storage._cdata not in self.live:
+                self.live[storage._cdata] = storage.nbytes()
+                self.now += storage.nbytes()
+                self.peak = max(self.peak, self.now)
+                weakref.finalize(storage, self.release, storage._cdata)
+        return result
+
+    def release(self, key: int) -> None:
+        self.now -= self.live.pop(key, 0)
+
+
+@every_method
+@pytest.mark.parametrize("shape", [(320, 320), (160, 640), (640, 160)])
+def test_a_method_holds_no_more_memory_than_it_declares(name: str, shape: tuple[int, int]) -> None:
+    each = METHODS[name]
+    for count in (each.exactly,) if each.exactly else (2, 5):
+        deltas = random(count, *shape).float().unbind()
+        few = {"steps": 2} if "steps" in each.parameters.model_fields else {}
+        parameters = each.resolve(each.validate(few), False)
+        with PeakMemory(deltas) as memory:
+            each.apply([Dense(delta) for delta in deltas], parameters, Context())
+        assert memory.peak <= each.workspace(count, *shape) * 4 * shape[0] * shape[1]
 
 
 @pytest.mark.parametrize("name", [name for name, each in METHODS.items() if each.affine])

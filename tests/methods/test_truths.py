@@ -134,6 +134,7 @@ def test_the_order_of_the_experts_does_not_matter(entry: str, deltas: Tensor, da
         drop = {"drop": 0.5} if entry == "dare_ties" else {}
     else:
         drop = {}
+    assume(adam_is_stable(entry, [float(delta.norm()) for delta in deltas]))
     order = data.draw(st.permutations(range(len(deltas))))
     names = tuple(f"expert {index}" for index in range(len(deltas)))
     shuffled = Context(tensor="w", experts=tuple(names[index] for index in order))
@@ -143,6 +144,11 @@ def test_the_order_of_the_experts_does_not_matter(entry: str, deltas: Tensor, da
     one = merge_deltas(name, deltas, context=Context(tensor="w", experts=names), **parameters)
     other = merge_deltas(name, deltas[order], context=shuffled, **swapped)
     assert relative(other, one, scale=size_of(deltas) or 1) < 1e-6
+
+
+def adam_is_stable(entry: str, norms: list[float]) -> bool:
+    """A single term starts at its minimum, where Adam makes steps out of the rounding of the gradient."""
+    return entry not in ("wudi", "optmerge full") or sum(norm > 0 for norm in norms) > 1
 
 
 @pytest.mark.parametrize("name", [name for name, m in registered().items() if m.granularity == "element"])
@@ -157,7 +163,6 @@ def test_elementwise_methods_commute_with_slicing(name: str, deltas: Tensor, cut
     assert torch.equal(torch.cat([top, rest]), whole)
 
 
-ADAM = ["wudi", "optmerge full"]
 ROTATING = ["tsv", "iso_c", "wudi exact", "optmerge lora", "optmerge full closed_form", "swudi", "aswudi"]
 
 
@@ -194,8 +199,7 @@ def test_factors_give_what_their_products_give(entry: str, deltas: list[LowRank]
         return  # below: only the real directions agree
     scale = max(math.sqrt(delta.squared_norm()) for delta in deltas) or 1
     assume("optmerge" not in entry or distinct_spectra(deltas))
-    # a single term starts at its minimum, where Adam makes steps out of the rounding of the gradient
-    assume(entry not in ADAM or sum(delta.squared_norm() > 0 for delta in deltas) > 1)
+    assume(adam_is_stable(entry, [delta.squared_norm() for delta in deltas]))
     expected = merge(entry, materialised(deltas)).dense()
     assert relative(merge(entry, deltas).dense(), expected, scale) < 1e-6
     mixed = [Dense(delta.dense()) if index % 2 else delta for index, delta in enumerate(deltas)]

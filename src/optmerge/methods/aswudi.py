@@ -13,7 +13,7 @@ from torch import Tensor
 
 from optmerge.deltas import Delta
 from optmerge.errors import did_you_mean
-from optmerge.methods.quadratic import Filter, in_factor_space, interaction, start_at
+from optmerge.methods.quadratic import Filter, in_factor_space, interaction, interaction_workspace, start_at
 from optmerge.methods.registry import method
 from optmerge.methods.swudi import FLOOR, Start
 
@@ -37,7 +37,7 @@ def _known_rule(rule: str) -> str:
     granularity="matrix",
     scale=0.3,
     work=lambda m, n, experts: 4.0 * m * n * n * experts + 10.0 * n**3,
-    workspace=lambda experts: 2.0 * experts + 8.0,
+    workspace=interaction_workspace,
 )
 def aswudi(
     deltas: Sequence[Delta],

@@ -30,7 +30,7 @@ class DroppedSurvey(ModelSurvey):
     granularity="element",
     scale=0.3,
     work=lambda m, n, experts: 12.0 * m * n * experts,
-    workspace=lambda experts: experts + 8.0,
+    workspace=lambda experts, m=1, n=1: experts + 10.0,
 )
 def dare_task_arithmetic(
     deltas: Sequence[Delta],
@@ -62,7 +62,7 @@ def dare_task_arithmetic(
     ),
     passes=ties_passes,
     work=lambda m, n, experts: 24.0 * m * n * experts,
-    workspace=lambda experts: 2.0 * experts + 8.0,
+    workspace=lambda experts, m=1, n=1: 2.0 * experts + 8.0,
 )
 def dare_ties(
     deltas: Sequence[Delta],

@@ -19,7 +19,7 @@ RANK_TOLERANCE = 1e-5
     granularity="matrix",
     scale=0.3,
     work=lambda m, n, experts: 20.0 * m * n * min(m, n),
-    workspace=lambda experts: 6.0,
+    workspace=lambda experts, m=1, n=1: 9.0,
 )
 def iso_c(deltas: Sequence[Delta], *, context: Context | None = None) -> Delta:
     """The sum of the task vectors with all singular values replaced by their mean.

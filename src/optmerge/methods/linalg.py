@@ -57,21 +57,25 @@ def top_singular(delta: Delta, k: int) -> TopSingular:
 
 
 def leading_directions(matrix: Tensor, k: int) -> TopSingular:
-    """Top-k singular triplets of a float64 matrix from the Gram matrix of its smaller side.
+    """Top-k singular triplets of a float64 matrix, k ≥ 1, from the Gram matrix of its smaller side.
 
     Singular values below √(max(m, n)·ε)·σ₁, which a float64 Gram matrix can't tell from zero, are left out
     with their vectors: for a method that weighs them by their value they don't exist.
     """
     tall = matrix.shape[0] >= matrix.shape[1]
-    gram = matrix.T @ matrix if tall else matrix @ matrix.T
-    squares, vectors = torch.linalg.eigh(gram)  # ascending
-    squares, vectors = squares.flip(0)[:k], vectors.flip(1)[:, :k]
+    squares, vectors = torch.linalg.eigh(matrix.T @ matrix if tall else matrix @ matrix.T)  # ascending
+    squares, vectors = squares[-k:].flip(0), vectors[:, -k:].flip(1)
     floor = max(matrix.shape) * torch.finfo(torch.float64).eps * squares[:1].clamp(min=0)
     kept = int((squares > floor).sum())
     values, vectors = squares[:kept].sqrt(), vectors[:, :kept].contiguous()
     if tall:
         return TopSingular((matrix @ vectors) / values, values, vectors)
     return TopSingular(vectors, values, (matrix.T @ vectors) / values)
+
+
+def squared_norm(matrix: Tensor) -> float:
+    """‖matrix‖²_F without a matrix of squares."""
+    return float(matrix.flatten() @ matrix.flatten())
 
 
 def polar_factor(matrix: Tensor) -> Tensor:

@@ -12,13 +12,15 @@ from torch import Tensor
 from optmerge.deltas import Delta, Dense, LowRank, zero_like
 from optmerge.errors import MethodError
 from optmerge.methods.iterations import Optimizer, descend, literal_loop
-from optmerge.methods.linalg import leading_directions, top_rank
+from optmerge.methods.linalg import leading_directions, squared_norm, top_rank
 from optmerge.methods.parameters import Fraction, Momentum, Positive, Steps
 from optmerge.methods.quadratic import (
     Dual,
     Quadratic,
     Term,
     build,
+    build_dual,
+    doubled,
     in_factor_space,
     joint_factor_space,
     sgd_filter,
@@ -80,7 +82,7 @@ def _scale(parameters: Mapping[str, Any]) -> float:
     scale=_scale,
     resolve=_resolve,
     work=lambda m, n, experts: 6.0 * m * n * min(m, n) * experts,
-    workspace=lambda experts: 2.0 * experts + 12.0,
+    workspace=lambda experts, m=1, n=1: 30.0,
 )
 def optmerge(
     deltas: Sequence[Delta],
@@ -142,48 +144,48 @@ def _quadratic(deltas: Sequence[Tensor], k: int, centred: bool) -> Quadratic:
 
 
 def _terms(deltas: Sequence[Tensor], k: int, centred: bool) -> Iterator[Term]:
-    """Lᵢ and TᵢLᵢᵀ of each expert that has a delta; Tᵢ itself is never formed."""
+    """Lᵢ and TᵢLᵢᵀ of each expert that has a delta, in float64; Tᵢ itself is never formed."""
     mean = start_at("mean", deltas) if centred else None
-    for delta in deltas:
-        squared_norm = float(delta.square().sum())
-        if squared_norm == 0:
+    for delta in doubled(deltas):
+        norm = squared_norm(delta)
+        if norm == 0:
             continue
         top = leading_directions(delta, k)
         seen = top.seen  # (k, n)
         if mean is None:
-            pull = top.left * top.values.square()  # U_k S_k · (S_k V_kᵀ V_k S_k) … = U_k S_k²
+            pull = top.left * top.values.square()  # U S Vᵀ · V S
         else:
             apart = leading_directions(delta - mean, k)
             pull = apart.left @ (apart.seen @ seen.T) + mean @ seen.T
-        yield Term(1 / squared_norm, seen, pull)
+        yield Term(1 / norm, seen, pull)
 
 
 def _expanded(deltas: Sequence[Delta], k: int, centred: bool, start: str) -> tuple[Tensor, Quadratic]:
     """M₀ and the quadratic in the tensor's own coordinates, which Adam's entrywise steps need."""
     space = joint_factor_space(deltas)
     if space is None:
-        matrices = [delta.dense().to(torch.float64) for delta in deltas]
+        matrices = [delta.dense() for delta in deltas]
         return start_at(start, matrices), _quadratic(matrices, k, centred)
     if space.rows.shape[1] == 0:
         return zero_like(deltas).dense(), Dual(space.columns.T, space.rows)
-    core = build(_terms(space.cores, k, centred), space.cores[0], rank=0)
-    assert isinstance(core, Dual)
+    core = build_dual(_terms(space.cores, k, centred), space.cores[0], len(deltas) * len(space.cores[0]))
     begin = space.rows @ start_at(start, space.cores) @ space.columns.T
     return begin, core.expand(space)
 
 
 def _literal(deltas: Sequence[Tensor], k: int, centred: bool, start: str, optimizer: Optimizer) -> Tensor:
     """The loop as it is written, from full singular value decompositions."""
-    mean = start_at("mean", deltas)
+    dtype = deltas[0].dtype
+    mean = start_at("mean", deltas).to(dtype)
     weights, targets, seen = [], [], []
     for delta in deltas:
         if not bool(delta.any()):
             continue
         _, values, right = torch.linalg.svd(delta, full_matrices=False)
-        weights.append(1 / float(delta.double().square().sum()))
+        weights.append(1 / squared_norm(delta.double()))
         seen.append(values[:k, None] * right[:k])
         targets.append(_truncated(delta - mean, k) + mean if centred else _truncated(delta, k))
-    return literal_loop(start_at(start, deltas), weights, targets, seen, optimizer)
+    return literal_loop(start_at(start, deltas).to(dtype), weights, targets, seen, optimizer)
 
 
 def _truncated(matrix: Tensor, k: int) -> Tensor:

@@ -13,7 +13,7 @@ for a scalar function φ, so the smaller of the two eigenproblems is the only on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from optmerge.deltas import Delta, Dense, FactorSpace, LowRank, zero_like
 from optmerge.errors import MethodError
+from optmerge.methods.linalg import squared_norm
 
 Filter = Callable[[Tensor], Tensor]
 """φ: eigenvalues in descending order, (K,) → (K,)."""
@@ -60,10 +61,9 @@ class Primal:
     def solve(self, start: Tensor, phi: Filter) -> Tensor:
         """M₀ + (D − M₀C) Q φ(Λ) Qᵀ, (m, n)."""
         values, vectors = torch.linalg.eigh(self.curvature)
-        values, vectors = values.flip(0).clamp(min=0), vectors.flip(1)
-        residual = self.target - start @ self.curvature
-        moved: Tensor = ((residual @ vectors) * phi(values)) @ vectors.T
-        return start + moved
+        residual = torch.addmm(self.target, start, self.curvature, alpha=-1)
+        moved: Tensor = (residual @ vectors).mul_(_descending(phi, values)) @ vectors.T
+        return moved.add_(start)
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,32 +90,47 @@ class Dual:
     def solve(self, start: Tensor, phi: Filter) -> Tensor:
         """M₀ + (E − M₀Fᵀ) P φ(Λ) Pᵀ F, (m, n)."""
         values, vectors = torch.linalg.eigh(self.seen @ self.seen.T)
-        values, vectors = values.flip(0).clamp(min=0), vectors.flip(1)
-        residual = self.pull - start @ self.seen.T
-        moved: Tensor = (((residual @ vectors) * phi(values)) @ vectors.T) @ self.seen
-        return start + moved
+        residual = torch.addmm(self.pull, start, self.seen.T, alpha=-1)
+        moved: Tensor = ((residual @ vectors).mul_(_descending(phi, values)) @ vectors.T) @ self.seen
+        return moved.add_(start)
 
 
 Quadratic = Primal | Dual
 
 
+def _descending(phi: Filter, ascending: Tensor) -> Tensor:
+    """φ of the eigenvalues as `eigh` orders them."""
+    return phi(ascending.flip(0).clamp(min=0)).flip(0)
+
+
 def build(terms: Iterable[Term], like: Tensor, rank: int) -> Quadratic:
-    """The quadratic in its smaller form.
+    """The quadratic in its smaller form; see `build_dual` for the arguments."""
+    return build_dual(terms, like, rank) if rank <= like.shape[1] else build_primal(terms, like)
+
+
+def build_dual(terms: Iterable[Term], like: Tensor, rank: int) -> Dual:
+    """F and E, filled in place, since a list of their parts would double the memory.
 
     Args:
         terms: one per expert with a delta, read once.
-        like: any (m, n) matrix of the terms' type and device.
+        like: any (m, n) matrix on the terms' device.
         rank: R = Σ kᵢ, or a bound of it.
     """
     m, n = like.shape
-    if rank <= n:
-        seen, pull = [like.new_zeros(0, n)], [like.new_zeros(m, 0)]
-        for term in terms:
-            root = term.weight**0.5
-            seen.append(term.seen * root)
-            pull.append(term.pull * root)
-        return Dual(torch.cat(seen), torch.cat(pull, dim=1))
-    curvature, target = like.new_zeros(n, n), like.new_zeros(m, n)
+    seen, pull = (like.new_empty(size, dtype=torch.float64) for size in ((rank, n), (m, rank)))
+    used = 0
+    for term in terms:
+        following = used + len(term.seen)
+        torch.mul(term.seen, term.weight**0.5, out=seen[used:following])
+        pull[:, used:following] = term.pull * term.weight**0.5
+        used = following
+    return Dual(seen[:used], pull[:, :used])
+
+
+def build_primal(terms: Iterable[Term], like: Tensor) -> Primal:
+    """C and D, added up term by term."""
+    m, n = like.shape
+    curvature, target = (like.new_zeros(size, n, dtype=torch.float64) for size in (n, m))
     for term in terms:
         curvature.addmm_(term.seen.T, term.seen, alpha=term.weight)
         target.addmm_(term.pull, term.seen, alpha=term.weight)
@@ -123,31 +138,46 @@ def build(terms: Iterable[Term], like: Tensor, rank: int) -> Quadratic:
 
 
 def interaction(deltas: Sequence[Tensor]) -> Quadratic:
-    """The quadratic of WUDI, Tᵢ = Lᵢ = τᵢ and wᵢ = 1/‖τᵢ‖², from float64 matrices (m, n).
+    """The quadratic of WUDI, Tᵢ = Lᵢ = τᵢ and wᵢ = 1/‖τᵢ‖², from (m, n) matrices, one at a time in float64.
 
     An expert without a delta has no term.
     """
     m, n = deltas[0].shape
-    weighted = [(1 / norm, delta) for delta in deltas if (norm := float(delta.square().sum())) > 0]
-    if m * len(weighted) <= n:
+    weighted = ((1 / norm, delta) for delta in doubled(deltas) if (norm := squared_norm(delta)) > 0)
+    if m * len(deltas) <= n:
         terms = (Term(weight, delta, delta @ delta.T) for weight, delta in weighted)
-        return build(terms, deltas[0], m * len(weighted))
-    curvature, target = deltas[0].new_zeros(n, n), deltas[0].new_zeros(m, n)
-    for weight, delta in weighted:  # τᵢᵀτᵢ serves both C and D
-        gram = delta.T @ delta
+        return build_dual(terms, deltas[0], m * len(deltas))
+    curvature, target = (deltas[0].new_zeros(size, n, dtype=torch.float64) for size in (n, m))
+    for weight, delta in weighted:
+        gram = delta.T @ delta  # serves both C and D, so that nothing is m×m
         curvature.add_(gram, alpha=weight)
         target.addmm_(delta, gram, alpha=weight)
     return Primal(curvature, target)
 
 
+def interaction_workspace(experts: int, m: int = 1, n: int = 1) -> float:
+    """Tensor-sized float32 arrays that solving the interaction holds, LAPACK's own included (measured).
+
+    Four float64 matrices of the eigenproblem's side, F where it is dual, and some of the tensor's size.
+    """
+    side = min(experts * m, n)
+    stacked = 2.0 * experts if experts * m <= n else 0.0
+    return max(16.0, 9.0 + 4 * 2.0 * side**2 / (m * n) + stacked)
+
+
+def doubled(matrices: Sequence[Tensor]) -> Iterator[Tensor]:
+    """Each in float64, one at a time."""
+    for matrix in matrices:
+        yield matrix.to(torch.float64)
+
+
 def start_at(name: str, deltas: Sequence[Tensor]) -> Tensor:
-    """M₀: the `sum` or `mean` of the deltas, or `zero`."""
-    if name == "zero":
-        return torch.zeros_like(deltas[0])
-    total = deltas[0].clone()
-    for delta in deltas[1:]:
-        total += delta
-    return total / len(deltas) if name == "mean" else total
+    """M₀ in float64: the `sum` or `mean` of the deltas, or `zero`."""
+    total = torch.zeros_like(deltas[0], dtype=torch.float64)
+    if name != "zero":
+        for delta in deltas:
+            total += delta
+    return total.div_(len(deltas)) if name == "mean" else total
 
 
 def sgd_filter(steps: int, lr: float, momentum: float) -> Filter:
@@ -183,12 +213,12 @@ def in_factor_space(deltas: Sequence[Delta], solve: Callable[[list[Tensor]], Ten
     """Runs a solver that commutes with orthogonal changes of basis where the deltas are smallest.
 
     Low-rank deltas whose ranks add up to less than min(m, n) are solved in their joint factor space and come
-    back as factors; others as they are. The solver sees float64 matrices.
+    back as factors; others as they are. The solver sees matrices of either float type and answers in float64.
     """
     space = joint_factor_space(deltas)
     dtype = deltas[0].dtype
     if space is None:
-        return Dense(solve([delta.dense().to(torch.float64) for delta in deltas]).to(dtype))
+        return Dense(solve([delta.dense() for delta in deltas]).to(dtype))
     if space.rows.shape[1] == 0:
         return zero_like(deltas)
     return space.expand(solve(space.cores), dtype)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, Protocol, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
@@ -27,6 +27,17 @@ from optmerge.methods.matrices import by_matrices
 __all__ = ["Context", "Layout", "Method", "Survey", "get", "method", "registered"]
 
 Granularity = Literal["element", "tensor", "matrix"]
+
+
+class Workspace(Protocol):
+    """Memory as a multiple of the tensor's own."""
+
+    def __call__(self, experts: int, m: int = 1, n: int = 1) -> float:
+        """Tensor-sized float32 arrays."""
+
+
+def _two(experts: int, m: int = 1, n: int = 1) -> float:
+    return 2.0
 
 
 @dataclass(frozen=True)
@@ -49,7 +60,8 @@ class Method:
         passes: how often that survey reads every tensor.
         exactly: the number of experts it takes; any where None.
         work: floating-point operations for an m×n matrix of N experts.
-        workspace: peak number of tensor-sized float32 arrays, beside the N deltas, that the method holds.
+        workspace: peak number of tensor-sized float32 arrays, beside the N deltas, that the method holds at
+            its defaults, by (experts, m, n); a square matrix where m and n aren't given.
         takes_context: the function has a `context` argument.
     """
 
@@ -66,7 +78,7 @@ class Method:
     passes: Callable[[Mapping[str, Any]], int] = lambda parameters: 0
     exactly: int | None = None
     work: Callable[[int, int, int], float] = lambda m, n, experts: 2.0 * m * n * experts
-    workspace: Callable[[int], float] = lambda experts: 2.0
+    workspace: Workspace = _two
     takes_context: bool = False
 
     @property

@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from optmerge.deltas import pieces
 from optmerge.methods.parameters import share
 
 DIGIT_BITS = 16
@@ -60,7 +61,10 @@ class MagnitudeSelection:
         if self._dtype is None:
             self._dtype = values.dtype
             self._shift = torch.finfo(values.dtype).bits - DIGIT_BITS
-        bits = values.abs().flatten().view(_INTEGERS[values.dtype])
+        for piece in pieces(values):
+            self._count(piece.abs().view(_INTEGERS[piece.dtype]))
+
+    def _count(self, bits: Tensor) -> None:
         if self._remaining is None:
             self.size += bits.numel()
         else:

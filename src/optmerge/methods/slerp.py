@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import torch
-
-from optmerge.deltas import Delta, LowRank, linear_combination
+from optmerge.deltas import Delta, inner_product, linear_combination
 from optmerge.methods.parameters import UnitInterval
 from optmerge.methods.registry import method
 
@@ -15,7 +13,7 @@ COLINEAR = 1e-4
 """Angles (radians) below which the great circle can't be told from the chord in float32."""
 
 
-@method(granularity="tensor", scale=1.0, exactly=2)
+@method(granularity="tensor", scale=1.0, exactly=2, workspace=lambda experts, m=1, n=1: 6.0)
 def slerp(deltas: Sequence[Delta], *, t: UnitInterval = 0.5) -> Delta:
     """Spherical interpolation between the task vectors of two experts.
 
@@ -31,17 +29,9 @@ def slerp(deltas: Sequence[Delta], *, t: UnitInterval = 0.5) -> Delta:
     """
     first, second = deltas
     lengths = math.sqrt(first.squared_norm()) * math.sqrt(second.squared_norm())
-    cosine = _inner_product(first, second) / lengths if lengths > 0 else 1.0
+    cosine = inner_product(first, second) / lengths if lengths > 0 else 1.0
     angle = math.acos(max(-1.0, min(1.0, cosine)))
     if min(angle, math.pi - angle) < COLINEAR:
         return linear_combination(deltas, [1 - t, t])
     factors = [math.sin((1 - t) * angle) / math.sin(angle), math.sin(t * angle) / math.sin(angle)]
     return linear_combination(deltas, factors)
-
-
-def _inner_product(first: Delta, second: Delta) -> float:
-    """⟨τ₁, τ₂⟩ in float64; factors without forming their products."""
-    first, second = first.to(torch.float64), second.to(torch.float64)
-    if isinstance(first, LowRank) and isinstance(second, LowRank):
-        return float(((first.up.T @ second.up) * (first.down @ second.down.T)).sum())
-    return float((first.dense() * second.dense()).sum())

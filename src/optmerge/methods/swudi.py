@@ -11,7 +11,7 @@ from torch import Tensor
 
 from optmerge.deltas import Delta
 from optmerge.methods.parameters import Fraction, Positive, share
-from optmerge.methods.quadratic import Filter, in_factor_space, interaction, start_at
+from optmerge.methods.quadratic import Filter, in_factor_space, interaction, interaction_workspace, start_at
 from optmerge.methods.registry import method
 
 FLOOR = 1e-8
@@ -24,7 +24,7 @@ Start = Literal["sum", "mean", "zero"]
     granularity="matrix",
     scale=0.3,
     work=lambda m, n, experts: 4.0 * m * n * n * experts + 10.0 * n**3,
-    workspace=lambda experts: 2.0 * experts + 8.0,
+    workspace=interaction_workspace,
 )
 def swudi(
     deltas: Sequence[Delta],

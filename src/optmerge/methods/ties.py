@@ -94,7 +94,7 @@ def ties_passes(parameters: Mapping[str, Any]) -> int:
     survey=ties_survey,
     passes=ties_passes,
     work=lambda m, n, experts: 12.0 * m * n * experts,
-    workspace=lambda experts: experts + 4.0,
+    workspace=lambda experts, m=1, n=1: experts + 6.0,
 )
 def ties(
     deltas: Sequence[Delta],

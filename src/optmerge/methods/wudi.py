@@ -9,12 +9,14 @@ import torch
 
 from optmerge.deltas import Delta, Dense, zero_like
 from optmerge.methods.iterations import Optimizer, descend, literal_loop
+from optmerge.methods.linalg import squared_norm
 from optmerge.methods.parameters import Positive, Steps
 from optmerge.methods.quadratic import (
     Dual,
     Quadratic,
     in_factor_space,
     interaction,
+    interaction_workspace,
     joint_factor_space,
     start_at,
 )
@@ -28,7 +30,7 @@ NULL = 1e-10
     granularity="matrix",
     scale=0.3,
     work=lambda m, n, experts: 4.0 * m * n * min(m, n) * experts + 600.0 * m * n * n,
-    workspace=lambda experts: 2.0 * experts + 8.0,
+    workspace=interaction_workspace,
 )
 def wudi(
     deltas: Sequence[Delta],
@@ -57,9 +59,10 @@ def wudi(
     optimizer = Optimizer("adam", lr, steps)
     if solver == "iterate":
         matrices = [delta.dense() for delta in deltas]
+        start = start_at("sum", matrices).to(matrices[0].dtype)
         moving = [matrix for matrix in matrices if bool(matrix.any())]
-        weights = [1 / float(matrix.double().square().sum()) for matrix in moving]
-        return Dense(literal_loop(start_at("sum", matrices), weights, moving, moving, optimizer))
+        weights = [1 / squared_norm(matrix.double()) for matrix in moving]
+        return Dense(literal_loop(start, weights, moving, moving, optimizer))
     start, quadratic = _problem(deltas)
     return Dense(descend(quadratic, start.to(deltas[0].dtype), optimizer))
 
@@ -68,7 +71,7 @@ def _problem(deltas: Sequence[Delta]) -> tuple[torch.Tensor, Quadratic]:
     """M₀ and the quadratic, built from factors where the deltas have them."""
     space = joint_factor_space(deltas)
     if space is None:
-        matrices = [delta.dense().to(torch.float64) for delta in deltas]
+        matrices = [delta.dense() for delta in deltas]
         return start_at("sum", matrices), interaction(matrices)
     if space.rows.shape[1] == 0:
         return zero_like(deltas).dense(), Dual(space.columns.T, space.rows)
