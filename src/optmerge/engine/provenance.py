@@ -127,6 +127,8 @@ def _short(plan: Plan) -> dict[str, Any]:
     data["base"] = _public(plan.recipe.base)
     for expert in data["experts"]:
         expert["model"] = _public(expert["model"])
+    if "side_files" in data:
+        data["side_files"] = {"from": _public(plan.recipe.side_files.donor)}
     return data
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -26,7 +27,7 @@ from optmerge.engine.side_files import write_side_files
 from optmerge.engine.sizes import parse_bytes
 from optmerge.engine.sources import Sources
 from optmerge.engine.state import Mode, OutputFolder, finished_fingerprint
-from optmerge.errors import CheckpointError, InputError, MergeWarning, RecipeError
+from optmerge.errors import CheckpointError, InputError, MergeWarning, OutputError, RecipeError
 from optmerge.methods import get
 from optmerge.recipe import Recipe, parse_recipe
 
@@ -104,15 +105,16 @@ def execute(
     """Runs a plan on the inputs it was made of; arguments and errors as `merge`."""
     check_device(device)
     slice_elements = fit_memory(plan, memory)
+    _check_output_is_no_input(inputs, out)
     fingerprint = f"{plan.fingerprint}-{device.partition(':')[0]}"
     if mode == "resume" and finished_fingerprint(out) == fingerprint:
         return Result(out, plan, 0.0, plan.warnings, resumed_tensors=len(plan.tensors))
     started = time.monotonic()
-    details: dict[str, Any] = {}
-    with OutputFolder(out, fingerprint, mode) as folder:
+    truncation = None
+    with OutputFolder(out, fingerprint, mode) as folder, _collected_warnings() as found:
         try:
             if not folder.complete:
-                details = _write(plan, inputs, folder, device, slice_elements, fingerprint, progress)
+                truncation = _write(plan, inputs, folder, device, slice_elements, progress)
         except InputError:
             folder.discard()
             raise
@@ -121,8 +123,8 @@ def execute(
         path=out,
         plan=plan,
         seconds=time.monotonic() - started,
-        warnings=(*plan.warnings, *details.get("warnings", ())),
-        truncation=details.get("truncation"),
+        warnings=tuple(dict.fromkeys((*plan.warnings, *(str(each.message) for each in found)))),
+        truncation=truncation,
         resumed_tensors=len(folder.written),
     )
 
@@ -163,11 +165,17 @@ def fit_memory(plan: Plan, memory: str | int | None) -> int:
         raise RecipeError(
             "the memory budget can't be kept",
             where="--memory",
-            got=f"{budget / 2**20:.0f} MiB",
-            expected=f"at least {floor / 2**20:.0f} MiB, for {plan.cost.peak_tensor}",
+            got=f"{budget / 2**20:.1f} MiB",
+            expected=f"at least {math.ceil(floor / 2**20)} MiB, for {plan.cost.peak_tensor}",
             hint="raise it, or give large tensors an elementwise method by a rule",
         )
     return max(1 << 12, SLICE_ELEMENTS * budget // plan.cost.peak_bytes)
+
+
+def _check_output_is_no_input(inputs: Inputs, out: Path) -> None:
+    folders = [inputs.base.checkpoint.folder, *(expert.folder for expert in inputs.experts)]
+    if out.resolve() in [folder.resolve() for folder in folders if folder is not None]:
+        raise OutputError("the output folder is an input", where=out, hint="choose another --out")
 
 
 def _write(
@@ -176,22 +184,22 @@ def _write(
     folder: OutputFolder,
     device: str,
     slice_elements: int,
-    fingerprint: str,
     progress: Progress | None,
-) -> dict[str, Any]:
-    """Fills the staging folder; returns what provenance should know of the run."""
+) -> float | None:
+    """Fills the staging folder; returns the truncation error of an adapter."""
     write_side_files(plan, inputs, folder.staging)
-    details: dict[str, Any] = {"fingerprint": fingerprint, "device": device}
-    with _collected_warnings() as found, Sources(inputs, device) as sources:
+    truncation = None
+    with Sources(inputs, device) as sources:
         _check_aliases(plan, sources)
         surveys = run_surveys(plan, sources, slice_elements)
         if plan.recipe.output.format == "adapter":
-            details["truncation"] = write_merged_adapter(plan, sources, surveys, folder.staging, progress)
+            truncation = write_merged_adapter(plan, sources, surveys, folder.staging, progress)
         else:
             _write_checkpoint(plan, sources, surveys, folder, slice_elements, progress)
-    details["warnings"] = tuple(dict.fromkeys(str(each.message) for each in found))
+    # No warnings of methods: a resumed run doesn't repeat those of tensors already written.
+    details = {"fingerprint": folder.fingerprint, "device": device, "truncation": truncation}
     write_provenance(plan, inputs, folder.staging, details)
-    return details
+    return truncation
 
 
 def _write_checkpoint(

@@ -15,19 +15,30 @@ CONFIG = "config.json"
 
 
 def write_side_files(plan: Plan, inputs: Inputs, out: Path) -> None:
-    """Copies the donor's side files; a dense output without a config gets the base's."""
-    if plan.side_files is not None:
-        copy_side_files(Path(plan.side_files), out)
+    """Copies the donor's side files; where the donor is no whole model, an adapter say, the base's too."""
+    folder = inputs.base.checkpoint.folder
+    donor = Path(plan.side_files) if plan.side_files is not None else None
+    if folder is not None and donor is not None and not (donor / CONFIG).is_file():
+        copy_side_files(folder, out)
+    if donor is not None:
+        copy_side_files(donor, out)
     if plan.recipe.output.format == "adapter":
         for name in (CONFIG, "generation_config.json"):
             (out / name).unlink(missing_ok=True)
         return
-    config = out / CONFIG
-    if not config.exists() and inputs.base.checkpoint.config is not None:
-        config.write_text(json.dumps(inputs.base.checkpoint.config, indent=2) + "\n", "utf-8")
-    if config.exists() and plan.recipe.dtype != "auto":
+    config, dtype = out / CONFIG, _dtype(plan, inputs)
+    if config.exists() and dtype is not None:
         data = read_object(config, "model config")
-        config.write_text(json.dumps(_with_dtype(data, plan.recipe.dtype), indent=2) + "\n", "utf-8")
+        if _with_dtype(data, dtype) != data:
+            config.write_text(json.dumps(_with_dtype(data, dtype), indent=2) + "\n", "utf-8")
+
+
+def _dtype(plan: Plan, inputs: Inputs) -> str | None:
+    """What the config should say: the recipe's type, or the base's, whose tensors' types the output has."""
+    if plan.recipe.dtype != "auto":
+        return plan.recipe.dtype
+    config = inputs.base.checkpoint.config or {}
+    return config.get("dtype") or config.get("torch_dtype")
 
 
 def _with_dtype(config: dict[str, Any], dtype: str) -> dict[str, Any]:

@@ -43,7 +43,7 @@ class OutputFolder:
         self.staging = path / STATE / "staging"
         self.written: frozenset[str] = frozenset()
         self.complete = False
-        self._fingerprint = fingerprint
+        self.fingerprint = fingerprint
         self._made = [each for each in (path, *path.parents) if not each.exists()]
         self._journal: IO[str] | None = None
         check_usable(path, mode)
@@ -102,7 +102,7 @@ class OutputFolder:
     def _start(self, mode: Mode) -> None:
         journal = self.path / STATE / "journal.jsonl"
         lines = _read_journal(journal) if mode == "resume" else []
-        if lines and lines[0].get("fingerprint") != self._fingerprint:
+        if lines and lines[0].get("fingerprint") != self.fingerprint:
             raise OutputError(
                 "the unfinished merge in this folder is another one",
                 where=self.path,
@@ -115,7 +115,7 @@ class OutputFolder:
                 self.staging.mkdir()
             self._journal = journal.open("a" if lines else "w", encoding="utf-8")
         if not lines:
-            self._note({"fingerprint": self._fingerprint})
+            self._note({"fingerprint": self.fingerprint})
         self.written = frozenset(name for line in lines for name in line.get("written", []))
         self.complete = any(line.get("complete") for line in lines)
 
@@ -194,7 +194,7 @@ def _locked(path: Path) -> IO[bytes]:
     lock = (path / STATE / "lock").open("ab")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         lock.close()
         raise OutputError(
             "another merge is writing into this folder",

@@ -69,20 +69,26 @@ class PlainLoader(yaml.SafeLoader):
 
 def _beside(data: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Paths that exist beside the recipe, made absolute; everything else as written."""
-
-    def resolved(ref: Any) -> Any:
-        if isinstance(ref, str) and not Path(ref).is_absolute() and (folder / ref).exists():
-            return str((folder / ref).resolve())
-        return ref
-
-    def expert(value: Any) -> Any:
-        if isinstance(value, dict) and "model" in value:
-            return {**value, "model": resolved(value["model"])}
-        return resolved(value)
-
     found = dict(data)
     if "base" in found:
-        found["base"] = resolved(found["base"])
+        found["base"] = _resolved(found["base"], folder)
     if isinstance(found.get("experts"), list):
-        found["experts"] = [expert(value) for value in found["experts"]]
+        found["experts"] = [_at(expert, "model", folder) for expert in found["experts"]]
+    if "side_files" in found:
+        found["side_files"] = _at(found["side_files"], "from", folder, named=True)
     return found
+
+
+def _at(value: Any, key: str, folder: Path, *, named: bool = False) -> Any:
+    """A path, or the one under a key; with `named`, what has no slash is the name of a model instead."""
+    if isinstance(value, dict):
+        return {**value, key: _at(value[key], key, folder, named=named)} if key in value else value
+    return value if named and "/" not in str(value) else _resolved(value, folder)
+
+
+def _resolved(ref: Any, folder: Path) -> Any:
+    try:
+        beside = isinstance(ref, str) and not Path(ref).is_absolute() and (folder / ref).exists()
+    except OSError:  # no name that a file can have
+        return ref
+    return str((folder / ref).resolve()) if beside else ref
