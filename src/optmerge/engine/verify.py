@@ -14,11 +14,10 @@ import torch
 
 from optmerge.architectures import resolve
 from optmerge.checkpoints.adapters import is_adapter, open_adapter
-from optmerge.checkpoints.hub import locate
 from optmerge.checkpoints.reader import Checkpoint, open_checkpoint
 from optmerge.engine.loading import load_adapter_strictly, load_strictly, smoke_generation
 from optmerge.engine.state import PROVENANCE, STATE
-from optmerge.errors import InputError, OutputError
+from optmerge.errors import InputError, OptMergeError, OutputError
 
 BLOCK = 1 << 22
 """Elements read at a time."""
@@ -86,15 +85,15 @@ def verify(path: str | Path, *, base: str | Path | None = None, load: bool = Tru
             hint="finish it with `optmerge merge … --resume`",
         )
     provenance = _provenance(path)
-    base_ref = base or (provenance.get("recipe") or {}).get("base")
     if path.is_dir() and is_adapter(path):
-        return _verify_adapter(path, base_ref, load)
+        return _verify_adapter(path, base, load)
     checkpoint = open_checkpoint(path)
     checks = [_coverage(checkpoint, provenance), _finite(checkpoint)]
     norms: dict[str, float] = {}
-    reference = _open_base(base_ref)
+    recorded = (provenance.get("recipe") or {}).get("base")
+    reference = _open_base(base, recorded)
     if reference is None:
-        checks.append(Check("deltas", None, f"the base isn't at hand ({base_ref or 'not recorded'})"))
+        checks.append(Check("deltas", None, f"the base isn't at hand ({recorded or 'not recorded'})"))
     else:
         norms, changed = _compare(checkpoint, reference, provenance)
         checks.append(changed)
@@ -111,13 +110,13 @@ def verify(path: str | Path, *, base: str | Path | None = None, load: bool = Tru
     return Verification(path, tuple(checks), norms)
 
 
-def _verify_adapter(path: Path, base_ref: str | Path | None, load: bool) -> Verification:
+def _verify_adapter(path: Path, base: str | Path | None, load: bool) -> Verification:
     adapter = open_adapter(path)
-    base_ref = base_ref or adapter.base_model_name
     checks = [_finite(open_checkpoint(adapter.file))]
-    reference = _open_base(base_ref)
+    recorded = adapter.base_model_name
+    reference = _open_base(base, recorded)
     if reference is None:
-        checks.append(Check("fits the base", None, f"the base isn't at hand ({base_ref})"))
+        checks.append(Check("fits the base", None, f"the base isn't at hand ({recorded or 'not recorded'})"))
         return Verification(path, tuple(checks), {})
     architecture = resolve(reference.config, reference.tensors)
     shapes = {architecture.canonical(info.name): info.shape for info in reference.tensors.values()}
@@ -144,10 +143,13 @@ def _provenance(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _open_base(ref: str | Path | None) -> Checkpoint | None:
+def _open_base(given: str | Path | None, recorded: str | None) -> Checkpoint | None:
+    """The base the user gave, which must be there; or the recorded one, if it still is."""
+    if given is not None:
+        return open_checkpoint(given)
     try:
-        return open_checkpoint(locate(ref)) if ref is not None else None
-    except InputError:
+        return open_checkpoint(recorded) if recorded else None
+    except OptMergeError:
         return None
 
 
