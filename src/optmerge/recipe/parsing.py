@@ -29,8 +29,9 @@ def parse_recipe(data: object, where: object = "recipe") -> Recipe:
 
 
 def _explained(error: ValidationError, where: object) -> RecipeError:
-    """The first problem pydantic found, in our words."""
-    first = error.errors()[0]
+    """The first problem pydantic found, in our words; an unknown key first, which explains a missing one."""
+    found = error.errors()
+    first = next((each for each in found if each["type"] == "extra_forbidden"), found[0])
     path = list(first["loc"])
     key = ".".join(str(part) for part in path) or "the recipe"
     if first["type"] == "extra_forbidden":
