@@ -45,7 +45,7 @@ def run(arguments: list[str]) -> int:
     try:
         app(arguments)
     except SystemExit as stop:  # Typer's own: help, usage errors (2), typer.Exit
-        return stop.code if isinstance(stop.code, int) else 0
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except InputError as problem:
         return _fail(problem, 2)
     except OptMergeError as problem:

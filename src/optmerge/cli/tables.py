@@ -15,14 +15,17 @@ if TYPE_CHECKING:
     from optmerge.engine.run import Result
     from optmerge.engine.verify import Verification
 
-NARROWEST = 100
-"""Columns assumed where the output isn't a terminal."""
+NARROWEST = 160
+"""Columns where the output isn't a terminal."""
+
+MOST_WARNINGS = 8
+"""Lines of warnings; a method may have one about every tensor."""
 
 
 def console() -> Console:
     """Standard output, wide enough not to fold tables in a log."""
     found = Console(highlight=False)
-    return found if found.is_terminal else Console(highlight=False, width=max(found.width, 160))
+    return found if found.is_terminal else Console(highlight=False, width=max(found.width, NARROWEST))
 
 
 def size_words(size: float) -> str:
@@ -154,5 +157,7 @@ def print_inspection(found: dict[str, Any]) -> None:
 
 
 def _print_warnings(out: Console, warnings: tuple[str, ...]) -> None:
-    for warning in warnings:
+    for warning in warnings[:MOST_WARNINGS]:
         out.print(f"[yellow]warning[/]: {escape(warning)}")
+    if len(warnings) > MOST_WARNINGS:
+        out.print(f"[yellow]warning[/]: and {len(warnings) - MOST_WARNINGS} more; --json lists them all")
