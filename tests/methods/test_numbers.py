@@ -14,7 +14,7 @@ from optmerge.methods import Context, get, merge_deltas
 from optmerge.methods.linalg import top_rank
 from optmerge.methods.optmerge import optmerge
 from optmerge.methods.selection import kth_smallest_index
-from optmerge.methods.ties import ModelSurvey
+from optmerge.methods.ties import TrimSurvey
 
 
 def randn(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -97,7 +97,7 @@ def test_model_wise_ties_without_a_survey_is_refused() -> None:
 def test_a_survey_announces_no_pass_it_does_not_make() -> None:
     ties = get("ties")
     for keep in (0.2, 1.0):
-        survey = ModelSurvey(2, keep)
+        survey = TrimSurvey(2, keep)
         passes = 0
         while survey.begin_pass():
             survey.observe([Dense(randn(5, 5, dtype=torch.float32))] * 2, Context())

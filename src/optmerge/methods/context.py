@@ -8,6 +8,9 @@ from typing import Any, Literal, Protocol
 
 from optmerge.deltas import Delta
 
+SurveyScope = Literal["tensor", "model"]
+"""What a survey must have seen before anything can be merged: one tensor, or all tensors of its method."""
+
 Layout = Literal["matrix", "transposed", "stack", "transposed_stack", "flatten", "vector"]
 
 
@@ -38,7 +41,10 @@ class Context:
 
 
 class Survey(Protocol):
-    """What a method must learn from all its tensors before it can merge the first."""
+    """What a method must learn from a whole tensor, or from all its tensors, before it can merge a slice.
+
+    A pass may be observed slice by slice, by several threads at once.
+    """
 
     def begin_pass(self) -> bool:
         """True when one more pass over all tensors is needed."""

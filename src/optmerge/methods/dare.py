@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import Tensor
-
 from optmerge.deltas import Delta, Dense, linear_combination
-from optmerge.methods.masks import drop_mask
+from optmerge.methods.masks import DropKey, dropped
 from optmerge.methods.parameters import DropRate, Fraction, Seed
 from optmerge.methods.registry import Context, method
-from optmerge.methods.ties import ModelSurvey, Trim, ties, ties_passes, ties_scale
+from optmerge.methods.ties import Trim, TrimSurvey, ties, ties_passes, ties_scale, ties_scope
 
 
-class DroppedSurvey(ModelSurvey):
-    """The model-wise survey of TIES, on what DARE leaves of the deltas."""
+class DroppedSurvey(TrimSurvey):
+    """The survey of TIES, on what DARE leaves of the deltas."""
 
     def __init__(self, experts: int, parameters: Mapping[str, Any]) -> None:
         super().__init__(experts, parameters["keep"])
@@ -57,9 +55,8 @@ def dare_task_arithmetic(
 @method(
     granularity="tensor",
     scale=ties_scale,
-    survey=lambda experts, parameters: (
-        DroppedSurvey(experts, parameters) if parameters["trim"] == "model" else None
-    ),
+    survey=lambda experts, parameters: DroppedSurvey(experts, parameters),
+    survey_scope=ties_scope,
     passes=ties_passes,
     work=lambda m, n, experts: 24.0 * m * n * experts,
     workspace=lambda experts, m=1, n=1: 2.0 * experts + 8.0,
@@ -91,21 +88,6 @@ def dare_ties(
 
 def dare(deltas: Sequence[Delta], drop: float, seed: int, context: Context) -> list[Delta]:
     """τᵢ·bᵢ/(1 − drop): entries dropped with probability `drop`, survivors rescaled; dense."""
-    return [
-        Dense(_dropped(delta, drop, seed, context, context.expert(index)))
-        for index, delta in enumerate(deltas)
-    ]
-
-
-def _dropped(delta: Delta, drop: float, seed: int, context: Context, expert: str) -> Tensor:
-    values = delta.dense()
-    mask = drop_mask(
-        delta.shape,
-        drop,
-        seed=seed,
-        tensor=context.tensor,
-        expert=expert,
-        start=context.start,
-        device=values.device,
-    )
-    return (values * mask).div_(1 - drop)
+    keys = [DropKey.of(seed, context.tensor, context.expert(index)) for index in range(len(deltas))]
+    pairs = zip(deltas, keys, strict=True)
+    return [Dense(dropped(delta.dense(), drop, key, context.start)) for delta, key in pairs]

@@ -1,64 +1,65 @@
-"""Random drop masks that depend on nothing but (seed, tensor, expert, position).
+"""Random drops that depend on nothing but (seed, tensor, expert, position).
 
-Entry p of a mask is a hash of its key and p (the finaliser of SplitMix64 over a Weyl sequence), so any slice
-can be made on its own, on any device, in any order, with the same result.
+Whether entry p survives is a 32-bit hash of p and a key (a Weyl sequence through three rounds of a
+multiply-xor-shift finaliser), so any slice can be made on its own, on any device, in any order, with the same
+result.
 """
 
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-_WEYL = 0x9E3779B97F4A7C15
-_MIX_1 = 0xBF58476D1CE4E5B9
-_MIX_2 = 0x94D049BB133111EB
-_UNIFORM_BITS = 32
+from optmerge.methods.kernels import compiled_for, drop_entries
+
+_WORD = (1 << 32) - 1
+_HASHES = 1 << 32
 
 
-def drop_mask(
-    shape: tuple[int, ...],
-    drop: float,
-    *,
-    seed: int,
-    tensor: str,
-    expert: str,
-    start: int = 0,
-    device: torch.device | None = None,
-) -> Tensor:
-    """True where an entry survives, which it does with probability 1 − drop (to 2⁻³²).
+@dataclass(frozen=True)
+class DropKey:
+    """What tells one mask from another."""
+
+    first: int
+    second: int
+
+    @classmethod
+    def of(cls, seed: int, tensor: str, expert: str) -> DropKey:
+        """The key of a tensor of an expert under a seed."""
+        digest = hashlib.sha256(f"{seed}\0{tensor}\0{expert}".encode()).digest()
+        return cls(int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:8], "little"))
+
+
+def dropped(values: Tensor, drop: float, key: DropKey, start: int = 0) -> Tensor:
+    """The values with entries dropped with probability `drop` (to 2⁻³²), survivors divided by 1 − drop.
 
     Args:
-        shape: of the slice wanted.
+        values: a slice of a tensor; not modified.
         drop: probability of dropping an entry, in [0, 1).
-        seed: the user's seed.
-        tensor: name of the tensor.
-        expert: name of the expert.
+        key: of the mask.
         start: flat index of the slice's first entry in the whole tensor.
-        device: where to make it.
-
-    Source: Steele, Lea, Flood 2014, "Fast splittable pseudorandom number generators" (the finaliser).
     """
-    digest = hashlib.sha256(f"{seed}\0{tensor}\0{expert}".encode()).digest()
-    key = int.from_bytes(digest[:8], "little")
-    size = 1
-    for length in shape:
-        size *= length
-    positions = torch.arange(start, start + size, dtype=torch.int64, device=device)
-    state = positions * _signed(_WEYL) + _signed(key)
-    state = (state ^ _shift_right(state, 30)) * _signed(_MIX_1)
-    state = (state ^ _shift_right(state, 27)) * _signed(_MIX_2)
-    uniform = _shift_right(state ^ _shift_right(state, 31), 64 - _UNIFORM_BITS)
-    survives: Tensor = uniform >= round(drop * 2**_UNIFORM_BITS)
-    return survives.view(shape)
+    least = min(round(drop * _HASHES), _WORD)
+    if compiled_for(values):
+        kept = values.clone(memory_format=torch.contiguous_format)
+        flat = kept.view(-1).numpy()
+        words = (np.uint32(key.first), np.uint32(key.second))
+        drop_entries(flat, *words, start, np.uint32(least), np.float32(1 - drop))
+        return kept
+    survives = hashes(values.numel(), key, start, values.device) >= least
+    return (values * survives.view(values.shape)).div_(1 - drop)
 
 
-def _shift_right(values: Tensor, bits: int) -> Tensor:
-    """Logical shift of int64; torch's own keeps the sign."""
-    return (values >> bits) & ((1 << (64 - bits)) - 1)
-
-
-def _signed(value: int) -> int:
-    """The int64 with the same bits as an unsigned 64-bit integer."""
-    return value - (1 << 64) if value >= 1 << 63 else value
+def hashes(size: int, key: DropKey, start: int = 0, device: torch.device | None = None) -> Tensor:
+    """The 32-bit hashes of entries [start, start + size), as int64; what `drop_entries` computes."""
+    position = torch.arange(start, start + size, dtype=torch.int64, device=device)
+    state = ((position & _WORD) * 0x9E3779B9 + key.first) & _WORD
+    state ^= ((position >> 32) * 0x85EBCA6B) & _WORD
+    state = ((state ^ (state >> 16)) * 0x85EBCA6B) & _WORD
+    state = ((state ^ (state >> 13) ^ key.second) * 0xC2B2AE35) & _WORD
+    state = ((state ^ (state >> 16)) * 0x27D4EB2F) & _WORD
+    return state ^ (state >> 15)

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from optmerge.deltas import Delta
 from optmerge.errors import MethodError, did_you_mean
-from optmerge.methods.context import Context, Layout, Survey
+from optmerge.methods.context import Context, Layout, Survey, SurveyScope
 from optmerge.methods.matrices import by_matrices
 
 __all__ = ["Context", "Layout", "Method", "Survey", "get", "method", "registered"]
@@ -57,6 +57,7 @@ class Method:
             their deltas, so that neither the base nor a subtraction is needed where experts are full.
         resolve: replaces `auto` values once it is known whether every expert is low-rank.
         survey: makes a `Survey` for (number of experts, parameters), or None where none is needed.
+        survey_scope: whether that survey is of one tensor or of all the method's tensors.
         passes: how often that survey reads every tensor.
         exactly: the number of experts it takes; any where None.
         work: floating-point operations for an m×n matrix of N experts.
@@ -75,6 +76,7 @@ class Method:
     affine: bool = False
     resolve: Callable[[dict[str, Any], bool], dict[str, Any]] = lambda parameters, low_rank: parameters
     survey: Callable[[int, Mapping[str, Any]], Survey | None] = lambda experts, parameters: None
+    survey_scope: Callable[[Mapping[str, Any]], SurveyScope] = lambda parameters: "model"
     passes: Callable[[Mapping[str, Any]], int] = lambda parameters: 0
     exactly: int | None = None
     work: Callable[[int, int, int], float] = lambda m, n, experts: 2.0 * m * n * experts

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from optmerge.deltas import Delta, Dense
 from optmerge.errors import MethodError
+from optmerge.methods.context import SurveyScope
+from optmerge.methods.kernels import add_trimmed, compiled_for, mean_of_agreeing
 from optmerge.methods.parameters import Fraction
 from optmerge.methods.registry import Context, method
 from optmerge.methods.selection import MagnitudeSelection, magnitude_threshold
@@ -20,22 +25,23 @@ Trim = Literal["tensor", "model"]
 
 @dataclass(frozen=True)
 class TrimThresholds:
-    """What model-wise trimming knows of the whole model.
+    """What trimming must know of the whole tensor, or of the whole model.
 
     Args:
         magnitudes: per expert, entries below it are trimmed.
-        majority: sign of the majority of elected signs, for entries whose sum is zero.
+        majority: sign of the majority of elected signs, for entries whose sum is zero; None to be counted.
     """
 
     magnitudes: tuple[float, ...]
-    majority: float
+    majority: float | None
 
 
-class ModelSurvey:
-    """Thresholds over all merged tensors together: two passes to select them, one for the majority sign."""
+class TrimSurvey:
+    """Thresholds over one tensor or over all together: two passes select them, one counts signs."""
 
     def __init__(self, experts: int, keep: float) -> None:
         self._selections = [MagnitudeSelection(keep) for _ in range(experts)]
+        self._lock = threading.Lock()  # slices are observed by several threads
         self._sign_sum = 0.0
         self._signs_counted = False
         self._counting_signs = False
@@ -49,8 +55,9 @@ class ModelSurvey:
     def observe(self, deltas: Sequence[Delta], context: Context) -> None:
         """Takes note of one tensor, or one slice of it."""
         if self._counting_signs:
-            trimmed = _trim(deltas, self._thresholds())
-            self._sign_sum += _sum_of_signs(sum_in_order(trimmed))
+            signs = _sum_of_signs(sum_in_order(_trim(deltas, self._thresholds())))
+            with self._lock:
+                self._sign_sum += signs
             return
         for selection, delta in zip(self._selections, deltas, strict=True):
             selection.observe(delta.dense())
@@ -76,22 +83,21 @@ def ties_scale(parameters: Mapping[str, Any]) -> float:
     return 1.0 if parameters["trim"] == "model" else 0.3
 
 
-def ties_survey(experts: int, parameters: Mapping[str, Any]) -> ModelSurvey | None:
-    """A survey where the trim is over the whole model."""
-    return ModelSurvey(experts, parameters["keep"]) if parameters["trim"] == "model" else None
+def ties_scope(parameters: Mapping[str, Any]) -> SurveyScope:
+    """Whether thresholds hold for one tensor or for the whole model."""
+    return "model" if parameters["trim"] == "model" else "tensor"
 
 
 def ties_passes(parameters: Mapping[str, Any]) -> int:
     """Two passes select a float32 threshold unless all is kept, one counts signs."""
-    if parameters["trim"] != "model":
-        return 0
     return 1 if parameters["keep"] == 1 else 3
 
 
 @method(
     granularity="tensor",
     scale=ties_scale,
-    survey=ties_survey,
+    survey=lambda experts, parameters: TrimSurvey(experts, parameters["keep"]),
+    survey_scope=ties_scope,
     passes=ties_passes,
     work=lambda m, n, experts: 12.0 * m * n * experts,
     workspace=lambda experts, m=1, n=1: experts + 6.0,
@@ -118,13 +124,29 @@ def ties(
 
     Source: Yadav et al. 2023, arXiv:2306.01708, Algorithm 1.
     """
-    if trim == "model":
-        thresholds = context.survey if context else None
-        if not isinstance(thresholds, TrimThresholds):
+    thresholds = context.survey if context else None
+    if not isinstance(thresholds, TrimThresholds):
+        if trim == "model":
             raise MethodError("a model-wise trim needs its survey", hint="call it through merge_deltas")
-        return Dense(agree(_trim(deltas, thresholds.magnitudes), thresholds.majority))
-    magnitudes = [magnitude_threshold(delta.dense(), keep) for delta in deltas]
-    return Dense(agree(_trim(deltas, magnitudes)))
+        thresholds = TrimThresholds(tuple(magnitude_threshold(delta.dense(), keep) for delta in deltas), None)
+    compiled = all(compiled_for(part) for delta in deltas for part in delta.parts)
+    if compiled and thresholds.majority is not None:
+        return Dense(_compiled(deltas, thresholds.magnitudes, thresholds.majority))
+    return Dense(agree(_trim(deltas, thresholds.magnitudes), thresholds.majority))
+
+
+def _compiled(deltas: Sequence[Delta], magnitudes: Sequence[float], majority: float) -> Tensor:
+    """Trim and agree in one pass over each delta."""
+    shape = deltas[0].shape
+    total, positive, negative, *signs = torch.zeros(5, prod(shape)).unbind()
+    counts = torch.stack(signs).numpy()
+    for delta, least in zip(deltas, magnitudes, strict=True):
+        values = delta.dense().contiguous().view(-1).numpy()
+        add_trimmed(values, np.float32(least), total.numpy(), positive.numpy(), negative.numpy(), counts)
+    mean_of_agreeing(
+        total.numpy(), positive.numpy(), negative.numpy(), counts, np.float32(majority), total.numpy()
+    )
+    return total.view(shape)
 
 
 def agree(trimmed: Sequence[Tensor], majority: float | None = None) -> Tensor:
