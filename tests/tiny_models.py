@@ -135,6 +135,7 @@ _CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
             "image_token_id": IMAGE,
             "video_token_id": VIDEO,
             "audio_token_id": AUDIO,
+            "vision_start_token_id": 93,
             "text_config": {**_TEXT, **_MROPE},
             "vision_config": _QWEN25_VISION,
             "audio_config": {**_AUDIO, "n_window": 4, "output_dim": HIDDEN},
