@@ -15,8 +15,8 @@ import yaml
 
 import optmerge
 from engine.small import QUERY, World, contents, load, save_adapter, world
+from optmerge.checkpoints.checkpoint_writer import CheckpointWriter
 from optmerge.cli import Interrupted, run
-from optmerge.engine import run as engine
 from optmerge.errors import RunError
 from optmerge.methods import registered
 
@@ -253,7 +253,7 @@ def test_other_ends_have_codes_of_their_own(
     def fail(*arguments: object) -> None:
         raise problem
 
-    monkeypatch.setattr(engine, "_write_tensor", fail)
+    monkeypatch.setattr(CheckpointWriter, "write_flat", fail)
 
     assert run(["merge", recipe, "--out", str(models.out)]) == code
     assert words in capsys.readouterr().err

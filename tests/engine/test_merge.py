@@ -12,6 +12,7 @@ from torch import Tensor
 
 import optmerge
 from engine.small import (
+    CONFIG,
     EMBEDDING,
     NORM,
     QUERY,
@@ -24,6 +25,7 @@ from engine.small import (
     weights,
     world,
 )
+from optmerge.errors import RecipeError
 
 EVERYTHING = {"components": None, "kinds": None}
 
@@ -272,3 +274,29 @@ def test_the_order_of_experts_changes_a_sum_by_rounding_only(models: World, tmp_
 
     assert swapped.plan.expert_names == ("e1", "e0")
     torch.testing.assert_close(load(swapped.path)[QUERY], found[QUERY], rtol=1e-6, atol=1e-6)
+
+
+def test_a_base_without_config_meets_experts_with_one(tmp_path: Path) -> None:
+    qwen = {**CONFIG, "model_type": "qwen2_vl", "architectures": ["Qwen2VLForConditionalGeneration"]}
+    models = world(tmp_path, config=qwen)
+    file = models.base / "model.safetensors"
+    found = merged(models, base=str(file), select={"components": ["other"], "include": ["q_proj"]})
+
+    torch.testing.assert_close(found[QUERY], models.tensors()[QUERY] + 0.5 * delta(models, QUERY).sum(0))
+
+
+def test_a_rule_may_keep_the_bases_tensors_out_of_an_adapter(tmp_path: Path) -> None:
+    models = world(tmp_path, experts=0)
+    adapter = save_adapter(tmp_path / "a", (QUERY, UP))
+    rules = [{"match": {"include": ["up_proj"]}, "copy_from": "base"}]
+    found = merged(models, experts=[str(adapter)], rules=rules, output="adapter")
+
+    assert all("q_proj" in name for name in found) and found
+
+
+def test_an_adapter_can_not_hold_a_copy_of_an_experts_tensor(tmp_path: Path) -> None:
+    models = world(tmp_path, experts=0)
+    adapter = save_adapter(tmp_path / "a", (QUERY, UP))
+    rules = [{"match": {"include": ["up_proj"]}, "copy_from": "a"}]
+    with pytest.raises(RecipeError, match="an adapter can't hold"):
+        merged(models, experts=[str(adapter)], rules=rules, output="adapter")

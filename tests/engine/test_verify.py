@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 import optmerge
 from engine.small import CONFIG, NORM, QUERY, UP, Tensors, World, load, save_adapter, world
 from optmerge.cli import run
-from optmerge.engine.verify import Verification, verify
+from optmerge.engine.checks import Verification
+from optmerge.engine.verify import verify
 from optmerge.errors import InputError
 from tiny_models import TINY
 

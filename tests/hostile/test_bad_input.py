@@ -177,7 +177,7 @@ def an_adapter_of_full_experts(it: Case) -> None:
     it.recipe["output"] = "adapter"
 
 
-@case("can't hold the merged", "expected: matrices", "next: ")
+@case("can't hold model.layers.0.self_attn.q_proj.bias", "expected: merged matrices", "next: ")
 def an_adapter_that_would_hold_half_a_module(it: Case) -> None:
     base = weights()
     base["model.layers.0.self_attn.q_proj.bias"] = torch.ones(WIDTH)
@@ -383,7 +383,7 @@ def resuming_and_overwriting(it: Case) -> None:
     it.options = ["--resume", "--overwrite"]
 
 
-@case("the memory budget can't be kept", "got: 0 MiB", "expected: at least", "next: ")
+@case("the memory budget can't be kept", "got: 0.0 MiB", "expected: at least", "next: ")
 def too_little_memory(it: Case) -> None:
     it.recipe["method"] = "tsv"
     it.options = ["--memory", "1KB"]
@@ -527,3 +527,52 @@ def test_a_recipe_that_is_wrong_in_itself_is_refused_before_any_model_is_looked_
 
     assert it.run() == 2
     assert "unknown method" in capsys.readouterr().err
+
+
+# --- files that are well-formed, and still not what they should be
+
+
+@pytest.mark.parametrize(
+    "tokenizer",
+    [
+        "[]",
+        '{"model": "none"}',
+        '{"model": {"vocab": 3}}',
+        '{"model": {"vocab": [[]]}}',
+        '{"model": {"vocab": {"a": [1]}}}',
+        '{"added_tokens": [{}]}',
+        '{"added_tokens": 1}',
+        "not JSON",
+    ],
+)
+def test_a_strange_tokenizer_is_no_traceback(tokenizer: str, tmp_path: Path) -> None:
+    models = world(tmp_path)
+    (models.base / "tokenizer.json").write_text(json.dumps(TOKENIZER))
+    (models.experts[0] / "tokenizer.json").write_text(tokenizer)
+
+    assert Case(models, models.recipe()).run() in (0, 2)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"architectures": "LlamaForCausalLM"},
+        {"architectures": [3]},
+        {"model_type": ["llama"]},
+        {"text_config": "none"},
+        {"text_config": [1], "hidden_size": "wide"},
+        {"quantization_config": ["gptq"]},
+        {"tie_word_embeddings": "yes"},
+        {"dtype": 3, "torch_dtype": None},
+        {"_name_or_path": 7},
+        {"auto_map": 1},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("whose", [None, 0], ids=["base", "expert"])
+def test_a_strange_config_is_no_traceback(config: dict[str, Any], whose: int | None, tmp_path: Path) -> None:
+    models = world(tmp_path)
+    it = Case(models, models.recipe())
+    it.config(whose, **config)
+
+    assert it.run() in (0, 2)

@@ -23,6 +23,11 @@ __all__ = ["Checkpoint", "Reader", "is_adapter", "open_checkpoint"]
 
 _HASH_BLOCK_BYTES = 1 << 20
 
+# Whoever reads a config may count on these.
+_CONFIG_KINDS = {"model_type": str, "architectures": list} | dict.fromkeys(
+    ("text_config", "llm_config", "vision_config", "audio_config", "quantization_config"), dict
+)
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -149,4 +154,13 @@ def _by_name(headers: Iterable[Header]) -> dict[str, TensorInfo]:
 def _config(folder: Path) -> dict[str, Any] | None:
     if not (folder / "config.json").exists():
         return None
-    return read_object(member(folder, "config.json", folder), "model config")
+    path = member(folder, "config.json", folder)
+    config = read_object(path, "model config")
+    for key, kind in _CONFIG_KINDS.items():
+        value = config.get(key)
+        if value is not None and not isinstance(value, kind):
+            expected = f"{kind.__name__}, or nothing"
+            raise CheckpointError(
+                f"The config has a strange {key}", where=path, got=repr(value)[:200], expected=expected
+            )
+    return config

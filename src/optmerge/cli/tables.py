@@ -11,9 +11,9 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from optmerge.engine.checks import Verification
     from optmerge.engine.plan import Plan, TensorPlan
     from optmerge.engine.run import Result
-    from optmerge.engine.verify import Verification
 
 NARROWEST = 160
 """Columns where the output isn't a terminal."""

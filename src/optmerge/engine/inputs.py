@@ -288,7 +288,8 @@ def _match_checkpoint(
 ) -> dict[str, str]:
     """The base's tensor → the expert's; refuses missing, extra and differently shaped tensors."""
     _check_family(checkpoint, name, base)
-    architecture = resolve(checkpoint.config, checkpoint.tensors) if checkpoint.config else base.architecture
+    named = checkpoint.config is not None and base.checkpoint.config is not None
+    architecture = resolve(checkpoint.config, checkpoint.tensors) if named else base.architecture
     stored = _by_canonical(architecture, checkpoint)
     left_out = {c for names in (stored, base.by_canonical) for c, n in names.items() if _any(ignored, n)}
     own = {c: n for c, n in stored.items() if c not in left_out}

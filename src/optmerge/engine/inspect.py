@@ -52,7 +52,7 @@ def _adapter(path: Path) -> dict[str, Any]:
     adapter = open_adapter(path)
     groups: dict[tuple[str, str, int], int] = defaultdict(int)
     for name, target in adapter.targets.items():
-        groups[name.split(".")[-2], target.kind, target.rank or 0] += 1
+        groups[name.rpartition(".")[0].rpartition(".")[2], target.kind, target.rank or 0] += 1
     return {
         "kind": "adapter",
         "path": str(path),

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
+from optmerge.engine.checks import Check
 from optmerge.errors import InputError
-
-if TYPE_CHECKING:
-    from optmerge.engine.verify import Check
 
 NEW_TOKENS = 4
 
 
 def load_strictly(path: Path, config: dict[str, Any]) -> tuple[Any, Check]:
     """The model in its own class, and whether any key was missing, unexpected or of another shape."""
-    from optmerge.engine.verify import Check
-
     transformers = _transformers()
     if config.get("auto_map"):
         return None, Check("load", None, "needs its own remote code, which is never run here")
@@ -42,8 +38,6 @@ _FAULTS = ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs")
 
 def load_adapter_strictly(path: Path, base: Path, config: dict[str, Any]) -> tuple[Any, Check]:
     """The base with the adapter on it, and whether peft found a key missing or unexpected."""
-    from optmerge.engine.verify import Check
-
     model, loaded = load_strictly(base, config)
     if model is None:
         return None, loaded
@@ -67,8 +61,6 @@ def load_adapter_strictly(path: Path, base: Path, config: dict[str, Any]) -> tup
 
 def smoke_generation(model: Any) -> tuple[Any, Check]:
     """A few greedy tokens from a short prompt of valid ids; the logits must be finite."""
-    from optmerge.engine.verify import Check
-
     if not (hasattr(model, "can_generate") and model.can_generate()):
         return None, Check("generate", None, f"{type(model).__name__} doesn't generate")
     prompt = torch.tensor([[1, 2, 3]])

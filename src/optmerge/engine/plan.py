@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from optmerge.checkpoints.shards import DEFAULT_SHARD_BYTES, Shard, plan_shards
+from optmerge.engine.adapter_limits import check_adapter_output
 from optmerge.engine.cost import Cost, cost_of
 from optmerge.engine.inputs import AdapterExpert, Inputs, open_inputs
 from optmerge.engine.precheck import check_recipe
@@ -154,7 +155,7 @@ def make_plan(recipe: Recipe | Mapping[str, Any], inputs: Inputs | None = None) 
     uses = tuple(_decide(choice, recipe, inputs) if choice else None for choice in choices)
     tensors = _plan_tensors(recipe, inputs, uses)
     _check_something_merged(recipe, tensors, inputs)
-    _check_adapter_output(recipe, tensors, inputs)
+    check_adapter_output(recipe, tensors, inputs)
     shards = _shards(recipe, tensors)
     donor = _donor(recipe, inputs, names)
     experts = tuple(
@@ -242,39 +243,6 @@ def _check_something_merged(recipe: Recipe, tensors: tuple[TensorPlan, ...], inp
     raise RecipeError(
         "no tensor would be merged", where="select", got=f"{listing}; mostly: {reasons}", hint=hint
     )
-
-
-def _check_adapter_output(recipe: Recipe, tensors: tuple[TensorPlan, ...], inputs: Inputs) -> None:
-    """An adapter of exact rank needs experts that are adapters: a full delta has full rank."""
-    if recipe.output.format != "adapter":
-        return
-    if recipe.output.rank is None and not all(isinstance(each, AdapterExpert) for each in inputs.experts):
-        raise RecipeError(
-            "an adapter of exact rank can only be made of adapters",
-            where="output",
-            got="full checkpoints among the experts, whose deltas have full rank",
-            hint="give the rank to truncate to: output: {format: adapter, rank: 64}; the error is reported",
-        )
-    merged = {tensor.name for tensor in tensors if tensor.action == "merge"}
-    for tensor in tensors:
-        module = tensor.name.rpartition(".")[0] + "."
-        whole = all(
-            each.name in merged and each.layout == "vector"
-            for each in tensors
-            if each.name.startswith(module) and "." not in each.name[len(module) :]
-        )
-        if tensor.action == "copy" and tensor.reason.startswith("rule "):
-            whole = False
-        elif tensor.action != "merge" or tensor.layout in ("matrix", "transposed", "flatten"):
-            continue
-        if not whole:
-            raise RecipeError(
-                f"an adapter can't hold the merged {tensor.name}",
-                where="output",
-                got=f"shape {list(tensor.shape)}, layout {tensor.layout}",
-                expected="matrices, or whole modules without one",
-                hint="leave it out with select: {exclude: […]}, or write output: dense",
-            )
 
 
 def _shards(recipe: Recipe, tensors: tuple[TensorPlan, ...]) -> tuple[Shard, ...]:

@@ -6,7 +6,6 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,51 +14,13 @@ import torch
 from optmerge.architectures import resolve
 from optmerge.checkpoints.adapters import is_adapter, open_adapter
 from optmerge.checkpoints.reader import Checkpoint, open_checkpoint
+from optmerge.engine.checks import Check, Verification
 from optmerge.engine.loading import load_adapter_strictly, load_strictly, smoke_generation
 from optmerge.engine.state import PROVENANCE, STATE
 from optmerge.errors import InputError, OptMergeError, OutputError
 
 BLOCK = 1 << 22
 """Elements read at a time."""
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing that was looked at.
-
-    Args:
-        name: what.
-        ok: True, False, or None where it couldn't be looked at.
-        detail: what was found.
-    """
-
-    name: str
-    ok: bool | None
-    detail: str
-
-
-@dataclass(frozen=True)
-class Verification:
-    """Everything that was looked at.
-
-    Args:
-        path: the checkpoint.
-        checks: in the order they ran.
-        delta_norms: component → ‖W − W₀‖/‖W₀‖, where the base is known.
-    """
-
-    path: Path
-    checks: tuple[Check, ...]
-    delta_norms: dict[str, float]
-
-    @property
-    def ok(self) -> bool:
-        """Whether nothing failed."""
-        return all(check.ok is not False for check in self.checks)
-
-    def plain(self) -> dict[str, Any]:
-        """JSON-ready data."""
-        return {**asdict(self), "path": str(self.path), "ok": self.ok}
 
 
 def verify(path: str | Path, *, base: str | Path | None = None, load: bool = True) -> Verification:
