@@ -12,6 +12,7 @@ from optmerge.deltas import Delta, LowRank
 from optmerge.engine.cost import slice_limit
 from optmerge.engine.inputs import FullExpert
 from optmerge.engine.plan import MethodUse, Plan, TensorPlan
+from optmerge.engine.pool import Pool
 from optmerge.engine.sources import Rows, Sources
 from optmerge.methods import Context, get
 
@@ -61,26 +62,51 @@ def _context(plan: Plan, tensor: TensorPlan, surveys: Surveys, rows: Rows) -> Co
     )
 
 
-def run_surveys(plan: Plan, sources: Sources, slice_elements: int) -> dict[int, Any]:
-    """Runs every group's survey over all of its tensors."""
+def survey_tensor(plan: Plan, tensor: TensorPlan, sources: Sources, pool: Pool, slice_elements: int) -> Any:
+    """What a method's survey finds in one tensor; None where it needs none, or needs one of all tensors."""
+    use = plan.use(tensor)
+    method = get(use.name)
+    if method.survey_scope(use.parameters) != "tensor":
+        return None
+    return _survey(plan, use, [tensor], sources, pool, slice_elements)
+
+
+def run_surveys(plan: Plan, sources: Sources, pool: Pool, slice_elements: int) -> dict[int, Any]:
+    """Runs the survey of every group that needs to see all of its tensors first."""
     found = {}
     for group, use in enumerate(plan.methods):
         tensors = [tensor for tensor in plan.tensors if tensor.group == group]
-        if use is None or not tensors:
+        if use is None or not tensors or get(use.name).survey_scope(use.parameters) != "model":
             continue
-        method = get(use.name)
-        survey = method.survey(len(plan.expert_names), use.parameters)
-        if survey is None:
-            continue
-        while survey.begin_pass():
-            for tensor in tensors:
-                for rows in row_slices(tensor, slice_limit(tensor.name, sources.inputs, slice_elements)):
-                    deltas = sources.deltas(tensor, sources.base(tensor, rows), rows)
-                    context = _context(plan, tensor, {}, rows)
-                    survey.observe(method.weighted(deltas, use.weights), context)
-            survey.end_pass()
-        found[group] = survey.result()
-    return found
+        found[group] = _survey(plan, use, tensors, sources, pool, slice_elements)
+    return {group: result for group, result in found.items() if result is not None}
+
+
+def _survey(
+    plan: Plan, use: MethodUse, tensors: list[TensorPlan], sources: Sources, pool: Pool, slice_elements: int
+) -> Any:
+    """Passes over tensors, slices side by side, until the method knows enough."""
+    method = get(use.name)
+    survey = method.survey(len(plan.expert_names), use.parameters)
+    if survey is None:
+        return None
+
+    def observe(place: tuple[TensorPlan, Rows]) -> None:
+        tensor, rows = place
+        deltas = sources.deltas(tensor, sources.base(tensor, rows), rows)
+        survey.observe(method.weighted(deltas, use.weights), _context(plan, tensor, {}, rows))
+
+    while survey.begin_pass():
+        pool.each(
+            observe,
+            (
+                (tensor, rows)
+                for tensor in tensors
+                for rows in row_slices(tensor, slice_limit(tensor.name, sources.inputs, slice_elements))
+            ),
+        )
+        survey.end_pass()
+    return survey.result()
 
 
 def row_slices(tensor: TensorPlan, slice_elements: int) -> Iterator[Rows]:

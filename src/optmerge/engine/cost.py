@@ -15,7 +15,7 @@ from optmerge.recipe import Recipe
 if TYPE_CHECKING:
     from optmerge.engine.plan import MethodUse, TensorPlan
 
-SLICE_ELEMENTS = 1 << 22
+SLICE_ELEMENTS = 1 << 18
 """Elements of a tensor that an elementwise method holds at a time."""
 
 FACTOR_SLICE_ELEMENTS = 1 << 20
@@ -61,7 +61,7 @@ def cost_of(
         read, flops = read + tensor_read, flops + tensor_flops
         if tensor_peak > peak:
             peak, where = tensor_peak, tensor.name
-        if use is not None and (get(use.name).granularity != "element" or inputs.factors(tensor.name)):
+        if use is not None and (not get(use.name).streams(use.parameters) or inputs.factors(tensor.name)):
             whole = max(whole, tensor_peak)
     if recipe.output.format == "adapter":
         written = _adapter_bytes(tensors, inputs, recipe)
@@ -84,7 +84,7 @@ def _tensor_cost(tensor: TensorPlan, use: MethodUse | None, inputs: Inputs) -> t
     base_read = 0 if method.affine and full else stored
     passes = 1 + method.passes(use.parameters)
     read = passes * (base_read + sum(expert.input_bytes(tensor.name) for expert in inputs.experts))
-    held = min(size, slice_limit(tensor.name, inputs)) if method.granularity == "element" else size
+    held = min(size, slice_limit(tensor.name, inputs)) if method.streams(use.parameters) else size
     deltas = 0
     for expert in inputs.experts:
         rank = expert.rank(tensor.name) if isinstance(expert, AdapterExpert) else None

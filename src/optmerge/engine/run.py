@@ -18,14 +18,21 @@ from torch import Tensor
 from optmerge.checkpoints.checkpoint_writer import CheckpointWriter
 from optmerge.checkpoints.dtypes import DTYPES
 from optmerge.engine.adapter_output import write_merged_adapter
-from optmerge.engine.compute import Surveys, merged_weights, row_slices, run_surveys
+from optmerge.engine.compute import (
+    Surveys,
+    merged_weights,
+    row_slices,
+    run_surveys,
+    survey_tensor,
+)
 from optmerge.engine.cost import SLICE_ELEMENTS, slice_limit
 from optmerge.engine.inputs import Inputs, open_inputs
 from optmerge.engine.plan import Plan, TensorPlan, make_plan
+from optmerge.engine.pool import Pool, keep_freed_memory
 from optmerge.engine.provenance import write_provenance
 from optmerge.engine.side_files import write_side_files
 from optmerge.engine.sizes import parse_bytes
-from optmerge.engine.sources import Sources
+from optmerge.engine.sources import Rows, Sources, all_finite
 from optmerge.engine.state import Mode, OutputFolder, finished_fingerprint
 from optmerge.errors import CheckpointError, InputError, MergeWarning, OutputError, RecipeError
 from optmerge.methods import get
@@ -189,13 +196,14 @@ def _write(
     """Fills the staging folder; returns the truncation error of an adapter."""
     write_side_files(plan, inputs, folder.staging)
     truncation = None
-    with Sources(inputs, device) as sources:
+    keep_freed_memory()
+    with Sources(inputs, device) as sources, Pool() as pool:
         _check_aliases(plan, sources)
-        surveys = run_surveys(plan, sources, slice_elements)
+        surveys = run_surveys(plan, sources, pool, slice_elements)
         if plan.recipe.output.format == "adapter":
             truncation = write_merged_adapter(plan, sources, surveys, folder.staging, progress)
         else:
-            _write_checkpoint(plan, sources, surveys, folder, slice_elements, progress)
+            _write_checkpoint(plan, sources, surveys, folder, pool, slice_elements, progress)
     # No warnings of methods: a resumed run doesn't repeat those of tensors already written.
     details = {"fingerprint": folder.fingerprint, "device": device, "truncation": truncation}
     write_provenance(plan, inputs, folder.staging, details)
@@ -207,6 +215,7 @@ def _write_checkpoint(
     sources: Sources,
     surveys: Surveys,
     folder: OutputFolder,
+    pool: Pool,
     slice_elements: int,
     progress: Progress | None,
 ) -> None:
@@ -219,7 +228,10 @@ def _write_checkpoint(
         for tensor in plan.tensors:
             if tensor.action == "alias" or not writer.needs(tensor.name):
                 continue
-            _write_tensor(plan, tensor, sources, surveys, writer, slice_elements)
+            if tensor.action == "copy":
+                _copy_tensor(tensor, sources, writer, pool, slice_elements)
+            else:
+                _merge_tensor(plan, tensor, sources, surveys, writer, pool, slice_elements)
             done.append(tensor.name)
             if progress is not None:
                 progress(tensor, prod(tensor.shape) * DTYPES[tensor.out_dtype].itemsize)
@@ -230,40 +242,54 @@ def _write_checkpoint(
         writer.finish()
 
 
-def _write_tensor(
+def _merge_tensor(
     plan: Plan,
     tensor: TensorPlan,
     sources: Sources,
     surveys: Surveys,
     writer: CheckpointWriter,
+    pool: Pool,
     slice_elements: int,
 ) -> None:
-    if tensor.action == "copy":
-        _copy_tensor(tensor, sources, writer, slice_elements)
-        return
-    elementwise = get(plan.use(tensor).name).granularity == "element"
+    """Whole on this thread, or in slices on the pool's, as the method allows."""
     limit = slice_limit(tensor.name, sources.inputs, slice_elements)
-    for rows in row_slices(tensor, limit) if elementwise else (None,):
-        merged = _stored(merged_weights(plan, tensor, sources, surveys, rows), tensor)
+    found = surveys
+
+    def write(rows: Rows) -> None:
+        merged = _stored(merged_weights(plan, tensor, sources, found, rows), tensor)
         start = rows[0] * prod(tensor.shape[1:]) if rows else 0
         writer.write_flat(tensor.name, start, merged.flatten())
 
+    use = plan.use(tensor)
+    if not get(use.name).streams(use.parameters):
+        write(None)
+        return
+    result = survey_tensor(plan, tensor, sources, pool, slice_elements)
+    if result is not None and tensor.group is not None:
+        found = {**surveys, tensor.group: result}
+    pool.each(write, row_slices(tensor, limit))
 
-def _copy_tensor(tensor: TensorPlan, sources: Sources, writer: CheckpointWriter, slice_elements: int) -> None:
+
+def _copy_tensor(
+    tensor: TensorPlan, sources: Sources, writer: CheckpointWriter, pool: Pool, slice_elements: int
+) -> None:
     adapted = sources.adapted(tensor)
     if adapted is not None:
         writer.write(tensor.name, _stored(adapted, tensor))
         return
     size, target = prod(tensor.shape), DTYPES[tensor.out_dtype].torch
-    for start in range(0, max(1, size), slice_elements):  # an empty tensor is written too
+
+    def copy(start: int) -> None:
         values = sources.raw(tensor, start, min(size, start + slice_elements))
         writer.write_flat(tensor.name, start, _stored(values, tensor, check=values.dtype != target))
+
+    pool.each(copy, range(0, max(1, size), slice_elements))  # an empty tensor is written too
 
 
 def _stored(values: Tensor, tensor: TensorPlan, *, check: bool = True) -> Tensor:
     """In the output's type, on the CPU; refused where that type can't hold the values."""
     stored = values.to("cpu", DTYPES[tensor.out_dtype].torch)
-    if check and stored.is_floating_point() and not bool(torch.isfinite(stored).all()):
+    if check and stored.is_floating_point() and not all_finite(stored):
         raise CheckpointError(
             f"{tensor.name} isn't finite in {str(stored.dtype).removeprefix('torch.')}",
             got=f"values up to {float(values.abs().max()):.3g}",

@@ -67,6 +67,13 @@ def count_trailing(bits: Any, prefix: Any, scratch: Any, counts: Any) -> None:
 
 
 @njit(nogil=True, cache=True)
+def add_kept(delta: Any, least: Any, total: Any) -> None:
+    """Adds the entries of at least `least` in magnitude."""
+    for i in range(delta.size):
+        total[i] += delta[i] if abs(delta[i]) >= least else np.float32(0)
+
+
+@njit(nogil=True, cache=True)
 def add_trimmed(delta: Any, least: Any, total: Any, positive: Any, negative: Any, signs: Any) -> None:
     """One expert's part of TIES: entries of at least `least` in magnitude, summed in all and by sign.
 

@@ -122,6 +122,11 @@ class Method:
                 hint="choose another method, or change the experts",
             )
 
+    def streams(self, parameters: Mapping[str, Any]) -> bool:
+        """Whether a tensor can be merged slice by slice, after the survey if there is one."""
+        surveyed = self.granularity == "tensor" and self.passes(parameters) > 0
+        return self.granularity == "element" or surveyed
+
     def weighted(self, deltas: Sequence[Delta], weights: Sequence[float]) -> list[Delta]:
         """Each delta times its expert's weight: weight a asks for a times that expert's change."""
         if not all(math.isfinite(weight) for weight in weights):

@@ -11,6 +11,7 @@ import threading
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from optmerge.deltas import pieces
@@ -44,7 +45,7 @@ class MagnitudeSelection:
         self._prefix = 0
         self._remaining: int | None = None
         self._shift = 0
-        self._counts = torch.zeros(BINS, dtype=torch.int64)
+        self._counts = np.zeros(BINS, dtype=np.int64)
         self._lock = threading.Lock()  # slices are observed by several threads
 
     @property
@@ -56,7 +57,7 @@ class MagnitudeSelection:
         """True when one more pass is needed."""
         if self.done or self.keep == 1:
             return False
-        self._counts.zero_()
+        self._counts.fill(0)
         if self._remaining is not None:
             self._shift -= DIGIT_BITS
         return True
@@ -65,7 +66,7 @@ class MagnitudeSelection:
         """Counts one slice; the sum of all slices' sizes must be the same in every pass."""
         first = self._remaining is None
         shift = torch.finfo(values.dtype).bits - DIGIT_BITS if first else self._shift
-        count = _count_compiled if compiled_for(values) else _count
+        count = _count_compiled if compiled_for(values) and values.numel() >= BINS else _count
         for piece in pieces(values):
             counts = count(piece, shift, None if first else self._prefix)
             with self._lock:
@@ -79,8 +80,8 @@ class MagnitudeSelection:
             self._remaining = kth_smallest_index(self.keep, self.size)
             if self._remaining == 0:
                 return
-        cumulative = self._counts.cumsum(0)
-        digit = int(torch.searchsorted(cumulative, self._remaining))
+        cumulative = self._counts.cumsum()
+        digit = int(np.searchsorted(cumulative, self._remaining))
         self._remaining -= int(cumulative[digit] - self._counts[digit])
         self._prefix = (self._prefix << DIGIT_BITS) | digit
 
@@ -102,22 +103,24 @@ def magnitude_threshold(values: Tensor, keep: float) -> float:
     return selection.threshold
 
 
-def _count(values: Tensor, shift: int, prefix: int | None) -> Tensor:
+def _count(values: Tensor, shift: int, prefix: int | None) -> NDArray[np.int64]:
     """How often each 16-bit digit at `shift` occurs, among the values that begin with `prefix`."""
     bits = values.abs().view(_INTEGERS[values.dtype])
     if prefix is not None:
         bits = bits[(bits >> (shift + DIGIT_BITS)) == prefix]
     digits = (bits >> shift) & (BINS - 1)
-    return torch.bincount(digits, minlength=BINS).cpu()
+    counts: NDArray[np.int64] = torch.bincount(digits, minlength=BINS).cpu().numpy()
+    return counts
 
 
-def _count_compiled(values: Tensor, shift: int, prefix: int | None) -> Tensor:
+def _count_compiled(values: Tensor, shift: int, prefix: int | None) -> NDArray[np.int64]:
     """The same for float32 on the CPU, in one pass."""
     bits = values.contiguous().numpy().view(np.uint32)
-    if prefix is None:
-        parts = np.zeros((4, BINS // 2), dtype=np.int32)  # magnitudes have no sign bit
-        count_leading(bits, np.empty(bits.size, np.uint16), parts)
-        return torch.nn.functional.pad(torch.from_numpy(parts).sum(0), (0, BINS // 2))
     counts = np.zeros(BINS, dtype=np.int64)
-    count_trailing(bits, np.uint32(prefix), np.empty(bits.size, np.uint32), counts)
-    return torch.from_numpy(counts)
+    if prefix is None:
+        parts = np.zeros((4, BINS // 2), dtype=np.int32)
+        count_leading(bits, np.empty(bits.size, np.uint16), parts)
+        counts[: BINS // 2] = parts.sum(axis=0)  # magnitudes have no sign bit
+    else:
+        count_trailing(bits, np.uint32(prefix), np.empty(bits.size, np.uint32), counts)
+    return counts

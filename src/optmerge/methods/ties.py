@@ -15,7 +15,7 @@ from torch import Tensor
 from optmerge.deltas import Delta, Dense
 from optmerge.errors import MethodError
 from optmerge.methods.context import SurveyScope
-from optmerge.methods.kernels import add_trimmed, compiled_for, mean_of_agreeing
+from optmerge.methods.kernels import add_kept, add_trimmed, compiled_for, mean_of_agreeing, sum_of_signs
 from optmerge.methods.parameters import Fraction
 from optmerge.methods.registry import Context, method
 from optmerge.methods.selection import MagnitudeSelection, magnitude_threshold
@@ -55,7 +55,7 @@ class TrimSurvey:
     def observe(self, deltas: Sequence[Delta], context: Context) -> None:
         """Takes note of one tensor, or one slice of it."""
         if self._counting_signs:
-            signs = _sum_of_signs(sum_in_order(_trim(deltas, self._thresholds())))
+            signs = _trimmed_sum_of_signs(deltas, self._thresholds())
             with self._lock:
                 self._sign_sum += signs
             return
@@ -178,6 +178,16 @@ def sum_in_order(tensors: Sequence[Tensor]) -> Tensor:
 def _trim(deltas: Sequence[Delta], magnitudes: Sequence[float]) -> list[Tensor]:
     values = [delta.dense() for delta in deltas]
     return [value * (value.abs() >= least) for value, least in zip(values, magnitudes, strict=True)]
+
+
+def _trimmed_sum_of_signs(deltas: Sequence[Delta], magnitudes: Sequence[float]) -> float:
+    """How many entries of Σ τ̂ᵢ are positive, less how many are negative."""
+    if not all(compiled_for(part) for delta in deltas for part in delta.parts):
+        return _sum_of_signs(sum_in_order(_trim(deltas, magnitudes)))
+    total = np.zeros(prod(deltas[0].shape), np.float32)
+    for delta, least in zip(deltas, magnitudes, strict=True):
+        add_kept(delta.dense().contiguous().view(-1).numpy(), np.float32(least), total)
+    return float(sum_of_signs(total))
 
 
 def _sum_of_signs(values: Tensor) -> float:

@@ -1,0 +1,73 @@
+"""Worker threads that stream slices: each reads, computes on one core and writes, so the three overlap."""
+
+from __future__ import annotations
+
+import ctypes
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import TypeVar
+
+import torch
+
+Item = TypeVar("Item")
+
+IN_FLIGHT = 4
+"""Slices per worker that may be waiting or running: enough to keep it busy, few enough to stop soon."""
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # names of glibc's mallopt
+_KEPT_BYTES = 32 << 20
+
+
+class Pool:
+    """Threads for slices; a context manager.
+
+    Inside, torch computes on one core per thread. Whole matrices are not the pool's business: they run on the
+    caller's thread with all of torch's own.
+
+    Args:
+        workers: number of threads; torch's own number by default.
+    """
+
+    def __init__(self, workers: int | None = None) -> None:
+        self.workers = workers or torch.get_num_threads()
+        self._threads = ThreadPoolExecutor(
+            self.workers, "slices", initializer=lambda: torch.set_num_threads(1)
+        )
+
+    def __enter__(self) -> Pool:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._threads.shutdown(cancel_futures=True)
+
+    def each(self, action: Callable[[Item], None], items: Iterable[Item]) -> None:
+        """Runs an action on every item and waits; the first error in the order of the items is raised."""
+        running: deque[Future[None]] = deque()
+        try:
+            for item in items:
+                if len(running) >= IN_FLIGHT * self.workers:
+                    running.popleft().result()
+                running.append(self._threads.submit(action, item))
+            while running:
+                running.popleft().result()
+        finally:
+            for future in running:
+                future.cancel()
+
+
+def keep_freed_memory() -> None:
+    """Tells glibc's allocator to keep small freed blocks, where there is one.
+
+    A slice's arrays are a megabyte each and live for a millisecond. By default each comes from the kernel,
+    which clears every page of it, and that takes several times as long as the arithmetic.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return
+    mallopt(_MMAP_THRESHOLD, _KEPT_BYTES)
+    mallopt(_TRIM_THRESHOLD, 2 * _KEPT_BYTES)
