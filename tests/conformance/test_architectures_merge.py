@@ -21,6 +21,7 @@ import optmerge
 from optmerge.architectures import Architecture, Role, resolve
 from optmerge.engine.selection import layout_of
 from optmerge.engine.verify import verify
+from optmerge.errors import CheckpointError
 from optmerge.methods import Context
 from tiny_models import TINY, forward
 
@@ -223,6 +224,20 @@ def new_names(architecture: Architecture, folder: Path) -> None:
     """Rewrites a checkpoint in the names that parameters have in memory."""
     file = folder / "model.safetensors"
     save_file({architecture.canonical(k): v for k, v in load_file(file).items()}, file, {"format": "pt"})
+
+
+@pytest.mark.parametrize("name", ["qwen3_moe", "mixtral"])
+def test_experts_of_a_mixture_stacked_in_one_checkpoint_and_not_in_the_other_are_refused(
+    name: str, folders: Path, tmp_path: Path
+) -> None:
+    models = family(name, folders)
+    models.experts[0].config.save_pretrained(tmp_path / "stacked")
+    state = {key: value.contiguous() for key, value in models.experts[0].state_dict().items()}
+    save_file(state, tmp_path / "stacked" / "model.safetensors", {"format": "pt"})
+    recipe = models.recipe("average", EVERYTHING) | {"experts": [str(tmp_path / "stacked")]}
+
+    with pytest.raises(CheckpointError, match=r"'stacked' lacks 18 tensors: .*experts\.0"):
+        optmerge.plan(recipe)
 
 
 # --- adapters

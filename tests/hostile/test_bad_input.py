@@ -399,6 +399,16 @@ def an_unknown_device(it: Case) -> None:
     it.options = ["--device", "tpu"]
 
 
+@case("unknown device", "got: cuda:first")
+def a_device_by_name(it: Case) -> None:
+    it.options = ["--device", "cuda:first"]
+
+
+@case("no such device", "got: cpu:7", "expected: cpu")
+def a_device_beyond_the_last(it: Case) -> None:
+    it.options = ["--device", "cpu:7"]
+
+
 @case("No such option", "--nonsense")
 def an_unknown_option(it: Case) -> None:
     it.options = ["--nonsense"]

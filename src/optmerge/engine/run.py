@@ -147,13 +147,17 @@ def check_device(device: str) -> None:
     Raises:
         RecipeError: with what there is.
     """
-    kind = device.partition(":")[0]
-    if kind not in ("cpu", "cuda"):
+    kind, _, index = device.partition(":")
+    if kind not in ("cpu", "cuda") or (index and not index.isdecimal()):
         raise RecipeError("unknown device", where="--device", got=device, expected="cpu or cuda")
     if kind == "cuda" and not torch.cuda.is_available():
         raise RecipeError(
             "no CUDA device is available", where="--device", got=device, hint="use --device cpu"
         )
+    there = torch.cuda.device_count() if kind == "cuda" else 1
+    if index and int(index) >= there:
+        expected = f"{kind}:0 to {kind}:{there - 1}" if there > 1 else kind
+        raise RecipeError("no such device", where="--device", got=device, expected=expected)
 
 
 def fit_memory(plan: Plan, memory: str | int | None) -> int:
