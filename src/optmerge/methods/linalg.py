@@ -1,4 +1,4 @@
-"""Dense linear algebra that the matrix methods share; float64, since eigenproblems square the condition."""
+"""Dense linear algebra that the matrix methods share, and the precision they use it in."""
 
 from __future__ import annotations
 
@@ -15,6 +15,20 @@ def top_rank(shape: tuple[int, ...], fraction: float | None, experts: int) -> in
     """k = ⌊min(m, n)·fraction⌋, at least 1; a fraction of None is 1/N, without its rounding."""
     smaller = min(shape)
     return max(1, smaller // experts if fraction is None else int(share(fraction, smaller)))
+
+
+SMALL_SIDE = 512
+"""Matrices whose smaller side is at most this are solved in float64, which costs next to nothing there."""
+
+
+def solver_dtype(like: Tensor) -> torch.dtype:
+    """Type to solve a matrix's problem in: float64 where it was given so or is cheap, float32 for large ones.
+
+    A Gram matrix squares the condition, but what the solvers take from it (leading directions weighed by
+    their values, smooth functions of eigenvalues) is insensitive: see docs/notebook.md for the errors.
+    """
+    small = min(like.shape) <= SMALL_SIDE
+    return torch.float64 if like.dtype == torch.float64 or small else torch.float32
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,11 +52,12 @@ class TopSingular:
 
 
 def top_singular(delta: Delta, k: int) -> TopSingular:
-    """Top-k singular triplets of a delta, in float64; of factors without forming their product.
+    """Top-k singular triplets of a delta; of factors without forming their product.
 
-    Factors give only as many triplets as their rank. A dense delta is decomposed in its own type, as
+    Factors give only as many triplets as their rank. A small dense delta is decomposed in its own type, as
     published code does: where it is rank deficient (but not zero), all k triplets are returned and those of
-    rounding noise are as arbitrary there as here.
+    rounding noise are as arbitrary there as here. A large one goes through its Gram
+    matrix, many times faster.
     """
     if isinstance(delta, LowRank):
         rows, upper = torch.linalg.qr(delta.up.to(torch.float64))
@@ -50,6 +65,8 @@ def top_singular(delta: Delta, k: int) -> TopSingular:
         left, values, right = torch.linalg.svd(upper @ lower.T, full_matrices=False)
         k = min(k, int((values > max(delta.shape) * torch.finfo(torch.float64).eps * values[:1]).sum()))
         return TopSingular(rows @ left[:, :k], values[:k], columns @ right[:k].T)
+    if min(delta.shape) > SMALL_SIDE:
+        return leading_directions(delta.values, k)
     left, values, right = torch.linalg.svd(delta.values, full_matrices=False)
     k = k if float(values[0]) > 0 else 0
     kept = (left[:, :k], values[:k], right[:k].T)
@@ -57,15 +74,15 @@ def top_singular(delta: Delta, k: int) -> TopSingular:
 
 
 def leading_directions(matrix: Tensor, k: int) -> TopSingular:
-    """Top-k singular triplets of a float64 matrix, k ≥ 1, from the Gram matrix of its smaller side.
+    """Top-k singular triplets of a matrix, k ≥ 1, in its own type, from the Gram matrix of its smaller side.
 
-    Singular values below √(max(m, n)·ε)·σ₁, which a float64 Gram matrix can't tell from zero, are left out
-    with their vectors: for a method that weighs them by their value they don't exist.
+    Singular values below √(max(m, n)·ε)·σ₁, which a Gram matrix of that type can't tell from zero, are left
+    out with their vectors: for a method that weighs them by their value they don't exist.
     """
     tall = matrix.shape[0] >= matrix.shape[1]
     squares, vectors = torch.linalg.eigh(matrix.T @ matrix if tall else matrix @ matrix.T)  # ascending
     squares, vectors = squares[-k:].flip(0), vectors[:, -k:].flip(1)
-    floor = max(matrix.shape) * torch.finfo(torch.float64).eps * squares[:1].clamp(min=0)
+    floor = max(matrix.shape) * torch.finfo(matrix.dtype).eps * squares[:1].clamp(min=0)
     kept = int((squares > floor).sum())
     values, vectors = squares[:kept].sqrt(), vectors[:, :kept].contiguous()
     if tall:
@@ -79,13 +96,14 @@ def squared_norm(matrix: Tensor) -> float:
 
 
 def polar_factor(matrix: Tensor) -> Tensor:
-    """Nearest matrix with orthonormal columns; a partial isometry where the matrix is rank deficient.
+    """Nearest matrix with orthonormal columns, in float64; a partial isometry where it is rank deficient.
 
     U(UᵀU)^(−1/2), from the Gram matrix of the columns; equal to PQᵀ of the SVD PΛQᵀ without its
     arbitrary null directions.
     """
+    matrix = matrix.to(torch.float64)
     squares, vectors = torch.linalg.eigh(matrix.T @ matrix)
     floor = max(matrix.shape) * torch.finfo(matrix.dtype).eps * squares[-1:].clamp(min=0)
-    inverse = torch.where(squares > floor, squares.clamp(min=1e-300).rsqrt(), 0.0)
+    inverse = torch.where(squares > floor, squares.clamp(min=torch.finfo(squares.dtype).tiny).rsqrt(), 0.0)
     factor: Tensor = matrix @ ((vectors * inverse) @ vectors.T)
     return factor

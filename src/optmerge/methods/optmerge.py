@@ -20,8 +20,8 @@ from optmerge.methods.quadratic import (
     Term,
     build,
     build_dual,
-    doubled,
     in_factor_space,
+    in_solver_dtype,
     joint_factor_space,
     sgd_filter,
     start_at,
@@ -144,9 +144,9 @@ def _quadratic(deltas: Sequence[Tensor], k: int, centred: bool) -> Quadratic:
 
 
 def _terms(deltas: Sequence[Tensor], k: int, centred: bool) -> Iterator[Term]:
-    """Lᵢ and TᵢLᵢᵀ of each expert that has a delta, in float64; Tᵢ itself is never formed."""
+    """Lᵢ and TᵢLᵢᵀ of each expert that has a delta; Tᵢ itself is never formed."""
     mean = start_at("mean", deltas) if centred else None
-    for delta in doubled(deltas):
+    for delta in in_solver_dtype(deltas):
         norm = squared_norm(delta)
         if norm == 0:
             continue

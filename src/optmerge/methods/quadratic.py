@@ -21,7 +21,7 @@ from torch import Tensor
 
 from optmerge.deltas import Delta, Dense, FactorSpace, LowRank, zero_like
 from optmerge.errors import MethodError
-from optmerge.methods.linalg import squared_norm
+from optmerge.methods.linalg import solver_dtype, squared_norm
 
 Filter = Callable[[Tensor], Tensor]
 """φ: eigenvalues in descending order, (K,) → (K,)."""
@@ -90,9 +90,9 @@ class Dual:
     def solve(self, start: Tensor, phi: Filter) -> Tensor:
         """M₀ + (E − M₀Fᵀ) P φ(Λ) Pᵀ F, (m, n)."""
         values, vectors = torch.linalg.eigh(self.seen @ self.seen.T)
-        residual = torch.addmm(self.pull, start, self.seen.T, alpha=-1)
-        moved: Tensor = ((residual @ vectors).mul_(_descending(phi, values)) @ vectors.T) @ self.seen
-        return moved.add_(start)
+        residual = torch.addmm(self.pull, start, self.seen.T, alpha=-1)  # (m, R)
+        filtered = (vectors * _descending(phi, values)) @ (vectors.T @ self.seen)  # (R, n): no product with m
+        return torch.addmm(start, residual, filtered)
 
 
 Quadratic = Primal | Dual
@@ -117,7 +117,7 @@ def build_dual(terms: Iterable[Term], like: Tensor, rank: int) -> Dual:
         rank: R = Σ kᵢ, or a bound of it.
     """
     m, n = like.shape
-    seen, pull = (like.new_empty(size, dtype=torch.float64) for size in ((rank, n), (m, rank)))
+    seen, pull = (like.new_empty(size, dtype=solver_dtype(like)) for size in ((rank, n), (m, rank)))
     used = 0
     for term in terms:
         following = used + len(term.seen)
@@ -130,7 +130,7 @@ def build_dual(terms: Iterable[Term], like: Tensor, rank: int) -> Dual:
 def build_primal(terms: Iterable[Term], like: Tensor) -> Primal:
     """C and D, added up term by term."""
     m, n = like.shape
-    curvature, target = (like.new_zeros(size, n, dtype=torch.float64) for size in (n, m))
+    curvature, target = (like.new_zeros(size, n, dtype=solver_dtype(like)) for size in (n, m))
     for term in terms:
         curvature.addmm_(term.seen.T, term.seen, alpha=term.weight)
         target.addmm_(term.pull, term.seen, alpha=term.weight)
@@ -138,16 +138,17 @@ def build_primal(terms: Iterable[Term], like: Tensor) -> Primal:
 
 
 def interaction(deltas: Sequence[Tensor]) -> Quadratic:
-    """The quadratic of WUDI, Tᵢ = Lᵢ = τᵢ and wᵢ = 1/‖τᵢ‖², from (m, n) matrices, one at a time in float64.
+    """The quadratic of WUDI, Tᵢ = Lᵢ = τᵢ and wᵢ = 1/‖τᵢ‖², from (m, n) matrices, one at a time.
 
     An expert without a delta has no term.
     """
     m, n = deltas[0].shape
-    weighted = ((1 / norm, delta) for delta in doubled(deltas) if (norm := squared_norm(delta)) > 0)
+    weighted = ((1 / norm, delta) for delta in in_solver_dtype(deltas) if (norm := squared_norm(delta)) > 0)
     if m * len(deltas) <= n:
         terms = (Term(weight, delta, delta @ delta.T) for weight, delta in weighted)
         return build_dual(terms, deltas[0], m * len(deltas))
-    curvature, target = (deltas[0].new_zeros(size, n, dtype=torch.float64) for size in (n, m))
+    dtype = solver_dtype(deltas[0])
+    curvature, target = (deltas[0].new_zeros(size, n, dtype=dtype) for size in (n, m))
     for weight, delta in weighted:
         gram = delta.T @ delta  # serves both C and D, so that nothing is m×m
         curvature.add_(gram, alpha=weight)
@@ -158,22 +159,22 @@ def interaction(deltas: Sequence[Tensor]) -> Quadratic:
 def interaction_workspace(experts: int, m: int = 1, n: int = 1) -> float:
     """Tensor-sized float32 arrays that solving the interaction holds, LAPACK's own included (measured).
 
-    Four float64 matrices of the eigenproblem's side, F where it is dual, and some of the tensor's size.
+    Four matrices of the eigenproblem's side, F where it is dual, and some of the tensor's size.
     """
     side = min(experts * m, n)
     stacked = 2.0 * experts if experts * m <= n else 0.0
     return max(16.0, 9.0 + 4 * 2.0 * side**2 / (m * n) + stacked)
 
 
-def doubled(matrices: Sequence[Tensor]) -> Iterator[Tensor]:
-    """Each in float64, one at a time."""
+def in_solver_dtype(matrices: Sequence[Tensor]) -> Iterator[Tensor]:
+    """Each in the type its problem is solved in, one at a time."""
     for matrix in matrices:
-        yield matrix.to(torch.float64)
+        yield matrix.to(solver_dtype(matrix))
 
 
 def start_at(name: str, deltas: Sequence[Tensor]) -> Tensor:
-    """M₀ in float64: the `sum` or `mean` of the deltas, or `zero`."""
-    total = torch.zeros_like(deltas[0], dtype=torch.float64)
+    """M₀: the `sum` or `mean` of the deltas, or `zero`, in the type the problem is solved in."""
+    total = torch.zeros_like(deltas[0], dtype=solver_dtype(deltas[0]))
     if name != "zero":
         for delta in deltas:
             total += delta
@@ -213,7 +214,7 @@ def in_factor_space(deltas: Sequence[Delta], solve: Callable[[list[Tensor]], Ten
     """Runs a solver that commutes with orthogonal changes of basis where the deltas are smallest.
 
     Low-rank deltas whose ranks add up to less than min(m, n) are solved in their joint factor space and come
-    back as factors; others as they are. The solver sees matrices of either float type and answers in float64.
+    back as factors; others as they are. The solver sees matrices of either float type.
     """
     space = joint_factor_space(deltas)
     dtype = deltas[0].dtype

@@ -52,10 +52,12 @@ def wudi(
 
     Source: Cheng et al. 2025, "Whoever started the interference should end it", arXiv:2503.08099.
     """
-    if solver == "exact":
-        return in_factor_space(
-            deltas, lambda items: interaction(items).solve(start_at("sum", items), _pseudo_inverse)
+    if solver == "exact":  # divides by small eigenvalues, so in float64 whatever the size
+        merged = in_factor_space(
+            [delta.to(torch.float64) for delta in deltas],
+            lambda items: interaction(items).solve(start_at("sum", items), _pseudo_inverse),
         )
+        return merged.to(deltas[0].dtype)
     optimizer = Optimizer("adam", lr, steps)
     if solver == "iterate":
         matrices = [delta.dense() for delta in deltas]
@@ -92,4 +94,4 @@ def as_dual(quadratic: Quadratic) -> Dual:
 
 def _pseudo_inverse(values: torch.Tensor) -> torch.Tensor:
     floor = values.max() * NULL if values.numel() else 0.0
-    return torch.where(values > floor, 1 / values.clamp(min=1e-300), 0.0)
+    return torch.where(values > floor, 1 / values.clamp(min=torch.finfo(values.dtype).tiny), 0.0)
