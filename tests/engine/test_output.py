@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,19 @@ from safetensors import safe_open
 
 import optmerge
 from engine.small import QUERY, World, contents, load, save_adapter, weights, world
-from optmerge.engine import cost, run
+from optmerge.engine import budget, cost
 from optmerge.methods import registered
 
 EVERYTHING = {"components": None, "kinds": None}
 SLICEABLE = sorted(name for name, method in registered().items() if method.granularity != "matrix")
+
+
+@pytest.fixture
+def two_cores() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture
@@ -30,7 +39,7 @@ def merged_bytes(models: World, out: str, **changes: Any) -> dict[str, bytes]:
 
 
 def sliced(monkeypatch: pytest.MonkeyPatch, elements: int) -> None:
-    monkeypatch.setattr(run, "SLICE_ELEMENTS", elements)
+    monkeypatch.setattr(budget, "SLICE_ELEMENTS", elements)
 
 
 @pytest.mark.parametrize("method", SLICEABLE)
@@ -74,8 +83,8 @@ def test_slices_do_not_change_a_byte_of_merged_adapters(
 def test_a_memory_budget_does_not_change_a_byte(models: World, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = models.recipe(select=EVERYTHING)
     whole = optmerge.merge(recipe, models.out)
-    budget = whole.plan.cost.peak_bytes // 2
-    tight = optmerge.merge(recipe, models.root / "tight", memory=budget)
+    half = whole.plan.cost.peak_bytes // 2
+    tight = optmerge.merge(recipe, models.root / "tight", memory=half)
 
     assert contents(tight.path) == contents(whole.path)
 
@@ -83,9 +92,22 @@ def test_a_memory_budget_does_not_change_a_byte(models: World, monkeypatch: pyte
 def test_a_budget_cuts_tensors_into_slices(models: World) -> None:
     plan = optmerge.plan(models.recipe(select=EVERYTHING))
 
-    assert run.fit_memory(plan, None) == run.SLICE_ELEMENTS
-    assert run.fit_memory(plan, plan.cost.peak_bytes) == run.SLICE_ELEMENTS
-    assert run.fit_memory(plan, plan.cost.peak_bytes // 2) < run.SLICE_ELEMENTS
+    whole = budget.SLICE_ELEMENTS
+
+    assert budget.fit_memory(plan, None).slice_elements == whole
+    assert budget.fit_memory(plan, plan.cost.peak_bytes).slice_elements == whole
+    assert budget.fit_memory(plan, plan.cost.peak_bytes // 2).slice_elements < whole
+
+
+def test_a_budget_for_one_matrix_solves_one_at_a_time(models: World, two_cores: None) -> None:
+    recipe = models.recipe(method="optmerge", select=EVERYTHING)
+    side_by_side = optmerge.merge(recipe, models.out)
+    needed = side_by_side.plan.cost.whole_tensor_bytes
+
+    assert budget.fit_memory(side_by_side.plan, None).whole_tensors == 2
+    assert budget.fit_memory(side_by_side.plan, needed).whole_tensors == 1
+    alone = optmerge.merge(recipe, models.root / "alone", memory=needed)
+    assert contents(alone.path) == contents(side_by_side.path)
 
 
 @pytest.mark.parametrize("size", [300, 700, 1_000])

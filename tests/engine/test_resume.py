@@ -19,7 +19,7 @@ import yaml
 import optmerge
 from engine.small import QUERY, World, contents, load, save_adapter, weights, world
 from optmerge.checkpoints.checkpoint_writer import CheckpointWriter
-from optmerge.engine import run, state
+from optmerge.engine import dense_output, state
 from optmerge.engine.plan import TensorPlan
 from optmerge.errors import InputError, OutputError
 
@@ -30,7 +30,7 @@ class Stop(BaseException):
 
 @pytest.fixture(autouse=True)
 def sync_after_every_tensor(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "SYNC_SECONDS", 0.0)
+    monkeypatch.setattr(dense_output, "SYNC_SECONDS", 0.0)
 
 
 @pytest.fixture
@@ -310,8 +310,8 @@ SLOW = """
 import time
 from optmerge.checkpoints.writer import ShardWriter
 from optmerge.cli import main
-from optmerge.engine import run
-run.SYNC_SECONDS = 0.0
+from optmerge.engine import dense_output
+dense_output.SYNC_SECONDS = 0.0
 write = ShardWriter.write_flat
 ShardWriter.write_flat = lambda *arguments: (time.sleep(0.03), write(*arguments))[1]
 main()

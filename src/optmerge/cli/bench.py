@@ -2,11 +2,49 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
+
 import typer
+
+from optmerge.errors import InputError, did_you_mean
 
 app = typer.Typer(help="Train experts, evaluate them, and compare merging methods.", no_args_is_help=True)
 
+LINES = ("easy-vqa",)
+
 
 @app.command()
-def placeholder() -> None:
-    """Replaced below."""
+def demo(
+    out: Annotated[Path, typer.Option(help="Output folder.", metavar="DIR")] = Path("out/demo"),
+    zoo: Annotated[
+        Path | None, typer.Option(help="Other models than the shipped ones.", metavar="DIR")
+    ] = None,
+    per_type: Annotated[int, typer.Option(help="Test questions of each type; 0 asks all.", min=0)] = 400,
+    seed: Annotated[int, typer.Option(help="Seed of the questions asked.", min=0)] = 0,
+) -> None:
+    """Merge the three shipped easy-VQA experts and compare everyone on the test questions.
+
+    Example: `optmerge bench demo`
+    """
+    from optmerge.bench.demo import run
+
+    run(out, zoo=zoo, per_type=per_type or None, seed=seed)
+
+
+@app.command()
+def train(
+    line: Annotated[str, typer.Option(help=f"What to train: {', '.join(LINES)}.")] = LINES[0],
+    out: Annotated[Path, typer.Option(help="Output folder.", metavar="DIR")] = Path("out/easy_vqa"),
+    seed: Annotated[int, typer.Option(help="Seed of everything random.", min=0)] = 0,
+    threads: Annotated[int, typer.Option(help="Processor threads.", min=1)] = 2,
+) -> None:
+    """Train a base and its experts from nothing; run again to continue after an interruption.
+
+    Example: `optmerge bench train --line easy-vqa --seed 0 --out out/easy_vqa`
+    """
+    if line not in LINES:
+        raise InputError(f"unknown line {line!r}", where="--line", hint=did_you_mean(line, LINES))
+    from optmerge.bench.training import train_easy_vqa
+
+    train_easy_vqa(out, seed=seed, threads=threads)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
 
+import torch
+
 from optmerge.checkpoints.dtypes import DTYPES
 from optmerge.engine.inputs import AdapterExpert, Inputs
 from optmerge.methods import get
@@ -32,9 +34,11 @@ class Cost:
     Args:
         bytes_read: from the inputs, passes of a survey included.
         bytes_written: of weights.
-        peak_bytes: anonymous memory for tensors, beside the interpreter and its libraries.
+        peak_bytes: anonymous memory for tensors without a budget, beside the interpreter and its libraries:
+            one slice or one whole tensor per core.
         peak_tensor: where that peak is reached.
-        whole_tensor_bytes: the part of the peak that smaller slices can't lower.
+        whole_tensor_bytes: what the largest tensor that isn't sliced needs alone; no budget can be below it.
+        slice_bytes: what the largest slice needs.
         flops: floating-point operations.
     """
 
@@ -43,6 +47,7 @@ class Cost:
     peak_bytes: int
     peak_tensor: str
     whole_tensor_bytes: int
+    slice_bytes: int
     flops: float
 
 
@@ -50,7 +55,8 @@ def cost_of(
     tensors: Sequence[TensorPlan], uses: Sequence[MethodUse | None], inputs: Inputs, recipe: Recipe
 ) -> Cost:
     """Adds up every tensor."""
-    read = written = peak = whole = 0
+    read = written = peak = whole = sliced = 0
+    cores = torch.get_num_threads()
     where, flops = "", 0.0
     for tensor in tensors:
         if tensor.action == "alias":
@@ -59,13 +65,17 @@ def cost_of(
         use = uses[tensor.group] if tensor.group is not None else None
         tensor_read, tensor_peak, tensor_flops = _tensor_cost(tensor, use, inputs)
         read, flops = read + tensor_read, flops + tensor_flops
-        if tensor_peak > peak:
-            peak, where = tensor_peak, tensor.name
-        if use is not None and (not get(use.name).streams(use.parameters) or inputs.factors(tensor.name)):
+        in_slices = use is None or get(use.name).streams(use.parameters)
+        side_by_side = cores if in_slices or (use is not None and get(use.name).one_core) else 1
+        if tensor_peak * side_by_side > peak:
+            peak, where = tensor_peak * side_by_side, tensor.name
+        if in_slices and not inputs.factors(tensor.name):
+            sliced = max(sliced, tensor_peak)
+        else:
             whole = max(whole, tensor_peak)
     if recipe.output.format == "adapter":
         written = _adapter_bytes(tensors, inputs, recipe)
-    return Cost(read, written, peak, where, whole, flops)
+    return Cost(read, written, peak, where, whole, sliced, flops)
 
 
 def slice_limit(name: str, inputs: Inputs, slice_elements: int = SLICE_ELEMENTS) -> int:
@@ -90,10 +100,12 @@ def _tensor_cost(tensor: TensorPlan, use: MethodUse | None, inputs: Inputs) -> t
         rank = expert.rank(tensor.name) if isinstance(expert, AdapterExpert) else None
         factors = None if rank is None else rank * (tensor.shape[0] + size // max(tensor.shape[0], 1))
         deltas += held if factors is None else min(factors, size)
-    workspace = method.workspace(count) if deltas >= held else 2.0
-    peak = int((deltas + held * (2 + workspace)) * _FLOAT32) + min(stored, held * 8)
     rows = tensor.shape[-2] if len(tensor.shape) > 1 else 1
     columns = tensor.shape[-1] if tensor.shape else 1
+    if tensor.layout in ("transposed", "transposed_stack"):
+        rows, columns = columns, rows
+    workspace = method.workspace(count, rows, columns) if deltas >= held else 2.0
+    peak = int((deltas + held * (2 + workspace)) * _FLOAT32) + min(stored, held * 8)
     matrices = size / max(1, rows * columns)
     return read, peak, matrices * method.work(rows, columns, count)
 

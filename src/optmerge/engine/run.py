@@ -2,47 +2,32 @@
 
 from __future__ import annotations
 
-import math
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from optmerge.checkpoints.checkpoint_writer import CheckpointWriter
-from optmerge.checkpoints.dtypes import DTYPES
 from optmerge.engine.adapter_output import write_merged_adapter
+from optmerge.engine.budget import Budget, fit_memory
 from optmerge.engine.compute import (
-    Surveys,
-    merged_weights,
-    row_slices,
     run_surveys,
-    survey_tensor,
 )
-from optmerge.engine.cost import SLICE_ELEMENTS, slice_limit
+from optmerge.engine.cost import SLICE_ELEMENTS
+from optmerge.engine.dense_output import Progress, write_merged_checkpoint
 from optmerge.engine.inputs import Inputs, open_inputs
-from optmerge.engine.plan import Plan, TensorPlan, make_plan
+from optmerge.engine.plan import Plan, make_plan
 from optmerge.engine.pool import Pool, keep_freed_memory
 from optmerge.engine.provenance import write_provenance
 from optmerge.engine.side_files import write_side_files
-from optmerge.engine.sizes import parse_bytes
-from optmerge.engine.sources import Rows, Sources, all_finite
+from optmerge.engine.sources import Sources
 from optmerge.engine.state import Mode, OutputFolder, finished_fingerprint
 from optmerge.errors import CheckpointError, InputError, MergeWarning, OutputError, RecipeError
-from optmerge.methods import get
 from optmerge.recipe import Recipe, parse_recipe
-
-SYNC_SECONDS = 5.0
-"""How much work a crash may cost at most, besides the tensor at hand."""
-
-Progress = Callable[[TensorPlan, int], None]
-"""Called with a tensor and the bytes written for it, when it is done."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +96,7 @@ def execute(
 ) -> Result:
     """Runs a plan on the inputs it was made of; arguments and errors as `merge`."""
     check_device(device)
-    slice_elements = fit_memory(plan, memory)
+    budget = fit_memory(plan, memory)
     _check_output_is_no_input(inputs, out)
     fingerprint = f"{plan.fingerprint}-{device.partition(':')[0]}"
     if mode == "resume" and finished_fingerprint(out) == fingerprint:
@@ -121,7 +106,7 @@ def execute(
     with OutputFolder(out, fingerprint, mode) as folder, _collected_warnings() as found:
         try:
             if not folder.complete:
-                truncation = _write(plan, inputs, folder, device, slice_elements, progress)
+                truncation = _write(plan, inputs, folder, device, budget, progress)
         except InputError:
             folder.discard()
             raise
@@ -160,29 +145,6 @@ def check_device(device: str) -> None:
         raise RecipeError("no such device", where="--device", got=device, expected=expected)
 
 
-def fit_memory(plan: Plan, memory: str | int | None) -> int:
-    """Elements per slice that keep a budget.
-
-    Raises:
-        RecipeError: some tensor needs more, whatever the slices.
-    """
-    if memory is None:
-        return SLICE_ELEMENTS
-    budget = parse_bytes(memory, "--memory")
-    if plan.cost.peak_bytes <= budget:
-        return SLICE_ELEMENTS
-    floor = plan.cost.whole_tensor_bytes
-    if floor > budget:
-        raise RecipeError(
-            "the memory budget can't be kept",
-            where="--memory",
-            got=f"{budget / 2**20:.1f} MiB",
-            expected=f"at least {math.ceil(floor / 2**20)} MiB, for {plan.cost.peak_tensor}",
-            hint="raise it, or give large tensors an elementwise method by a rule",
-        )
-    return max(1 << 12, SLICE_ELEMENTS * budget // plan.cost.peak_bytes)
-
-
 def _check_output_is_no_input(inputs: Inputs, out: Path) -> None:
     folders = [inputs.base.checkpoint.folder, *(expert.folder for expert in inputs.experts)]
     if out.resolve() in [folder.resolve() for folder in folders if folder is not None]:
@@ -194,7 +156,7 @@ def _write(
     inputs: Inputs,
     folder: OutputFolder,
     device: str,
-    slice_elements: int,
+    budget: Budget,
     progress: Progress | None,
 ) -> float | None:
     """Fills the staging folder; returns the truncation error of an adapter."""
@@ -203,104 +165,15 @@ def _write(
     keep_freed_memory()
     with Sources(inputs, device) as sources, Pool() as pool:
         _check_aliases(plan, sources)
-        surveys = run_surveys(plan, sources, pool, slice_elements)
+        surveys = run_surveys(plan, sources, pool, budget.slice_elements)
         if plan.recipe.output.format == "adapter":
             truncation = write_merged_adapter(plan, sources, surveys, folder.staging, progress)
         else:
-            _write_checkpoint(plan, sources, surveys, folder, pool, slice_elements, progress)
+            write_merged_checkpoint(plan, sources, surveys, pool, budget, folder, progress)
     # No warnings of methods: a resumed run doesn't repeat those of tensors already written.
     details = {"fingerprint": folder.fingerprint, "device": device, "truncation": truncation}
     write_provenance(plan, inputs, folder.staging, details)
     return truncation
-
-
-def _write_checkpoint(
-    plan: Plan,
-    sources: Sources,
-    surveys: Surveys,
-    folder: OutputFolder,
-    pool: Pool,
-    slice_elements: int,
-    progress: Progress | None,
-) -> None:
-    done: list[str] = []
-    synced = time.monotonic()
-    resume = any(folder.staging.glob("*.safetensors*"))
-    with CheckpointWriter(
-        folder.staging, plan.shards, resume=resume, written=sorted(folder.written)
-    ) as writer:
-        for tensor in plan.tensors:
-            if tensor.action == "alias" or not writer.needs(tensor.name):
-                continue
-            if tensor.action == "copy":
-                _copy_tensor(tensor, sources, writer, pool, slice_elements)
-            else:
-                _merge_tensor(plan, tensor, sources, surveys, writer, pool, slice_elements)
-            done.append(tensor.name)
-            if progress is not None:
-                progress(tensor, prod(tensor.shape) * DTYPES[tensor.out_dtype].itemsize)
-            if time.monotonic() - synced > SYNC_SECONDS:
-                writer.sync()
-                folder.record(done)
-                done, synced = [], time.monotonic()
-        writer.finish()
-
-
-def _merge_tensor(
-    plan: Plan,
-    tensor: TensorPlan,
-    sources: Sources,
-    surveys: Surveys,
-    writer: CheckpointWriter,
-    pool: Pool,
-    slice_elements: int,
-) -> None:
-    """Whole on this thread, or in slices on the pool's, as the method allows."""
-    limit = slice_limit(tensor.name, sources.inputs, slice_elements)
-    found = surveys
-
-    def write(rows: Rows) -> None:
-        merged = _stored(merged_weights(plan, tensor, sources, found, rows), tensor)
-        start = rows[0] * prod(tensor.shape[1:]) if rows else 0
-        writer.write_flat(tensor.name, start, merged.flatten())
-
-    use = plan.use(tensor)
-    if not get(use.name).streams(use.parameters):
-        write(None)
-        return
-    result = survey_tensor(plan, tensor, sources, pool, slice_elements)
-    if result is not None and tensor.group is not None:
-        found = {**surveys, tensor.group: result}
-    pool.each(write, row_slices(tensor, limit))
-
-
-def _copy_tensor(
-    tensor: TensorPlan, sources: Sources, writer: CheckpointWriter, pool: Pool, slice_elements: int
-) -> None:
-    adapted = sources.adapted(tensor)
-    if adapted is not None:
-        writer.write(tensor.name, _stored(adapted, tensor))
-        return
-    size, target = prod(tensor.shape), DTYPES[tensor.out_dtype].torch
-
-    def copy(start: int) -> None:
-        values = sources.raw(tensor, start, min(size, start + slice_elements))
-        writer.write_flat(tensor.name, start, _stored(values, tensor, check=values.dtype != target))
-
-    pool.each(copy, range(0, max(1, size), slice_elements))  # an empty tensor is written too
-
-
-def _stored(values: Tensor, tensor: TensorPlan, *, check: bool = True) -> Tensor:
-    """In the output's type, on the CPU; refused where that type can't hold the values."""
-    stored = values.to("cpu", DTYPES[tensor.out_dtype].torch)
-    if check and stored.is_floating_point() and not all_finite(stored):
-        raise CheckpointError(
-            f"{tensor.name} isn't finite in {str(stored.dtype).removeprefix('torch.')}",
-            got=f"values up to {float(values.abs().max()):.3g}",
-            expected=f"at most {torch.finfo(stored.dtype).max:.3g}",
-            hint="choose another dtype or a smaller scale",
-        )
-    return stored
 
 
 def _check_aliases(plan: Plan, sources: Sources) -> None:

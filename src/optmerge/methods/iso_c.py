@@ -18,6 +18,7 @@ RANK_TOLERANCE = 1e-5
 @method(
     granularity="matrix",
     scale=0.3,
+    one_core=False,
     work=lambda m, n, experts: 20.0 * m * n * min(m, n),
     workspace=lambda experts, m=1, n=1: 9.0,
 )

@@ -63,6 +63,8 @@ class Method:
         work: floating-point operations for an m×n matrix of N experts.
         workspace: peak number of tensor-sized float32 arrays, beside the N deltas, that the method holds at
             its defaults, by (experts, m, n); a square matrix where m and n aren't given.
+        one_core: a whole tensor is solved on one core, several side by side. Not where published values hang
+            on how LAPACK splits its work.
         takes_context: the function has a `context` argument.
     """
 
@@ -81,6 +83,7 @@ class Method:
     exactly: int | None = None
     work: Callable[[int, int, int], float] = lambda m, n, experts: 2.0 * m * n * experts
     workspace: Workspace = _two
+    one_core: bool = True
     takes_context: bool = False
 
     @property

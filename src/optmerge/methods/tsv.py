@@ -14,6 +14,7 @@ from optmerge.methods.registry import method
 @method(
     granularity="matrix",
     scale=0.3,
+    one_core=False,
     work=lambda m, n, experts: 10.0 * m * n * min(m, n) * experts,
     workspace=lambda experts, m=1, n=1: 19.0,
 )
