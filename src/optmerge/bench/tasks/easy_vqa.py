@@ -1,0 +1,156 @@
+"""easy-VQA: one coloured shape on a 64×64 image and questions about it (Zhou 2019, PyPI package `easy-vqa`).
+
+The package ships 4,000 / 1,000 train / test images with 38,575 / 9,673 questions (107 wordings, 13 answers).
+A question is of the type its answer belongs to, so the three types partition the data.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from optmerge.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from optmerge.bench.models import Processor
+
+Split = Literal["train", "validation", "test"]
+ANSWERS: Mapping[str, tuple[str, ...]] = {
+    "colour": ("black", "blue", "brown", "gray", "green", "red", "teal", "yellow"),
+    "shape": ("circle", "rectangle", "triangle"),
+    "presence": ("yes", "no"),
+}
+TYPES = tuple(ANSWERS)
+VALIDATION_IMAGES = 500
+"""The last 500 training images validate; the package itself has two splits only."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question about one image; `image` counts within the package's folder that `split` comes from."""
+
+    image: int
+    text: str
+    answer: str
+    type: str
+    split: Split
+
+
+def question_type(answer: str) -> str:
+    """The type whose answers hold `answer`: colour, shape or presence."""
+    for name, answers in ANSWERS.items():
+        if answer in answers:
+            return name
+    raise InputError("An answer belongs to no question type.", got=answer, expected=dict(ANSWERS))
+
+
+@cache
+def questions(split: Split) -> tuple[Question, ...]:
+    """Every question of a split in the package's order; splits share no image."""
+    import easy_vqa
+
+    read = easy_vqa.get_test_questions if split == "test" else easy_vqa.get_train_questions
+    rows = [(text, answer, int(image)) for text, answer, image in zip(*read(), strict=True)]
+    if split != "test":
+        first = 1 + max(image for *_, image in rows) - VALIDATION_IMAGES
+        rows = [row for row in rows if (row[2] >= first) == (split == "validation")]
+    return tuple(Question(image, text, answer, question_type(answer), split) for text, answer, image in rows)
+
+
+def sample(split: Split, per_type: int | None, *, seed: int = 0) -> tuple[Question, ...]:
+    """`per_type` questions of each type (all where there are fewer, or with None), in the data's order."""
+    everything = questions(split)
+    if per_type is None:
+        return everything
+    chosen: set[int] = set()
+    for name in TYPES:
+        rows = [row for row, question in enumerate(everything) if question.type == name]
+        chosen.update(random.Random(f"{seed}/{name}").sample(rows, min(per_type, len(rows))))
+    return tuple(question for row, question in enumerate(everything) if row in chosen)
+
+
+@cache  # the package lists a folder of thousands at each call
+def image_paths(split: Split) -> dict[int, Path]:
+    """Image number → PNG file, for the package's folder that the split's images are in."""
+    import easy_vqa
+
+    read = easy_vqa.get_test_image_paths if split == "test" else easy_vqa.get_train_image_paths
+    return {int(number): Path(path) for number, path in read().items()}
+
+
+def image(question: Question) -> Any:
+    """The question's picture, RGB, 64×64 pixels."""
+    from PIL import Image
+
+    with Image.open(image_paths(question.split)[question.image]) as file:
+        return file.convert("RGB")
+
+
+def pictures(asked: Sequence[Question], processor: Processor) -> tuple[dict[int, int], Tensor]:
+    """Image → row, and the normalised images of these questions (of one split), each prepared once."""
+    first = {question.image: question for question in asked}
+    return {number: row for row, number in enumerate(first)}, processor.pixels(
+        [image(q) for q in first.values()]
+    )
+
+
+def one_of_each_type(asked: Sequence[Question], *, images: int, seed: int) -> list[list[int]]:
+    """For some images drawn at random: rows of `asked` with one question of each type about the image.
+
+    Images that were asked about in every type come first; in a small sample there may be too few of them.
+    """
+    found: dict[int, dict[str, int]] = defaultdict(dict)
+    for row, question in enumerate(asked):
+        found[question.image].setdefault(question.type, row)
+    groups = [[rows[name] for name in TYPES if name in rows] for rows in found.values()]
+    random.Random(seed).shuffle(groups)
+    return sorted(groups, key=len, reverse=True)[:images]
+
+
+def captions(split: Split) -> dict[int, tuple[str, str]]:
+    """Image → (colour, shape), for the images whose questions and answers name both.
+
+    The data set has no captions; an answered question such as "is there a teal shape?" — "yes" states a fact.
+    """
+    facts: dict[int, dict[str, str]] = defaultdict(dict)
+    for question in questions(split):
+        stated = [question.answer] if question.type != "presence" else []
+        negated = " not " in question.text or " no " in question.text
+        if question.type != "presence" or (question.answer == "yes") != negated:
+            stated += question.text.rstrip("?").split()  # what a question takes for granted is there
+        for word in stated:
+            for name in ("colour", "shape"):
+                if word in ANSWERS[name]:
+                    facts[question.image][name] = word
+    return {
+        image: (fact["colour"], fact["shape"])
+        for image, fact in sorted(facts.items())
+        if {"colour", "shape"} <= fact.keys()
+    }
+
+
+def normalise(text: str) -> str:
+    """VQA normalisation: lower case, no articles or punctuation, single spaces (Antol et al. 2015)."""
+    words = re.sub(r"[^\w\s]", " ", text.lower()).split()
+    return " ".join(word for word in words if word not in {"a", "an", "the"})
+
+
+def score(prediction: str, question: Question) -> float:
+    """1 if prediction and answer agree after normalisation, else 0."""
+    return float(normalise(prediction) == normalise(question.answer))
+
+
+def by_type(scores: Sequence[float], asked: Sequence[Question]) -> dict[str, list[float]]:
+    """Scores grouped by question type, in the order of `TYPES`."""
+    groups: dict[str, list[float]] = {name: [] for name in TYPES}
+    for value, question in zip(scores, asked, strict=True):
+        groups[question.type].append(value)
+    return groups
