@@ -24,8 +24,8 @@ test-slow: $(READY)
 	$(BIN)/pytest -m slow
 
 check: $(READY)
-	$(BIN)/ruff format --check src tests
-	$(BIN)/ruff check src tests
+	$(BIN)/ruff format --check src tests perf docs
+	$(BIN)/ruff check src tests perf docs
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m 'not slow'
@@ -35,3 +35,10 @@ docs: $(READY)
 
 clean:
 	rm -rf $(VENV) out build dist
+
+perf: $(READY)
+	$(BIN)/python -m perf.run all
+
+perf-clean:
+	rm -rf out/perf
+.PHONY: perf perf-clean

@@ -20,7 +20,7 @@ def demo(
     zoo: Annotated[
         Path | None, typer.Option(help="Other models than the shipped ones.", metavar="DIR")
     ] = None,
-    per_type: Annotated[int, typer.Option(help="Test questions of each type; 0 asks all.", min=0)] = 400,
+    per_type: Annotated[int, typer.Option(help="Test questions of each type; 0 asks all.", min=0)] = 300,
     seed: Annotated[int, typer.Option(help="Seed of the questions asked.", min=0)] = 0,
 ) -> None:
     """Merge the three shipped easy-VQA experts and compare everyone on the test questions.

@@ -1,0 +1,64 @@
+"""Synthetic checkpoints and adapters in real shapes: random weights, experts a small step away; resumable."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from pathlib import Path
+
+import torch
+from perf.shapes import CASES, tensors
+
+from optmerge.checkpoints.adapter_writer import write_adapter
+from optmerge.checkpoints.checkpoint_writer import CheckpointWriter
+from optmerge.checkpoints.shards import plan_shards
+from optmerge.deltas import LowRank
+
+WEIGHT, STEP = 0.02, 0.0005
+"""Standard deviations of the weights and of an expert's change; as fine-tuning does: a few percent."""
+DONE = ".complete"
+
+
+def checkpoint(root: Path, case: str, expert: int | None) -> Path:
+    """A full checkpoint in bfloat16: the base (expert None) or the base plus noise; made once."""
+    folder = root / case / ("base" if expert is None else f"expert{expert}")
+    if (folder / DONE).exists():
+        return folder
+    folder.mkdir(parents=True, exist_ok=True)
+    config, stored = tensors(CASES[case])
+    (folder / "config.json").write_text(json.dumps(config))
+    shards = plan_shards([(name, "BF16", shape) for name, shape in stored], 5 * 10**9)
+    with CheckpointWriter(folder, shards) as writer:
+        for name, shape in stored:
+            values = _noise(name, shape, 0) * WEIGHT
+            if expert is not None:
+                values += _noise(name, shape, expert + 1) * STEP
+            writer.write(name, values.to(torch.bfloat16))
+        writer.finish()
+    (folder / DONE).touch()
+    return folder
+
+
+def adapter(root: Path, case: str, expert: int, rank: int) -> Path:
+    """A PEFT adapter of that rank on every linear layer of the language model; made unless it is there."""
+    folder = root / case / f"adapter{expert}-r{rank}"
+    if (folder / DONE).exists():
+        return folder
+    folder.mkdir(parents=True, exist_ok=True)
+    _, stored = tensors(CASES[case])
+    factors = {
+        name: LowRank(
+            _noise(name, (shape[0], rank), 100 + expert) * 0.02,
+            _noise(name, (rank, shape[1]), 200 + expert) * 0.02,
+        )
+        for name, shape in stored
+        if "language_model.layers" in name and len(shape) == 2
+    }
+    write_adapter(folder, factors, base_model_name=str(root / case / "base"), dtype=torch.bfloat16)
+    (folder / DONE).touch()
+    return folder
+
+
+def _noise(name: str, shape: tuple[int, ...], seed: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(zlib.crc32(name.encode()) + seed)
+    return torch.randn(shape, generator=generator)
