@@ -60,6 +60,11 @@ def test_a_record_comes_back_as_it_was_written_and_is_never_overwritten(tmp_path
         records.write(record, tmp_path)
 
 
+def test_two_runs_within_a_second_keep_a_record_each(tmp_path: Path) -> None:
+    runs = [records.new(kind="t", config={}, seeds={}, metrics={}, cost={}, weights={}) for _ in range(20)]
+    assert len({records.write(run, tmp_path) for run in runs}) == 20
+
+
 def test_a_record_with_strange_or_missing_keys_is_refused(tmp_path: Path) -> None:
     path = records.write(make_record(), tmp_path)
     for text in ("{}", "[1]", "not json", path.read_text().replace('"kind"', '"sort"')):

@@ -48,7 +48,7 @@ def new(**fields: Any) -> Record:
     """A record stamped with the time and the versions in use."""
     versions = {"python": platform.python_version(), "machine": platform.machine()}
     versions |= {name: _version(name) for name in LIBRARIES}
-    created = datetime.now(UTC).isoformat(timespec="seconds")
+    created = datetime.now(UTC).isoformat(timespec="microseconds")
     return Record(**fields, versions=versions, created=created)
 
 
