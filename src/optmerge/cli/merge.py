@@ -40,7 +40,7 @@ def command(
         raise RecipeError("--resume and --overwrite exclude each other", hint="choose one")
 
     from optmerge.cli.progress import progress_bar
-    from optmerge.engine.inputs import open_inputs
+    from optmerge.engine.opening import open_inputs
     from optmerge.engine.plan import make_plan
     from optmerge.engine.run import execute
     from optmerge.engine.state import Mode, check_usable

@@ -14,7 +14,8 @@ from typing import Any
 from optmerge.checkpoints.shards import DEFAULT_SHARD_BYTES, Shard, plan_shards
 from optmerge.engine.adapter_limits import check_adapter_output
 from optmerge.engine.cost import Cost, cost_of
-from optmerge.engine.inputs import AdapterExpert, Inputs, open_inputs
+from optmerge.engine.inputs import AdapterExpert, Inputs
+from optmerge.engine.opening import open_inputs
 from optmerge.engine.precheck import check_recipe
 from optmerge.engine.selection import choose, layout_of
 from optmerge.engine.sizes import parse_bytes

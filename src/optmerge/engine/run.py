@@ -19,7 +19,8 @@ from optmerge.engine.compute import (
 )
 from optmerge.engine.cost import SLICE_ELEMENTS
 from optmerge.engine.dense_output import Progress, write_merged_checkpoint
-from optmerge.engine.inputs import Inputs, open_inputs
+from optmerge.engine.inputs import Inputs
+from optmerge.engine.opening import open_inputs
 from optmerge.engine.plan import Plan, make_plan
 from optmerge.engine.pool import Pool, keep_freed_memory
 from optmerge.engine.provenance import write_provenance
