@@ -134,11 +134,16 @@ class Reader:
         info = self._tensors[name]
         if not 0 <= start <= stop <= info.numel:
             raise IndexError(f"elements {start}:{stop} of {name}, which has {info.numel}")
-        dtype = DTYPES[info.dtype]
-        out = torch.empty(stop - start, dtype=dtype.torch)
-        if stop > start:
-            self._source(info.file).fill(info, start * dtype.itemsize, out.view(torch.uint8))
+        out = torch.empty(stop - start, dtype=DTYPES[info.dtype].torch)
+        self.fill(name, start, out)
         return out
+
+    def fill(self, name: str, start: int, out: Tensor) -> None:
+        """Elements of the flattened tensor from `start` on into `out`, flat, contiguous, of its dtype."""
+        info = self._tensors[name]
+        if out.numel():
+            first = start * DTYPES[info.dtype].itemsize
+            self._source(info.file).fill(info, first, out.view(torch.uint8))
 
     def _source(self, file: Path) -> Source:
         with self._lock:

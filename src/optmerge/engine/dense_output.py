@@ -16,6 +16,7 @@ from optmerge.checkpoints.dtypes import DTYPES
 from optmerge.engine.budget import Budget
 from optmerge.engine.compute import Surveys, merged_weights, row_slices, survey_tensor
 from optmerge.engine.cost import slice_limit
+from optmerge.engine.fused import LinearMerge, LinearSlices, as_linear
 from optmerge.engine.plan import Plan, TensorPlan
 from optmerge.engine.pool import Pool
 from optmerge.engine.sources import Rows, Sources, all_finite
@@ -43,7 +44,7 @@ def write_merged_checkpoint(
     resume = any(folder.staging.glob("*.safetensors*"))
     written = sorted(folder.written)
     with CheckpointWriter(folder.staging, plan.shards, resume=resume, written=written) as writer:
-        _Merge(plan, sources, surveys, writer, pool, budget, folder, progress).run()
+        _Merge(plan, sources, surveys, writer, pool, budget, folder, progress, LinearSlices(sources)).run()
         writer.finish()
 
 
@@ -68,6 +69,7 @@ class _Merge:
     budget: Budget
     folder: OutputFolder
     progress: Progress | None
+    linear: LinearSlices
     log: _Log = field(default_factory=_Log)
 
     def run(self) -> None:
@@ -105,7 +107,18 @@ class _Merge:
         if found is not None and tensor.group is not None:
             surveys = {**surveys, tensor.group: found}
         slices = row_slices(tensor, slice_limit(tensor.name, self.sources.inputs, elements))
-        self.pool.each(lambda rows: self._merge_rows(tensor, surveys, rows), slices)
+        linear = as_linear(self.plan, tensor, self.sources)
+        if linear is not None:
+            self.pool.each(lambda rows: self._merge_linear(tensor, linear, rows), slices)
+        else:
+            self.pool.each(lambda rows: self._merge_rows(tensor, surveys, rows), slices)
+
+    def _merge_linear(self, tensor: TensorPlan, linear: LinearMerge, rows: Rows) -> None:
+        merged = self.linear.merged(tensor, linear, rows)
+        if merged is None:  # the general way says what isn't finite
+            self._merge_rows(tensor, self.surveys, rows)
+            return
+        self.writer.write_flat(tensor.name, rows[0] * prod(tensor.shape[1:]) if rows else 0, merged)
 
     def _merge_rows(self, tensor: TensorPlan, surveys: Surveys, rows: Rows) -> None:
         merged = _stored(merged_weights(self.plan, tensor, self.sources, surveys, rows), tensor)

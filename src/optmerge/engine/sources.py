@@ -77,6 +77,14 @@ class Sources:
         info = self.inputs.base.info(tensor.name)
         return self._mergeable(values, f"tensor {tensor.name} of the base", info.file)
 
+    def fill_base(self, name: str, start: int, out: Tensor) -> None:
+        """Elements of a flattened tensor of the base from `start` on into `out`, as stored and unchecked."""
+        self._base.fill(name, start, out)
+
+    def fill_expert(self, expert: FullExpert, name: str, start: int, out: Tensor) -> None:
+        """The same of a full expert; the name is the base's."""
+        self._experts[expert.name].fill(expert.tensors[name], start, out)
+
     def weights(self, tensor: TensorPlan, rows: Rows = None) -> list[Delta]:
         """Every full expert's own weights, in the place of deltas, for methods that merge them as such."""
         return [

@@ -8,7 +8,14 @@ from optmerge.deltas import Delta, mean
 from optmerge.methods.registry import method
 
 
-@method(granularity="element", scale=1.0, fixed_scale=True, normalise_weights=True, affine=True)
+@method(
+    granularity="element",
+    scale=1.0,
+    fixed_scale=True,
+    normalise_weights=True,
+    affine=True,
+    linear=float,
+)
 def average(deltas: Sequence[Delta]) -> Delta:
     """Mean of the experts; weights are normalised to sum to one.
 

@@ -125,3 +125,55 @@ def drop_entries(delta: Any, first_key: Any, second_key: Any, start: int, least:
         state = np.uint32((state ^ (state >> np.uint32(16))) * np.uint32(0x27D4EB2F))
         state ^= state >> np.uint32(15)
         delta[i] = delta[i] / divisor if state >= least else np.float32(0)
+
+
+@njit(nogil=True, cache=True)
+def widen(stored: Any, bits: Any) -> bool:
+    """bfloat16 (as uint16) to float32 (as uint32); whether all of it is finite."""
+    largest = np.uint16(0)
+    for i in range(stored.size):
+        bits[i] = np.uint32(stored[i]) << np.uint32(16)
+        largest = max(largest, stored[i] & np.uint16(0x7FFF))
+    return bool(largest < np.uint16(0x7F80))
+
+
+@njit(nogil=True, cache=True)
+def narrow(bits: Any, stored: Any) -> bool:
+    """float32 (as uint32) to bfloat16 (as uint16), to nearest even; whether all of it is finite."""
+    largest = np.uint16(0)
+    for i in range(bits.size):
+        value = bits[i]
+        rounded = value + np.uint32(0x7FFF) + ((value >> np.uint32(16)) & np.uint32(1))
+        stored[i] = np.uint16(rounded >> np.uint32(16))
+        largest = max(largest, stored[i] & np.uint16(0x7FFF))
+    return bool(largest < np.uint16(0x7F80))
+
+
+@njit(nogil=True, cache=True)
+def sum_stored(
+    stored: Any, factors: Any, from_base: bool, divisor: Any, scale: Any, work: Any, bits: Any, out: Any
+) -> bool:
+    """A linear merge of one slice of bfloat16 tensors: read, subtract, sum, scale, add and round in one go.
+
+    Row 0 of `stored` (1 + N, size) uint16 is the base, the others the experts. Every step rounds as the
+    tensor code does: Σ factorᵢ·(Wᵢ − W₀), divided by `divisor`, times `scale`, plus W₀; or without the base
+    where `from_base` is false, Σ factorᵢ·Wᵢ / divisor. `work` (3, size) is float32, and `bits` the same memory
+    as uint32.
+
+    Returns:
+        Whether every input and output is finite; the output is of no use otherwise.
+    """
+    base, value, total = work[0], work[1], work[2]
+    finite = widen(stored[0], bits[0]) if from_base else True
+    for i in range(total.size):
+        total[i] = np.float32(0)
+    for expert in range(1, stored.shape[0]):
+        finite = widen(stored[expert], bits[1]) and finite
+        factor = factors[expert - 1]
+        for i in range(total.size):
+            delta = value[i] - base[i] if from_base else value[i]
+            total[i] += delta * factor
+    for i in range(total.size):
+        merged = total[i] / divisor
+        total[i] = base[i] + merged * scale if from_base else merged
+    return narrow(bits[2], out) and finite

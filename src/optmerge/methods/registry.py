@@ -55,6 +55,7 @@ class Method:
         normalise_weights: expert weights are divided by their mean.
         affine: the merged weights are the same function of the experts' weights as the merged delta is of
             their deltas, so that neither the base nor a subtraction is needed where experts are full.
+        linear: makes the divisor d of a method that is Σ τᵢ/d from the number of experts; None for others.
         resolve: replaces `auto` values once it is known whether every expert is low-rank.
         survey: makes a `Survey` for (number of experts, parameters), or None where none is needed.
         survey_scope: whether that survey is of one tensor or of all the method's tensors.
@@ -76,6 +77,7 @@ class Method:
     fixed_scale: bool = False
     normalise_weights: bool = False
     affine: bool = False
+    linear: Callable[[int], float] | None = None
     resolve: Callable[[dict[str, Any], bool], dict[str, Any]] = lambda parameters, low_rank: parameters
     survey: Callable[[int, Mapping[str, Any]], Survey | None] = lambda experts, parameters: None
     survey_scope: Callable[[Mapping[str, Any]], SurveyScope] = lambda parameters: "model"
@@ -132,12 +134,17 @@ class Method:
 
     def weighted(self, deltas: Sequence[Delta], weights: Sequence[float]) -> list[Delta]:
         """Each delta times its expert's weight: weight a asks for a times that expert's change."""
+        factors = self.expert_factors(weights)
+        return [delta.scaled(factor) for delta, factor in zip(deltas, factors, strict=True)]
+
+    def expert_factors(self, weights: Sequence[float]) -> list[float]:
+        """What each expert's delta is multiplied by; raises `MethodError` where the weights can't be used."""
         if not all(math.isfinite(weight) for weight in weights):
             raise MethodError("a weight is no number", where=f"method {self.name}", got=list(weights))
         mean = math.fsum(weights) / len(weights) if self.normalise_weights else 1.0
         if abs(mean) <= 1e-12 * max(map(abs, weights)):
             raise MethodError(f"the weights of {self.name} sum to zero", got=list(weights), hint="change one")
-        return [delta.scaled(weight / mean) for delta, weight in zip(deltas, weights, strict=True)]
+        return [weight / mean for weight in weights]
 
     def apply(self, deltas: Sequence[Delta], parameters: Mapping[str, Any], context: Context) -> Delta:
         """Merged delta of one tensor before scale; the parameters must have been validated."""

@@ -8,7 +8,7 @@ from optmerge.deltas import Delta, linear_combination
 from optmerge.methods.registry import method
 
 
-@method(granularity="element", scale=0.3)
+@method(granularity="element", scale=0.3, linear=lambda experts: 1.0)
 def task_arithmetic(deltas: Sequence[Delta]) -> Delta:
     """Sum of the task vectors, scaled down.
 

@@ -1,0 +1,99 @@
+"""The compiled sum gives the bytes of the general way, and leaves to it what it can't do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import optmerge
+from engine.small import World, contents, weights, world
+from optmerge.cli import run
+from optmerge.engine import dense_output, fused
+from optmerge.methods.kernels import narrow, widen
+
+EVERYTHING = {"kinds": ["matrix", "embedding", "head", "norm", "bias", "conv", "other"]}
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> World:
+    base = {name: values.to(torch.bfloat16) for name, values in weights().items()}
+    return world(tmp_path, base=base)
+
+
+@pytest.mark.parametrize("method", ["average", "task_arithmetic", {"name": "task_arithmetic", "scale": 0.7}])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_compiled_sum_gives_the_bytes_of_the_general_way(
+    method: Any, weighted: bool, models: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = models.recipe(method=method, select=EVERYTHING)
+    if weighted:
+        pairs = zip(recipe["experts"], (0.5, 1.7, -0.3, 1.0), strict=False)
+        recipe["experts"] = [{"model": str(model), "weight": weight} for model, weight in pairs]
+    used = []
+    merged = fused.LinearSlices.merged
+
+    def counted(self: Any, *arguments: Any) -> Any:
+        used.append(arguments)
+        return merged(self, *arguments)
+
+    monkeypatch.setattr(fused.LinearSlices, "merged", counted)
+    compiled = contents(optmerge.merge(recipe, models.out).path)
+    assert used, "the compiled sum was not used"
+    monkeypatch.setattr(dense_output, "as_linear", lambda *arguments: None)
+    general = contents(optmerge.merge(recipe, models.root / "general").path)
+
+    assert compiled["model.safetensors"] == general["model.safetensors"]
+
+
+def test_a_nan_is_named_as_it_is_the_general_way(models: World, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = models.recipe(method="average", select=EVERYTHING)
+    expert = Path(recipe["experts"][1]) / "model.safetensors"
+    damage(expert)
+    arguments = ["merge", "--base", str(recipe["base"]), "--method", "average", "--out", str(models.out)]
+    for each in recipe["experts"]:
+        arguments += ["--expert", str(each)]
+
+    assert run([*arguments, "--set", "select.kinds=[matrix]"]) == 2
+    message = capsys.readouterr().err
+    assert "holds NaN or infinity" in message and str(expert) in message
+    assert not models.out.exists()
+
+
+def damage(file: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(file)
+    name = next(name for name, values in tensors.items() if values.ndim == 2 and "layers" in name)
+    tensors[name][0, 0] = float("nan")
+    save_file(tensors, file, metadata={"format": "pt"})
+
+
+def test_widening_and_narrowing_are_torchs_conversions() -> None:
+    stored = torch.arange(1 << 16, dtype=torch.int32).to(torch.uint16)
+    finite = stored[torch.isfinite(stored.view(torch.bfloat16).float())]
+    bits = torch.empty(finite.numel(), dtype=torch.uint32).numpy()
+    assert widen(finite.numpy(), bits)
+    assert torch.equal(
+        torch.from_numpy(bits).view(torch.float32), finite.view(torch.bfloat16).to(torch.float32)
+    )
+    values = torch.randn(100_000, generator=torch.Generator().manual_seed(0)) * 10.0 ** torch.randint(
+        -30, 30, (1,)
+    )
+    rounded = torch.empty(values.numel(), dtype=torch.uint16)
+    assert narrow(values.view(torch.uint32).numpy(), rounded.numpy())
+    assert torch.equal(rounded.view(torch.bfloat16), values.to(torch.bfloat16))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_what_is_not_finite_is_noticed(value: float) -> None:
+    stored = torch.tensor([1.0, value, 2.0], dtype=torch.bfloat16).view(torch.uint16)
+    assert not widen(stored.numpy(), torch.empty(3, dtype=torch.uint32).numpy())
+
+
+def test_a_sum_beyond_bfloat16_is_noticed() -> None:
+    values = torch.tensor([1.0, 3.4e38])
+    assert torch.isinf(values.to(torch.bfloat16)).any()
+    assert not narrow(values.view(torch.uint32).numpy(), torch.empty(2, dtype=torch.uint16).numpy())
