@@ -157,8 +157,8 @@ def sum_stored(
 
     Row 0 of `stored` (1 + N, size) uint16 is the base, the others the experts. Every step rounds as the
     tensor code does: Σ factorᵢ·(Wᵢ − W₀), divided by `divisor`, times `scale`, plus W₀; or without the base
-    where `from_base` is false, Σ factorᵢ·Wᵢ / divisor. `work` (3, size) is float32, and `bits` the same memory
-    as uint32.
+    where `from_base` is false, Σ factorᵢ·Wᵢ / divisor. `work` (3, size) is float32, `bits` the same memory as
+    uint32.
 
     Returns:
         Whether every input and output is finite; the output is of no use otherwise.
