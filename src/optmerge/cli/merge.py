@@ -26,6 +26,9 @@ def command(
     memory: Annotated[str | None, typer.Option(help="Memory budget, such as 2GiB.", metavar="SIZE")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted merge.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier merge.")] = False,
+    content_hashes: Annotated[
+        bool, typer.Option("--content-hashes", help="Record the SHA-256 of every input's bytes.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -51,7 +54,16 @@ def command(
     inputs = open_inputs(chosen)
     plan = make_plan(chosen, inputs)
     with progress_bar(plan, quiet=quiet or as_json) as progress:
-        result = execute(plan, inputs, out, mode=mode, device=device, memory=memory, progress=progress)
+        result = execute(
+            plan,
+            inputs,
+            out,
+            mode=mode,
+            device=device,
+            memory=memory,
+            content_hashes=content_hashes,
+            progress=progress,
+        )
     if as_json:
         print(json.dumps(summary(result), indent=1))
     elif not quiet:

@@ -17,7 +17,7 @@ from optmerge.checkpoints.reader import Checkpoint
 from optmerge.checkpoints.reading import Reader
 from optmerge.checkpoints.safetensors_format import TensorInfo
 from optmerge.deltas import Delta, Dense, LowRank
-from optmerge.recipe import Expert
+from optmerge.recipe import BASE, Expert
 
 FLOATS = ("F64", "F32", "F16", "BF16")
 """Types that can be merged."""
@@ -172,6 +172,14 @@ class Inputs:
     def factors(self, name: str) -> bool:
         """Whether some expert's delta of a tensor of the base comes as factors."""
         return any(isinstance(expert, AdapterExpert) and expert.rank(name) for expert in self.experts)
+
+    def content_hashes(self) -> dict[str, str]:
+        """SHA-256 of everything each model's files hold, by name; reads all of it."""
+        found = {BASE: self.base.checkpoint.content_hash()}
+        for expert in self.experts:
+            held = expert.adapter if isinstance(expert, AdapterExpert) else expert.checkpoint
+            found[expert.name] = held.content_hash()
+        return found
 
     def expert(self, name: str) -> AnyExpert:
         """The expert of that name."""

@@ -59,6 +59,7 @@ def merge(
     mode: Mode = "new",
     device: str = "cpu",
     memory: str | int | None = None,
+    content_hashes: bool = False,
     progress: Progress | None = None,
 ) -> Result:
     """Merges experts into one checkpoint, or one adapter.
@@ -70,6 +71,8 @@ def merge(
             recipe; `overwrite` replaces an earlier merge once this one is complete.
         device: `cpu` or `cuda`, where tensors are merged.
         memory: budget for tensors in memory, as in `2GiB`; refused beforehand if it can't be kept.
+        content_hashes: read every input once more and record its SHA-256 in the provenance, which otherwise
+            knows headers and sizes.
         progress: called after each tensor.
 
     Returns:
@@ -82,7 +85,16 @@ def merge(
     recipe = parse_recipe(recipe)
     inputs = open_inputs(recipe)
     decided = make_plan(recipe, inputs)
-    return execute(decided, inputs, Path(out), mode=mode, device=device, memory=memory, progress=progress)
+    return execute(
+        decided,
+        inputs,
+        Path(out),
+        mode=mode,
+        device=device,
+        memory=memory,
+        content_hashes=content_hashes,
+        progress=progress,
+    )
 
 
 def execute(
@@ -93,6 +105,7 @@ def execute(
     mode: Mode = "new",
     device: str = "cpu",
     memory: str | int | None = None,
+    content_hashes: bool = False,
     progress: Progress | None = None,
 ) -> Result:
     """Runs a plan on the inputs it was made of; arguments and errors as `merge`."""
@@ -107,7 +120,7 @@ def execute(
     with OutputFolder(out, fingerprint, mode) as folder, _collected_warnings() as found:
         try:
             if not folder.complete:
-                truncation = _write(plan, inputs, folder, device, budget, progress)
+                truncation = _write(plan, inputs, folder, device, budget, content_hashes, progress)
         except InputError:
             folder.discard()
             raise
@@ -158,6 +171,7 @@ def _write(
     folder: OutputFolder,
     device: str,
     budget: Budget,
+    content_hashes: bool,
     progress: Progress | None,
 ) -> float | None:
     """Fills the staging folder; returns the truncation error of an adapter."""
@@ -172,7 +186,9 @@ def _write(
         else:
             write_merged_checkpoint(plan, sources, surveys, pool, budget, folder, progress)
     # No warnings of methods: a resumed run doesn't repeat those of tensors already written.
-    details = {"fingerprint": folder.fingerprint, "device": device, "truncation": truncation}
+    details: dict[str, Any] = {"fingerprint": folder.fingerprint, "device": device, "truncation": truncation}
+    if content_hashes:
+        details["content_hashes"] = inputs.content_hashes()
     write_provenance(plan, inputs, folder.staging, details)
     return truncation
 
