@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import torch
-
 from optmerge.architectures import COMPONENTS, KINDS
-from optmerge.deltas import Dense
 from optmerge.engine.sizes import parse_bytes
 from optmerge.errors import MethodError, RecipeError, did_you_mean
 from optmerge.methods import get
@@ -55,7 +52,7 @@ def _check_method(choice: MethodChoice, weights: list[float]) -> None:
     method = get(choice.name)
     method.check_experts(len(weights))
     method.validate(choice.parameters)
-    method.weighted([Dense(torch.zeros(1))] * len(weights), weights)
+    method.expert_factors(weights)
     if method.fixed_scale and choice.scale not in (None, 1.0):
         raise MethodError(
             f"{choice.name} has no scale",
