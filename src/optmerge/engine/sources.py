@@ -15,6 +15,7 @@ from optmerge.deltas import Delta, Dense, LowRank
 from optmerge.engine.inputs import AdapterExpert, FullExpert, Inputs
 from optmerge.engine.plan import TensorPlan
 from optmerge.errors import CheckpointError
+from optmerge.methods.kernels import widen
 from optmerge.recipe import BASE
 
 Rows = tuple[int, int] | None
@@ -134,8 +135,12 @@ class Sources:
 
     def _mergeable(self, values: Tensor, what: str, file: object) -> Tensor:
         """On the device, float32 or float64, in memory of its own; refused where not finite."""
-        target = torch.float64 if values.dtype == torch.float64 else torch.float32
-        moved = values.to(self.device, target)
+        if values.dtype == torch.bfloat16 and self.device.type == "cpu":
+            moved = torch.empty(values.shape)
+            flat = values.view(torch.uint16).flatten()
+            if widen(flat.numpy(), moved.view(torch.uint32).flatten().numpy()):
+                return moved
+        moved = values.to(self.device, torch.float64 if values.dtype == torch.float64 else torch.float32)
         _check_finite(moved, what, file)
         return moved
 

@@ -25,21 +25,24 @@ LANES = 16
 
 @njit(nogil=True, cache=True)
 def count_leading(bits: Any, scratch: Any, counts: Any) -> None:
-    """Adds to `counts` (4, 32768) int32 how often each upper half of magnitudes' bits occurs.
+    """Adds to `counts` (≥ 32768,) int64 how often each upper half of magnitudes' bits occurs.
 
     `bits` are float32 seen as uint32, `scratch` is uint16 of their size. Four histograms, since successive
     values often fall into one bin and would wait for each other.
     """
     for i in range(bits.size):
         scratch[i] = (bits[i] & MAGNITUDE) >> np.uint32(16)
+    parts = np.zeros((4, 1 << 15), np.int32)
     whole = bits.size - bits.size % 4
     for i in range(0, whole, 4):
-        counts[0, scratch[i]] += 1
-        counts[1, scratch[i + 1]] += 1
-        counts[2, scratch[i + 2]] += 1
-        counts[3, scratch[i + 3]] += 1
+        parts[0, scratch[i]] += 1
+        parts[1, scratch[i + 1]] += 1
+        parts[2, scratch[i + 2]] += 1
+        parts[3, scratch[i + 3]] += 1
     for i in range(whole, bits.size):
-        counts[0, scratch[i]] += 1
+        parts[0, scratch[i]] += 1
+    for digit in range(1 << 15):
+        counts[digit] += parts[0, digit] + parts[1, digit] + parts[2, digit] + parts[3, digit]
 
 
 @njit(nogil=True, cache=True)

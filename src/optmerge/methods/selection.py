@@ -118,9 +118,7 @@ def _count_compiled(values: Tensor, shift: int, prefix: int | None) -> NDArray[n
     bits = values.contiguous().numpy().view(np.uint32)
     counts = np.zeros(BINS, dtype=np.int64)
     if prefix is None:
-        parts = np.zeros((4, BINS // 2), dtype=np.int32)
-        count_leading(bits, np.empty(bits.size, np.uint16), parts)
-        counts[: BINS // 2] = parts.sum(axis=0)  # magnitudes have no sign bit
+        count_leading(bits, np.empty(bits.size, np.uint16), counts)
     else:
         count_trailing(bits, np.uint32(prefix), np.empty(bits.size, np.uint32), counts)
     return counts
