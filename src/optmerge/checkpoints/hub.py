@@ -70,7 +70,7 @@ def download(ref: str, *, allow_pickle: bool = False) -> Path:
     try:
         return Path(snapshot_download(name, revision=revision or None, ignore_patterns=ignored))
     except GatedRepoError:
-        hint = f"accept the terms at https://huggingface.co/{name} and run `hf auth login`"
+        hint = f"accept the terms on the hub's page of {name} and run `hf auth login`"
         raise CheckpointError("The repository is gated", where=ref, hint=hint) from None
     except RevisionNotFoundError:
         raise CheckpointError("No such revision on the hub", where=ref, got=revision) from None
