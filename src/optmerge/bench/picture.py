@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-RIGHT, WRONG, GOLD, INK, FAINT = "#1a7f4b", "#b3261e", "#f2ede0", "#202124", "#8a8f98"
+RIGHT, WRONG, GOLD, INK = "#1a7f4b", "#b3261e", "#f2ede0", "#202124"
 RIGHT_FILL, WRONG_FILL, MERGE_EDGE = "#e3f4ea", "#fbe6e4", "#3b6fd4"
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from optmerge.architectures import resolve
-from optmerge.checkpoints.adapters import is_adapter, open_adapter
-from optmerge.checkpoints.hub import locate
-from optmerge.checkpoints.reader import open_checkpoint
+from optmerge.checkpoints.adapters import Adapter
+from optmerge.checkpoints.opening import open_model
+from optmerge.checkpoints.reader import Checkpoint
 
 
 def inspect(ref: str | Path) -> dict[str, Any]:
@@ -18,12 +18,11 @@ def inspect(ref: str | Path) -> dict[str, Any]:
     Raises:
         InputError: not a checkpoint or adapter.
     """
-    path = locate(ref)
-    return _adapter(path) if is_adapter(path) else _checkpoint(path)
+    model = open_model(ref)
+    return _adapter(model) if isinstance(model, Adapter) else _checkpoint(model)
 
 
-def _checkpoint(path: Path) -> dict[str, Any]:
-    checkpoint = open_checkpoint(path)
+def _checkpoint(checkpoint: Checkpoint) -> dict[str, Any]:
     architecture = resolve(checkpoint.config, checkpoint.tensors)
     roles: dict[tuple[str, str, str], list[int]] = defaultdict(lambda: [0, 0, 0])
     for info in checkpoint.tensors.values():
@@ -33,7 +32,7 @@ def _checkpoint(path: Path) -> dict[str, Any]:
             entry[index] += amount
     return {
         "kind": "checkpoint",
-        "path": str(path),
+        "path": str(checkpoint.path),
         "architecture": {"name": architecture.name, "generic": architecture.generic},
         "tensors": len(checkpoint.tensors),
         "parameters": sum(info.numel for info in checkpoint.tensors.values()),
@@ -48,14 +47,13 @@ def _checkpoint(path: Path) -> dict[str, Any]:
     }
 
 
-def _adapter(path: Path) -> dict[str, Any]:
-    adapter = open_adapter(path)
+def _adapter(adapter: Adapter) -> dict[str, Any]:
     groups: dict[tuple[str, str, int], int] = defaultdict(int)
     for name, target in adapter.targets.items():
         groups[name.rpartition(".")[0].rpartition(".")[2], target.kind, target.rank or 0] += 1
     return {
         "kind": "adapter",
-        "path": str(path),
+        "path": str(adapter.path),
         "base": adapter.base_model_name,
         "targets": [
             {"module": module, "kind": kind, "rank": rank, "tensors": count}

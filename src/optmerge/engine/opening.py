@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 
 from optmerge.architectures import resolve
-from optmerge.checkpoints.adapters import open_adapter
+from optmerge.checkpoints.adapters import Adapter
 from optmerge.checkpoints.hub import locate
+from optmerge.checkpoints.opening import open_model
 from optmerge.checkpoints.reader import Checkpoint, is_adapter, open_checkpoint
 from optmerge.engine.inputs import AdapterExpert, AnyExpert, Base, FullExpert, Inputs
 from optmerge.engine.matching import aliases, by_canonical, match_adapter, match_checkpoint
@@ -47,13 +48,12 @@ def open_base(recipe: Recipe) -> Base:
 
 def _open_expert(spec: Expert, name: str, base: Base, recipe: Recipe) -> AnyExpert:
     ignored = [re.compile(pattern) for pattern in recipe.ignore]
-    if is_adapter(locate(spec.model, allow_pickle=recipe.allow_pickle)):
-        adapter = open_adapter(spec.model, allow_pickle=recipe.allow_pickle)
-        return AdapterExpert(name, spec, adapter, match_adapter(adapter, spec, base, ignored))
-    checkpoint = open_checkpoint(spec.model, allow_pickle=recipe.allow_pickle)
-    _refuse_quantised(checkpoint)
-    check_vocabulary(base.checkpoint, checkpoint, name)
-    return FullExpert(name, spec, checkpoint, match_checkpoint(checkpoint, name, base, ignored))
+    model = open_model(spec.model, allow_pickle=recipe.allow_pickle)
+    if isinstance(model, Adapter):
+        return AdapterExpert(name, spec, model, match_adapter(model, spec, base, ignored))
+    _refuse_quantised(model)
+    check_vocabulary(base.checkpoint, model, name)
+    return FullExpert(name, spec, model, match_checkpoint(model, name, base, ignored))
 
 
 def _refuse_quantised(checkpoint: Checkpoint) -> None:

@@ -1,4 +1,4 @@
-"""Worker threads that stream slices: each reads, computes on one core and writes, so the three overlap."""
+"""Worker threads, each on one core: they read, compute and write side by side, so that the three overlap."""
 
 from __future__ import annotations
 
@@ -14,17 +14,16 @@ import torch
 Item = TypeVar("Item")
 
 IN_FLIGHT = 4
-"""Slices per worker that may be waiting or running: enough to keep it busy, few enough to stop soon."""
+"""Items per worker that may be waiting or running: enough to keep it busy, few enough to stop soon."""
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # names of glibc's mallopt
 _KEPT_BYTES = 32 << 20
 
 
 class Pool:
-    """Threads for slices; a context manager.
+    """Threads for slices, or for whole tensors side by side; a context manager.
 
-    Inside, torch computes on one core per thread. Whole matrices are not the pool's business: they run on the
-    caller's thread with all of torch's own.
+    Inside, torch computes on one core per thread, so results don't depend on how many there are.
 
     Args:
         workers: number of threads; torch's own number by default.

@@ -14,9 +14,7 @@ import torch
 
 from optmerge.engine.adapter_output import write_merged_adapter
 from optmerge.engine.budget import Budget, fit_memory
-from optmerge.engine.compute import (
-    run_surveys,
-)
+from optmerge.engine.compute import run_surveys
 from optmerge.engine.cost import SLICE_ELEMENTS
 from optmerge.engine.dense_output import Progress, write_merged_checkpoint
 from optmerge.engine.inputs import Inputs
