@@ -1,8 +1,8 @@
 """The registry of the benchmark's tasks: what a task is, and how its pictures and questions are had.
 
-A task is a file under `bench/tasks/` with one function that plans a scene, and one that draws it, made known by
-`register(Task(…))`. Everything under `bench/tasks/` and every `optmerge.tasks` entry point is found without a
-list to keep.
+A task is a file under `bench/tasks/` with one function that plans a scene, and one that draws it, made known
+by `register(Task(…))`. Everything under `bench/tasks/` and every `optmerge.tasks` entry point is found without
+a list to keep.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ class Scene:
     Args:
         image: RGB, `SIDE`×`SIDE` pixels.
         questions: in the task's own formats; at least one.
-        captions: the same visual world in generic form (describe, list with places, transcribe), for the base's
-            pre-training: never in one of the task's formats.
+        captions: the same visual world in generic form (describe, list with places, transcribe), for the
+            base's pre-training: never in one of the task's formats.
     """
 
     image: Image.Image
@@ -73,8 +73,8 @@ class Task:
         version: changes whenever any scene, question or score does.
         types: every question type.
         known: types the base learns too, so that it knows the answer formats and part of the answers.
-        plan: `(rng, split) -> content`: everything the scene depends on, as a frozen dataclass; cheap. Contents
-            of different splits differ by construction (`held_apart`).
+        plan: `(rng, split) -> content`: everything the scene depends on, as a frozen dataclass; cheap.
+            Contents of different splits differ by construction (`held_apart`).
         draw: `content -> Scene`; the same content gives the same pixels.
         metrics: name → metric; the first is the one in the tables.
         trained: false for questions that are held out from all training.
@@ -96,7 +96,7 @@ class Task:
         return next(iter(self.metrics.values()))
 
     def content(self, split: Split, index: int, seed: int = 0) -> Any:
-        """What scene number `index` of a split shows; depends on nothing but (version, split, seed, index)."""
+        """What scene `index` of a split shows; depends on nothing but (version, split, seed, index)."""
         return self.plan(random.Random(f"{self.name}/{self.version}/{split}/{seed}/{index}"), split)
 
     def scene(self, split: Split, index: int, seed: int = 0) -> Scene:
