@@ -1,8 +1,8 @@
 """The registry of the benchmark's tasks: what a task is, and how its pictures and questions are had.
 
 A task is a file under `bench/tasks/` with one function that plans a scene, and one that draws it, made known
-by `register(Task(…))`. Everything under `bench/tasks/` and every `optmerge.tasks` entry point is found without
-a list to keep.
+by `register(Task(…))`. Everything under `bench/tasks/` and every `optmerge.tasks` entry point is found
+without a list to keep.
 """
 
 from __future__ import annotations
