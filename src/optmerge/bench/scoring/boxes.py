@@ -94,10 +94,12 @@ def iou_at(threshold: float, form: Form = "hundredths") -> Metric:
         form: one whose scale needs no picture size.
     """
 
+    enough = threshold - 1e-9  # 0.5 - 0.1 isn't 0.4: exactly half of a box must count all the same
+
     def score(prediction: str, question: Question) -> float:
         said = parse_box(prediction, form)
         golds = (parse_box(answer, form) for answer in question.answers)
-        return float(said is not None and any(gold and iou(said, gold) >= threshold for gold in golds))
+        return float(said is not None and any(gold and iou(said, gold) >= enough for gold in golds))
 
     return score
 
