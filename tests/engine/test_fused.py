@@ -11,41 +11,78 @@ import torch
 import optmerge
 from engine.small import World, contents, weights, world
 from optmerge.cli import run
-from optmerge.engine import dense_output, fused
+from optmerge.engine import fused
+from optmerge.methods import bracket
 from optmerge.methods.kernels import narrow, widen
 
 EVERYTHING = {"kinds": ["matrix", "embedding", "head", "norm", "bias", "conv", "other"]}
 
 
+METHODS: list[Any] = [
+    "average",
+    "task_arithmetic",
+    {"name": "task_arithmetic", "scale": 0.7},
+    "dare_task_arithmetic",
+    "ties",
+    {"name": "ties", "trim": "model"},
+    {"name": "ties", "keep": 1.0},
+    "dare_ties",
+    {"name": "dare_ties", "drop": 0.0, "keep": 0.01},
+]
+TYPES = [torch.bfloat16, torch.float16, torch.float32]
+
+
 @pytest.fixture
 def models(tmp_path: Path) -> World:
-    base = {name: values.to(torch.bfloat16) for name, values in weights().items()}
-    return world(tmp_path, base=base)
+    return stored_as(tmp_path, torch.bfloat16)
 
 
-@pytest.mark.parametrize("method", ["average", "task_arithmetic", {"name": "task_arithmetic", "scale": 0.7}])
+def stored_as(root: Path, dtype: torch.dtype) -> World:
+    return world(root, base={name: values.to(dtype) for name, values in weights().items()})
+
+
+@pytest.mark.parametrize("method", METHODS, ids=str)
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
 @pytest.mark.parametrize("weighted", [False, True])
-def test_the_compiled_sum_gives_the_bytes_of_the_general_way(
-    method: Any, weighted: bool, models: World, monkeypatch: pytest.MonkeyPatch
+def test_the_compiled_way_gives_the_bytes_of_the_general_way(
+    method: Any, dtype: torch.dtype, weighted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    models = stored_as(tmp_path, dtype)
     recipe = models.recipe(method=method, select=EVERYTHING)
     if weighted:
         pairs = zip(recipe["experts"], (0.5, 1.7, -0.3, 1.0), strict=False)
         recipe["experts"] = [{"model": str(model), "weight": weight} for model, weight in pairs]
+    monkeypatch.setattr(bracket, "SAMPLE", 256)  # smaller than most tensors here, as with real ones
+    monkeypatch.setattr(fused, "SAMPLE", 256)
     used = []
-    merged = fused.LinearSlices.merged
+    merged = fused.FusedSlices.merged
 
     def counted(self: Any, *arguments: Any) -> Any:
         used.append(arguments)
         return merged(self, *arguments)
 
-    monkeypatch.setattr(fused.LinearSlices, "merged", counted)
+    monkeypatch.setattr(fused.FusedSlices, "merged", counted)
     compiled = contents(optmerge.merge(recipe, models.out).path)
-    assert used, "the compiled sum was not used"
-    monkeypatch.setattr(dense_output, "as_linear", lambda *arguments: None)
+    assert used, "the compiled way was not used"
+    monkeypatch.setattr(fused.FusedSlices, "fused", lambda *arguments: None)
     general = contents(optmerge.merge(recipe, models.root / "general").path)
 
     assert compiled["model.safetensors"] == general["model.safetensors"]
+
+
+@pytest.mark.parametrize("width", [1, 1 << 18])
+def test_thresholds_that_the_sample_misses_are_found_all_the_same(
+    width: int, models: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = models.recipe(method="ties", select=EVERYTHING)
+    expected = contents(optmerge.merge(recipe, models.out).path)
+    monkeypatch.setattr(bracket, "SAMPLE", 64)
+    monkeypatch.setattr(fused, "SAMPLE", 64)
+    monkeypatch.setattr(bracket, "WIDTH", width)
+    monkeypatch.setattr(bracket, "DEVIATIONS", 0.0)
+    found = contents(optmerge.merge(recipe, models.root / "missed").path)
+
+    assert found["model.safetensors"] == expected["model.safetensors"]
 
 
 def test_a_nan_is_named_as_it_is_the_general_way(models: World, capsys: pytest.CaptureFixture[str]) -> None:

@@ -109,7 +109,9 @@ def test_the_compiled_loop_drops_what_the_tensor_code_drops(
 ) -> None:
     values, key = randn(size, seed=seed, dtype=torch.float32), DropKey.of(seed, "w", "a")
     survives = hashes(size, key, start) >= round(drop * 2**32)
-    assert torch.equal(dropped(values, drop, key, start), torch.where(survives, values / (1 - drop), 0.0))
+    assert torch.equal(
+        dropped(values, drop, key, start), torch.where(survives, values * (1 / (1 - drop)), 0.0)
+    )
     doubled = dropped(values.double(), drop, key, start)
     assert torch.equal(doubled != 0, survives & (values != 0))
 

@@ -138,6 +138,10 @@ class Reader:
         self.fill(name, start, out)
         return out
 
+    def dtype(self, name: str) -> str:
+        """The safetensors name of a tensor's type."""
+        return self._tensors[name].dtype
+
     def fill(self, name: str, start: int, out: Tensor) -> None:
         """Elements of the flattened tensor from `start` on into `out`, flat, contiguous, of its dtype."""
         info = self._tensors[name]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from math import prod
 from typing import Any
 
@@ -62,13 +62,14 @@ def _context(plan: Plan, tensor: TensorPlan, surveys: Surveys, rows: Rows) -> Co
     )
 
 
-def survey_tensor(plan: Plan, tensor: TensorPlan, sources: Sources, pool: Pool, slice_elements: int) -> Any:
+def survey_tensor(
+    plan: Plan, tensor: TensorPlan, sources: Sources, each: Callable[..., None], slices: list[Rows]
+) -> Any:
     """What a method's survey finds in one tensor; None where it needs none, or needs one of all tensors."""
     use = plan.use(tensor)
-    method = get(use.name)
-    if method.survey_scope(use.parameters) != "tensor":
+    if get(use.name).survey_scope(use.parameters) != "tensor":
         return None
-    return _survey(plan, use, [tensor], sources, pool, slice_elements)
+    return _survey(plan, use, lambda: ((tensor, rows) for rows in slices), sources, each)
 
 
 def run_surveys(plan: Plan, sources: Sources, pool: Pool, slice_elements: int) -> dict[int, Any]:
@@ -78,33 +79,35 @@ def run_surveys(plan: Plan, sources: Sources, pool: Pool, slice_elements: int) -
         tensors = [tensor for tensor in plan.tensors if tensor.group == group]
         if use is None or not tensors or get(use.name).survey_scope(use.parameters) != "model":
             continue
-        found[group] = _survey(plan, use, tensors, sources, pool, slice_elements)
+
+        def places(tensors: list[TensorPlan] = tensors) -> Iterator[tuple[TensorPlan, Rows]]:
+            for tensor in tensors:
+                limit = slice_limit(tensor.name, sources.inputs, slice_elements)
+                yield from ((tensor, rows) for rows in row_slices(tensor, limit))
+
+        found[group] = _survey(plan, use, places, sources, pool.each)
     return {group: result for group, result in found.items() if result is not None}
 
 
 def _survey(
-    plan: Plan, use: MethodUse, tensors: list[TensorPlan], sources: Sources, pool: Pool, slice_elements: int
+    plan: Plan,
+    use: MethodUse,
+    places: Callable[[], Iterable[tuple[TensorPlan, Rows]]],
+    sources: Sources,
+    each: Callable[..., None],
 ) -> Any:
-    """Passes over tensors, slices side by side, until the method knows enough."""
-    method = get(use.name)
-    survey = method.survey(len(plan.expert_names), use.parameters)
+    """Passes over slices until the method knows enough."""
+    survey = get(use.name).survey(len(plan.expert_names), use.parameters)
     if survey is None:
         return None
 
     def observe(place: tuple[TensorPlan, Rows]) -> None:
         tensor, rows = place
         deltas = sources.deltas(tensor, sources.base(tensor, rows), rows)
-        survey.observe(method.weighted(deltas, use.weights), _context(plan, tensor, {}, rows))
+        survey.observe(get(use.name).weighted(deltas, use.weights), _context(plan, tensor, {}, rows))
 
     while survey.begin_pass():
-        pool.each(
-            observe,
-            (
-                (tensor, rows)
-                for tensor in tensors
-                for rows in row_slices(tensor, slice_limit(tensor.name, sources.inputs, slice_elements))
-            ),
-        )
+        each(observe, places())
         survey.end_pass()
     return survey.result()
 

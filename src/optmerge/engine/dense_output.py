@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,13 +17,17 @@ from optmerge.checkpoints.dtypes import DTYPES
 from optmerge.engine.budget import Budget
 from optmerge.engine.compute import Surveys, merged_weights, row_slices, survey_tensor
 from optmerge.engine.cost import slice_limit
-from optmerge.engine.fused import LinearMerge, LinearSlices, as_linear
+from optmerge.engine.fused import Each, FusedMerge, FusedSlices
 from optmerge.engine.plan import Plan, TensorPlan
 from optmerge.engine.pool import Pool
 from optmerge.engine.sources import Rows, Sources, all_finite
 from optmerge.engine.state import OutputFolder
 from optmerge.errors import CheckpointError
 from optmerge.methods import get
+
+ONE_THREAD_ELEMENTS = 1 << 23
+"""Tensors up to this size are merged by one thread each, others slice by slice by all: threads that work on
+one tensor wait for each other after each pass over it."""
 
 SYNC_SECONDS = 5.0
 """How much work a crash may cost at most, besides the tensors at hand."""
@@ -44,7 +49,17 @@ def write_merged_checkpoint(
     resume = any(folder.staging.glob("*.safetensors*"))
     written = sorted(folder.written)
     with CheckpointWriter(folder.staging, plan.shards, resume=resume, written=written) as writer:
-        _Merge(plan, sources, surveys, writer, pool, budget, folder, progress, LinearSlices(sources)).run()
+        _Merge(
+            plan,
+            sources,
+            surveys,
+            writer,
+            pool,
+            budget,
+            folder,
+            progress,
+            FusedSlices(plan, sources, surveys),
+        ).run()
         writer.finish()
 
 
@@ -69,7 +84,7 @@ class _Merge:
     budget: Budget
     folder: OutputFolder
     progress: Progress | None
-    linear: LinearSlices
+    fused: FusedSlices
     log: _Log = field(default_factory=_Log)
 
     def run(self) -> None:
@@ -85,12 +100,13 @@ class _Merge:
                 sliced.append(tensor)
             else:
                 (side_by_side if method.one_core else alone).append(tensor)
-        for tensor in sliced:
-            if tensor.action == "copy":
-                self._copy(tensor)
-            else:
-                self._merge_slices(tensor)
-            self._done(tensor)
+        large = [tensor for tensor in sliced if prod(tensor.shape) > ONE_THREAD_ELEMENTS]
+        for tensor in large:
+            self._write_sliced(tensor, self.pool.each)
+        self.pool.each(
+            lambda tensor: self._write_sliced(tensor, one_after_another),
+            (tensor for tensor in sliced if prod(tensor.shape) <= ONE_THREAD_ELEMENTS),
+        )
         with Pool(self.budget.whole_tensors) as pool:
             pool.each(self._merge_whole, side_by_side)
         for tensor in alone:
@@ -100,43 +116,64 @@ class _Merge:
         self._merge_rows(tensor, self.surveys, None)
         self._done(tensor)
 
-    def _merge_slices(self, tensor: TensorPlan) -> None:
-        elements = self.budget.slice_elements
-        surveys = self.surveys
-        found = survey_tensor(self.plan, tensor, self.sources, self.pool, elements)
-        if found is not None and tensor.group is not None:
-            surveys = {**surveys, tensor.group: found}
-        slices = row_slices(tensor, slice_limit(tensor.name, self.sources.inputs, elements))
-        linear = as_linear(self.plan, tensor, self.sources)
-        if linear is not None:
-            self.pool.each(lambda rows: self._merge_linear(tensor, linear, rows), slices)
+    def _write_sliced(self, tensor: TensorPlan, each: Each) -> None:
+        if tensor.action == "copy":
+            self._copy(tensor, each)
         else:
-            self.pool.each(lambda rows: self._merge_rows(tensor, surveys, rows), slices)
+            elements = slice_limit(tensor.name, self.sources.inputs, self.budget.slice_elements)
+            slices = list(row_slices(tensor, elements))
+            fused = self.fused.fused(tensor)
+            if fused is None or not self._merge_fused(tensor, fused, slices, each):
+                self._merge_slices(tensor, slices, each)
+        self._done(tensor)
 
-    def _merge_linear(self, tensor: TensorPlan, linear: LinearMerge, rows: Rows) -> None:
-        merged = self.linear.merged(tensor, linear, rows)
-        if merged is None:  # the general way says what isn't finite
-            self._merge_rows(tensor, self.surveys, rows)
-            return
-        self.writer.write_flat(tensor.name, rows[0] * prod(tensor.shape[1:]) if rows else 0, merged)
+    def _merge_fused(self, tensor: TensorPlan, fused: FusedMerge, slices: list[Rows], each: Each) -> bool:
+        """Whether it could be; nothing has been written otherwise."""
+        trim = self.fused.thresholds(tensor, fused, slices, each)
+        if trim is None and fused.rule.keep is not None:
+            return False
+
+        def merge(rows: Rows) -> None:
+            merged = self.fused.merged(tensor, fused, trim, rows)
+            if merged is None:  # the general way says what isn't finite
+                self._merge_rows(tensor, self._with_trim(tensor, trim), rows)
+                return
+            start = rows[0] * prod(tensor.shape[1:]) if rows else 0
+            self.writer.write_flat(tensor.name, start, _stored(merged, tensor))
+
+        each(merge, slices)
+        return True
+
+    def _merge_slices(self, tensor: TensorPlan, slices: list[Rows], each: Each) -> None:
+        found = survey_tensor(self.plan, tensor, self.sources, each, slices)
+        surveys = self._with_trim(tensor, found)
+        each(lambda rows: self._merge_rows(tensor, surveys, rows), slices)
+
+    def _with_trim(self, tensor: TensorPlan, found: Any) -> Surveys:
+        """The surveys, with what was found in this tensor alone."""
+        if found is None or tensor.group is None:
+            return self.surveys
+        return {**self.surveys, tensor.group: found}
 
     def _merge_rows(self, tensor: TensorPlan, surveys: Surveys, rows: Rows) -> None:
         merged = _stored(merged_weights(self.plan, tensor, self.sources, surveys, rows), tensor)
         start = rows[0] * prod(tensor.shape[1:]) if rows else 0
         self.writer.write_flat(tensor.name, start, merged.flatten())
 
-    def _copy(self, tensor: TensorPlan) -> None:
+    def _copy(self, tensor: TensorPlan, each: Each) -> None:
         adapted = self.sources.adapted(tensor)
         if adapted is not None:
             self.writer.write(tensor.name, _stored(adapted, tensor))
             return
         size, step, target = prod(tensor.shape), self.budget.slice_elements, DTYPES[tensor.out_dtype].torch
 
-        def copy(start: int) -> None:
-            values = self.sources.raw(tensor, start, min(size, start + step))
+        def copy(span: Rows) -> None:
+            start, stop = span or (0, size)
+            values = self.sources.raw(tensor, start, stop)
             self.writer.write_flat(tensor.name, start, _stored(values, tensor, check=values.dtype != target))
 
-        self.pool.each(copy, range(0, max(1, size), step))  # an empty tensor is written too
+        starts = range(0, max(1, size), step)  # an empty tensor is written too
+        each(copy, [(start, min(size, start + step)) for start in starts])
 
     def _done(self, tensor: TensorPlan) -> None:
         """Tells of a tensor that is written; now and then makes what is written last through a crash."""
@@ -148,6 +185,12 @@ class _Merge:
                 self.writer.sync()
                 self.folder.record(self.log.names)
                 self.log.names, self.log.synced = [], time.monotonic()
+
+
+def one_after_another(action: Callable[[Rows], None], slices: Iterable[Rows]) -> None:
+    """An `Each` for a thread that has a tensor to itself."""
+    for rows in slices:
+        action(rows)
 
 
 def _stored(values: Tensor, tensor: TensorPlan, *, check: bool = True) -> Tensor:

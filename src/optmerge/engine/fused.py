@@ -1,105 +1,193 @@
-"""Sums and averages of bfloat16 checkpoints in one compiled loop per slice, into memory that is used again.
+"""Elementwise merges of full checkpoints on the bytes as they are stored, into memory that is used again.
 
-What most merges of full checkpoints are, and all they do: the same bits as the general way, without a
-temporary. Whatever isn't plainly that, a NaN included, goes the general way.
+What most merges are: the same bits as the general way, without a temporary. Whatever isn't plainly that, a
+NaN included, goes the general way.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from optmerge.checkpoints.dtypes import DTYPES
+from optmerge.engine.compute import Surveys
 from optmerge.engine.inputs import FullExpert
 from optmerge.engine.plan import Plan, TensorPlan
 from optmerge.engine.sources import Rows, Sources
 from optmerge.methods import get
-from optmerge.methods.kernels import sum_stored
+from optmerge.methods.bracket import SAMPLE, Bracket
+from optmerge.methods.stored import Drops, Entrywise, StoredDeltas
+from optmerge.methods.ties import TrimThresholds
 
-BFLOAT16 = "BF16"
+FLOATS = ("BF16", "F16", "F32")
+BLOCKS = 32
+"""Places a sample is taken from, evenly spaced."""
+
+Each = Callable[[Callable[[Rows], None], Iterable[Rows]], None]
+"""Calls an action with each of some ranges of rows: one after the other, or side by side."""
 
 
 @dataclass(frozen=True)
-class LinearMerge:
-    """A tensor's merge as one sum.
+class FusedMerge:
+    """How one tensor is merged.
 
     Args:
+        rule: what is done to each entry.
         factors: of the experts, float32.
-        from_base: it sums deltas, not weights.
-        divisor: of the sum.
-        scale: of the divided sum.
+        drops: of the experts.
+        from_base: it merges deltas, not weights.
+        scale: of the merged delta.
+        stored: the type that the slices are held in: the experts' own if that is bfloat16, else float32.
+        trim: thresholds of a survey of the whole model.
     """
 
-    factors: Any
+    rule: Entrywise
+    factors: NDArray[np.float32]
+    drops: Drops
     from_base: bool
-    divisor: float
     scale: float
+    stored: torch.dtype
+    trim: TrimThresholds | None
 
 
-def as_linear(plan: Plan, tensor: TensorPlan, sources: Sources) -> LinearMerge | None:
-    """The sum that a tensor's merge is; None where it isn't one, or not of bfloat16 alone."""
-    use = plan.use(tensor)
-    method = get(use.name)
-    types = {tensor.dtype, tensor.out_dtype}
-    if method.linear is None or types != {BFLOAT16} or sources.device.type != "cpu":
-        return None
-    for expert in sources.inputs.experts:
-        if not isinstance(expert, FullExpert) or not expert.changes(tensor.name):
-            return None
-        if expert.checkpoint.tensors[expert.tensors[tensor.name]].dtype != BFLOAT16:
-            return None
-    factors = np.array(method.expert_factors(use.weights), dtype=np.float32)
-    return LinearMerge(factors, not method.affine, method.linear(len(factors)), use.scale)
-
-
-class LinearSlices:
-    """Merges slices of one tensor; each thread keeps its buffers for the next.
+class FusedSlices:
+    """Merges tensors, slice by slice; each thread keeps its buffers for its next slice.
 
     Args:
-        sources: open inputs, on the CPU.
+        plan: what is merged how.
+        sources: open inputs.
+        surveys: what surveys of the whole model found.
     """
 
-    def __init__(self, sources: Sources) -> None:
-        self._sources = sources
+    def __init__(self, plan: Plan, sources: Sources, surveys: Surveys) -> None:
+        self._plan, self._sources, self._surveys = plan, sources, surveys
         self._local = threading.local()
 
-    def merged(self, tensor: TensorPlan, linear: LinearMerge, rows: Rows) -> Tensor | None:
-        """A slice, flat, in bfloat16, valid until this thread's next; None where something isn't finite."""
-        width = prod(tensor.shape[1:])
-        start, stop = (rows[0] * width, rows[1] * width) if rows else (0, prod(tensor.shape))
-        count, size = len(self._sources.inputs.experts), stop - start
-        buffers = self._buffers(count, size)
-        stored, out = buffers["stored"][:, :size], buffers["out"][:size]
-        if linear.from_base:
-            self._sources.fill_base(tensor.name, start, stored[0])
-        for row, expert in zip(stored[1:], self._sources.inputs.experts, strict=True):
-            assert isinstance(expert, FullExpert), "as_linear lets no other through"
-            self._sources.fill_expert(expert, tensor.name, start, row)
-        finite = sum_stored(
-            stored.view(torch.uint16).numpy(),
-            linear.factors,
-            linear.from_base,
-            np.float32(linear.divisor),
-            np.float32(linear.scale),
-            buffers["work"].numpy()[:, :size],
-            buffers["work"].numpy().view(np.uint32)[:, :size],
-            out.view(torch.uint16).numpy(),
+    def fused(self, tensor: TensorPlan) -> FusedMerge | None:
+        """How a tensor is merged here; None where it has to go the general way."""
+        use, inputs = self._plan.use(tensor), self._sources.inputs
+        method = get(use.name)
+        if method.entrywise is None or self._sources.device.type != "cpu":
+            return None
+        stored = {tensor.dtype}
+        for expert in inputs.experts:
+            if not isinstance(expert, FullExpert):
+                return None
+            if expert.changes(tensor.name):
+                stored.add(expert.checkpoint.tensors[expert.tensors[tensor.name]].dtype)
+        if not stored <= set(FLOATS) or tensor.out_dtype not in FLOATS:
+            return None
+        rule = method.entrywise(len(inputs.experts), use.parameters)
+        found = self._surveys.get(tensor.group) if tensor.group is not None else None
+        return FusedMerge(
+            rule,
+            np.array(method.expert_factors(use.weights), dtype=np.float32),
+            Drops.of(rule, tensor.name, self._plan.expert_names),
+            not method.affine,
+            use.scale,
+            torch.bfloat16 if stored == {"BF16"} else torch.float32,
+            found if isinstance(found, TrimThresholds) else None,
         )
+
+    def thresholds(
+        self, tensor: TensorPlan, fused: FusedMerge, slices: list[Rows], each: Each
+    ) -> TrimThresholds | None:
+        """What TIES must know of a tensor beforehand; None where this way doesn't find it."""
+        if fused.trim is not None or fused.rule.keep is None:
+            return fused.trim
+        magnitudes = self._magnitudes(tensor, fused, fused.rule.keep, slices, each)
+        if magnitudes is None:
+            return None
+        sums: list[int] = []
+
+        def count(rows: Rows) -> None:
+            sums.append(self._deltas(tensor, fused, _span(tensor, rows)).sum_of_signs(magnitudes))
+
+        each(count, slices)
+        return TrimThresholds(magnitudes, float(np.sign(sum(sums))))
+
+    def merged(
+        self, tensor: TensorPlan, fused: FusedMerge, trim: TrimThresholds | None, rows: Rows
+    ) -> Tensor | None:
+        """A slice, flat, in bfloat16 or float32, valid until this thread's next; None where not finite."""
+        span = _span(tensor, rows)
+        deltas = self._deltas(tensor, fused, span)
+        out = self._buffer("out", 1, span[1] - span[0], _held(DTYPES[tensor.out_dtype].torch))[0]
+        if trim is None:
+            finite = deltas.sum(fused.rule.divisor, fused.scale, _array(out))
+        else:
+            finite = deltas.mean_of_agreeing(trim.magnitudes, trim.majority or 0.0, fused.scale, _array(out))
         return out if finite else None
 
-    def _buffers(self, experts: int, size: int) -> Mapping[str, Tensor]:
-        kept: dict[str, Tensor] = getattr(self._local, "buffers", {})
-        if not kept or kept["out"].numel() < size:
-            kept = {
-                "stored": torch.empty(1 + experts, size, dtype=torch.bfloat16),
-                "work": torch.empty(3, size),
-                "out": torch.empty(size, dtype=torch.bfloat16),
-            }
-            self._local.buffers = kept
-        return kept
+    def _magnitudes(
+        self, tensor: TensorPlan, fused: FusedMerge, keep: float, slices: list[Rows], each: Each
+    ) -> tuple[float, ...] | None:
+        """Each expert's threshold; None where the sample was misleading, or something isn't finite."""
+        if keep == 1:
+            return (0.0,) * len(fused.factors)
+        size = prod(tensor.shape)
+        sample = [self._deltas(tensor, fused, span).magnitudes() for span in _sample(size)]
+        bracket = Bracket(np.concatenate(sample, axis=1), size, keep)
+        if bracket.complete:
+            return bracket.thresholds()
+        complete: list[bool] = []
+
+        def count(rows: Rows) -> None:
+            deltas = self._deltas(tensor, fused, _span(tensor, rows))
+            complete.append(bracket.count(deltas))
+
+        each(count, slices)
+        return bracket.thresholds() if all(complete) else None
+
+    def _deltas(self, tensor: TensorPlan, fused: FusedMerge, span: tuple[int, int]) -> StoredDeltas:
+        """Elements [start, stop) of every input, in this thread's buffer."""
+        start, stop = span
+        experts = self._sources.inputs.experts
+        stored = self._buffer("stored", len(experts) + int(fused.from_base), stop - start, fused.stored)
+        if fused.from_base:
+            self._sources.fill(None, tensor.name, start, stored[0])
+        for row, expert in zip(stored[int(fused.from_base) :], experts, strict=True):
+            full = expert if isinstance(expert, FullExpert) and expert.changes(tensor.name) else None
+            self._sources.fill(full, tensor.name, start, row)
+        return StoredDeltas(_array(stored), fused.from_base, fused.factors, fused.drops, start)
+
+    def _buffer(self, name: str, rows: int, size: int, dtype: torch.dtype) -> Tensor:
+        """Memory of this thread for (rows, size) values; what it held before is lost."""
+        kept: dict[str, Tensor] = self._local.__dict__
+        needed = rows * size * dtype.itemsize
+        if name not in kept or kept[name].numel() < needed:
+            kept[name] = torch.empty(needed, dtype=torch.uint8)
+        return kept[name][:needed].view(dtype).view(rows, size)
+
+
+def _span(tensor: TensorPlan, rows: Rows) -> tuple[int, int]:
+    """First and last-plus-one element of some rows."""
+    width = prod(tensor.shape[1:])
+    return (rows[0] * width, rows[1] * width) if rows else (0, prod(tensor.shape))
+
+
+def _sample(size: int) -> list[tuple[int, int]]:
+    """Ranges of elements to estimate from: all of a small tensor, else blocks over its whole length."""
+    if size <= SAMPLE:
+        return [(0, size)]
+    block = SAMPLE // BLOCKS
+    starts = (round(place * (size - block) / (BLOCKS - 1)) for place in range(BLOCKS))
+    return [(start, start + block) for start in starts]
+
+
+def _held(dtype: torch.dtype) -> torch.dtype:
+    return dtype if dtype == torch.bfloat16 else torch.float32
+
+
+def _array(values: Tensor) -> NDArray[Any]:
+    """The same memory for the compiled loops, which know no bfloat16."""
+    array: NDArray[Any] = (values.view(torch.uint16) if values.dtype == torch.bfloat16 else values).numpy()
+    return array

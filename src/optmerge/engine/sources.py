@@ -10,6 +10,7 @@ from types import TracebackType
 import torch
 from torch import Tensor
 
+from optmerge.checkpoints.dtypes import DTYPES
 from optmerge.checkpoints.reading import Reader
 from optmerge.deltas import Delta, Dense, LowRank
 from optmerge.engine.inputs import AdapterExpert, FullExpert, Inputs
@@ -78,13 +79,23 @@ class Sources:
         info = self.inputs.base.info(tensor.name)
         return self._mergeable(values, f"tensor {tensor.name} of the base", info.file)
 
-    def fill_base(self, name: str, start: int, out: Tensor) -> None:
-        """Elements of a flattened tensor of the base from `start` on into `out`, as stored and unchecked."""
-        self._base.fill(name, start, out)
+    def fill(self, expert: FullExpert | None, name: str, start: int, out: Tensor) -> None:
+        """Elements of a flattened tensor from `start` on into `out`, in its type, unchecked.
 
-    def fill_expert(self, expert: FullExpert, name: str, start: int, out: Tensor) -> None:
-        """The same of a full expert; the name is the base's."""
-        self._experts[expert.name].fill(expert.tensors[name], start, out)
+        Args:
+            expert: whose; None for the base's.
+            name: the base's name of the tensor.
+            start: first element.
+            out: flat; of the stored type, or one to convert to.
+        """
+        reader, own = self._base, name
+        if expert is not None:
+            reader, own = self._experts[expert.name], expert.tensors[name]
+        stored = DTYPES[reader.dtype(own)].torch
+        if out.dtype == stored:
+            reader.fill(own, start, out)
+        else:
+            out.copy_(reader.read_flat(own, start, start + out.numel()))
 
     def weights(self, tensor: TensorPlan, rows: Rows = None) -> list[Delta]:
         """Every full expert's own weights, in the place of deltas, for methods that merge them as such."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from optmerge.deltas import Delta, mean
 from optmerge.methods.registry import method
+from optmerge.methods.stored import Entrywise
 
 
 @method(
@@ -14,7 +15,7 @@ from optmerge.methods.registry import method
     fixed_scale=True,
     normalise_weights=True,
     affine=True,
-    linear=float,
+    entrywise=lambda experts, parameters: Entrywise(divisor=experts),
 )
 def average(deltas: Sequence[Delta]) -> Delta:
     """Mean of the experts; weights are normalised to sum to one.

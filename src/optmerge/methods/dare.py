@@ -9,6 +9,7 @@ from optmerge.deltas import Delta, Dense, linear_combination
 from optmerge.methods.masks import DropKey, dropped
 from optmerge.methods.parameters import DropRate, Fraction, Seed
 from optmerge.methods.registry import Context, method
+from optmerge.methods.stored import Entrywise
 from optmerge.methods.ties import Trim, TrimSurvey, ties, ties_passes, ties_scale, ties_scope
 
 
@@ -27,6 +28,7 @@ class DroppedSurvey(TrimSurvey):
 @method(
     granularity="element",
     scale=0.3,
+    entrywise=lambda experts, parameters: Entrywise(drop=parameters["drop"], seed=parameters["seed"]),
     work=lambda m, n, experts: 12.0 * m * n * experts,
     workspace=lambda experts, m=1, n=1: experts + 10.0,
 )
@@ -58,6 +60,9 @@ def dare_task_arithmetic(
     survey=lambda experts, parameters: DroppedSurvey(experts, parameters),
     survey_scope=ties_scope,
     passes=ties_passes,
+    entrywise=lambda experts, parameters: Entrywise(
+        drop=parameters["drop"], seed=parameters["seed"], keep=parameters["keep"]
+    ),
     work=lambda m, n, experts: 24.0 * m * n * experts,
     workspace=lambda experts, m=1, n=1: 2.0 * experts + 8.0,
 )

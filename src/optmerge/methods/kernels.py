@@ -1,7 +1,13 @@
 """Compiled loops for what torch can't fuse: one pass over a slice that lies in cache, no temporaries.
 
-They work in place on flat arrays, release the interpreter lock, and give bit for bit what the torch code
-they stand in for gives: the tests compare them. The compiled code is cached on disk.
+They release the interpreter lock and give bit for bit what the torch code they stand in for gives: the tests
+compare them. The compiled code is cached on disk.
+
+Several share the form of their input: `stored` (rows, size) holds a slice of each expert's tensor, bfloat16
+seen as uint16 or float32; with `from_base` its first row is the base's and a delta is a row less that one,
+otherwise the rows are the deltas. A delta is then multiplied by its expert's factor and, where `keys`
+(experts, 2) isn't empty, dropped from at random (`drop_entries`). They work through the slice in chunks that
+stay in the first cache.
 """
 
 from __future__ import annotations
@@ -10,17 +16,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import njit
+from numba import njit, types
+from numba.extending import overload
 from torch import Tensor
+
+MAGNITUDE = np.uint32(0x7FFFFFFF)
+LANES = 64
+CHUNK = 2048
+NOT_FINITE = np.uint32(0x7F800000)
 
 
 def compiled_for(values: Tensor) -> bool:
     """Whether the loops here can take a tensor; others go through torch."""
     return values.dtype == torch.float32 and values.device.type == "cpu"
-
-
-MAGNITUDE = np.uint32(0x7FFFFFFF)
-LANES = 16
 
 
 @njit(nogil=True, cache=True)
@@ -46,88 +54,58 @@ def count_leading(bits: Any, scratch: Any, counts: Any) -> None:
 
 
 @njit(nogil=True, cache=True)
-def count_trailing(bits: Any, prefix: Any, scratch: Any, counts: Any) -> None:
-    """Adds to `counts` (65536,) how often each lower half occurs where the upper half is `prefix` (uint32).
+def count_within(bits: Any, low: Any, scratch: Any, counts: Any) -> int:
+    """Adds to `counts` (width,) how often each magnitude from `low` (uint32) on occurs, `width` of them.
 
-    About one value in a hundred matches; blocks without one are passed over at vector speed. `scratch` is
-    uint32, of the size of the values.
+    Few values match; blocks without one are passed over at vector speed. `scratch` is uint32, of the size of
+    the values.
+
+    Returns:
+        How many magnitudes are below `low`.
     """
-    low = prefix << np.uint32(16)
-    whole = bits.size - bits.size % LANES
-    for block in range(0, whole, LANES):
+    width = np.uint32(counts.size)
+    below = np.uint32(0)
+    for i in range(bits.size):
+        magnitude = bits[i] & MAGNITUDE
+        scratch[i] = np.uint32(magnitude - low)
+        below += np.uint32(magnitude < low)
+    for first in range(0, bits.size, LANES):
+        block = scratch[first : min(bits.size, first + LANES)]
         found = np.uint32(0)
-        for i in range(block, block + LANES):
-            scratch[i] = (bits[i] & MAGNITUDE) - low
-            found += np.uint32(scratch[i] < np.uint32(65536))
+        for i in range(block.size):
+            found += np.uint32(block[i] < width)
         if found:
-            for i in range(block, block + LANES):
-                if scratch[i] < np.uint32(65536):
-                    counts[scratch[i]] += 1
-    for i in range(whole, bits.size):
-        digit = (bits[i] & MAGNITUDE) - low
-        if digit < np.uint32(65536):
-            counts[digit] += 1
+            for i in range(block.size):
+                if block[i] < width:
+                    counts[block[i]] += 1
+    return int(below)
 
 
 @njit(nogil=True, cache=True)
-def add_kept(delta: Any, least: Any, total: Any) -> None:
-    """Adds the entries of at least `least` in magnitude."""
-    for i in range(delta.size):
-        total[i] += delta[i] if abs(delta[i]) >= least else np.float32(0)
+def drop_entries(delta: Any, first_key: Any, second_key: Any, start: int, least: Any, gain: Any) -> None:
+    """DARE in place: entries whose hash is below `least` become 0, the others are multiplied by `gain`.
 
-
-@njit(nogil=True, cache=True)
-def add_trimmed(delta: Any, least: Any, total: Any, positive: Any, negative: Any, signs: Any) -> None:
-    """One expert's part of TIES: entries of at least `least` in magnitude, summed in all and by sign.
-
-    `signs` (2, size) counts the positive and the negative ones.
+    Keys and `least` are uint32, `gain` float32. The upper 32 bits of an entry's flat index are mixed into the
+    hash of its lower ones; the inner loop runs over indices that share the upper ones and stays in 32 bits.
+    Numba computes in 64, hence the casts.
     """
-    zero = np.float32(0)
-    for i in range(delta.size):
-        value = delta[i] if abs(delta[i]) >= least else zero
-        total[i] += value
-        positive[i] += max(value, zero)
-        negative[i] += min(value, zero)
-        signs[0, i] += np.float32(value > zero)
-        signs[1, i] += np.float32(value < zero)
-
-
-@njit(nogil=True, cache=True)
-def mean_of_agreeing(total: Any, positive: Any, negative: Any, signs: Any, majority: Any, out: Any) -> None:
-    """The end of TIES: the mean of the entries with the elected sign, `majority` where the sum is zero."""
-    one = np.float32(1)
-    zero = np.float32(0)
-    for i in range(total.size):
-        elected = total[i] if total[i] != zero else majority
-        up = positive[i] / max(signs[0, i], one)
-        down = negative[i] / max(signs[1, i], one)
-        out[i] = up if elected > zero else (down if elected < zero else zero)
-
-
-@njit(nogil=True, cache=True)
-def sum_of_signs(total: Any) -> int:
-    """How many entries are positive, less how many are negative."""
-    count = 0
-    for i in range(total.size):
-        count += int(total[i] > 0) - int(total[i] < 0)
-    return count
-
-
-@njit(nogil=True, cache=True)
-def drop_entries(delta: Any, first_key: Any, second_key: Any, start: int, least: Any, divisor: Any) -> None:
-    """DARE in place: entries whose hash is below `least` become 0, the others are divided by `divisor`.
-
-    Keys and `least` are uint32, `divisor` float32. Numba computes in 64 bits, hence the casts.
-    """
-    for i in range(delta.size):
-        position = np.uint64(start + i)
-        state = np.uint32(np.uint32(position) * np.uint32(0x9E3779B9) + first_key)
-        state ^= np.uint32((position >> np.uint64(32)) * np.uint64(0x85EBCA6B))
-        state = np.uint32((state ^ (state >> np.uint32(16))) * np.uint32(0x85EBCA6B))
-        state = np.uint32((state ^ (state >> np.uint32(13)) ^ second_key) * np.uint32(0xC2B2AE35))
-        state = np.uint32((state ^ (state >> np.uint32(16))) * np.uint32(0x27D4EB2F))
-        state ^= state >> np.uint32(15)
-        delta[i] = delta[i] / divisor if state >= least else np.float32(0)
+    first = 0
+    while first < delta.size:
+        low = np.uint32((start + first) & 0xFFFFFFFF)
+        high = np.uint32(((start + first) >> 32) * 0x85EBCA6B)
+        last = min(delta.size, first + (1 << 32) - np.int64(low))
+        part = delta[first:last]
+        for i in range(part.size):
+            state = np.uint32(np.uint32(np.uint32(low + np.uint32(i)) * np.uint32(0x9E3779B9)) + first_key)
+            state ^= high
+            state = np.uint32(np.uint32(state ^ (state >> np.uint32(16))) * np.uint32(0x85EBCA6B))
+            state = np.uint32(
+                np.uint32(state ^ (state >> np.uint32(13)) ^ second_key) * np.uint32(0xC2B2AE35)
+            )
+            state = np.uint32(np.uint32(state ^ (state >> np.uint32(16))) * np.uint32(0x27D4EB2F))
+            state = np.uint32(state ^ (state >> np.uint32(15)))
+            part[i] = part[i] * gain if state >= least else np.float32(0)
+        first = last
 
 
 @njit(nogil=True, cache=True)
@@ -153,30 +131,236 @@ def narrow(bits: Any, stored: Any) -> bool:
 
 
 @njit(nogil=True, cache=True)
-def sum_stored(
-    stored: Any, factors: Any, from_base: bool, divisor: Any, scale: Any, work: Any, bits: Any, out: Any
-) -> bool:
-    """A linear merge of one slice of bfloat16 tensors: read, subtract, sum, scale, add and round in one go.
+def copy_finite(values: Any, out: Any) -> bool:
+    """float32 as it is; whether all of it is finite."""
+    bits = values.view(np.uint32)
+    largest = np.uint32(0)
+    for i in range(values.size):
+        out[i] = values[i]
+        largest = max(largest, bits[i] & MAGNITUDE)
+    return bool(largest < NOT_FINITE)
 
-    Row 0 of `stored` (1 + N, size) uint16 is the base, the others the experts. Every step rounds as the
-    tensor code does: Σ factorᵢ·(Wᵢ − W₀), divided by `divisor`, times `scale`, plus W₀; or without the base
-    where `from_base` is false, Σ factorᵢ·Wᵢ / divisor. `work` (3, size) is float32, `bits` the same memory as
-    uint32.
+
+def load(stored: Any, out: Any) -> Any:
+    """A row's chunk as float32 in `out`; whether all of it is finite. For compiled code only."""
+    raise NotImplementedError
+
+
+def store(values: Any, out: Any) -> Any:
+    """float32 `values` in the type of `out`; whether all of it is finite. For compiled code only."""
+    raise NotImplementedError
+
+
+@overload(load, strict=False)  # annotations count as a difference otherwise
+def _load(stored: Any, out: Any) -> Any:
+    if stored.dtype == types.uint16:
+        return lambda stored, out: widen(stored, out.view(np.uint32))
+    return lambda stored, out: copy_finite(stored, out)
+
+
+@overload(store, strict=False)
+def _store(values: Any, out: Any) -> Any:
+    if out.dtype == types.uint16:
+        return lambda values, out: narrow(values.view(np.uint32), out)
+    return lambda values, out: copy_finite(values, out)
+
+
+@njit(nogil=True, cache=True)
+def load_base(stored: Any, from_base: bool, first: int, last: int, base: Any) -> bool:
+    """The base's chunk [first, last) in `base`, nothing without a base; whether all of it is finite."""
+    finite: bool = load(stored[0, first:last], base) if from_base else True
+    return finite
+
+
+@njit(nogil=True, cache=True)
+def load_delta(
+    stored: Any, from_base: bool, expert: int, first: int, last: int, base: Any, factor: Any,
+    keys: Any, least: Any, gain: Any, start: int, delta: Any,
+) -> bool:  # fmt: skip
+    """An expert's delta of the chunk [first, last), multiplied and dropped from, in `delta`."""
+    finite = load(stored[expert + int(from_base), first:last], delta)
+    if from_base:
+        for i in range(delta.size):
+            delta[i] -= base[i]
+    if factor != np.float32(1):
+        for i in range(delta.size):
+            delta[i] *= factor
+    if keys.shape[0]:
+        drop_entries(delta, keys[expert, 0], keys[expert, 1], start + first, least, gain)
+    return finite
+
+
+@njit(nogil=True, cache=True)
+def deltas(
+    stored: Any, from_base: bool, factors: Any, keys: Any, least: Any, gain: Any, start: int, out: Any
+) -> None:
+    """The deltas themselves in `out` (experts, size) float32; the others are as for `sum_deltas`."""
+    base = np.empty(out.shape[1], np.float32)
+    load_base(stored, from_base, 0, out.shape[1], base)
+    for expert in range(factors.size):
+        load_delta(
+            stored, from_base, expert, 0, out.shape[1], base, factors[expert], keys, least, gain, start,
+            out[expert],
+        )  # fmt: skip
+
+
+@njit(nogil=True, cache=True)
+def sum_deltas(
+    stored: Any, from_base: bool, factors: Any, keys: Any, least: Any, gain: Any, start: int,
+    divisor: Any, scale: Any, out: Any,
+) -> bool:  # fmt: skip
+    """base + scale·(Σ deltas / divisor), or Σ rows / divisor without the base; every step rounds to float32.
+
+    Args:
+        stored: see above.
+        from_base: see above.
+        factors: (experts,) float32.
+        keys: (experts, 2) uint32, or (0, 2) to drop nothing.
+        least: hashes below are dropped, uint32.
+        gain: what entries that stay are multiplied by, float32.
+        start: flat index of the slice in its tensor.
+        divisor: float32.
+        scale: float32.
+        out: (size,), bfloat16 seen as uint16, or float32.
 
     Returns:
         Whether every input and output is finite; the output is of no use otherwise.
     """
-    base, value, total = work[0], work[1], work[2]
-    finite = widen(stored[0], bits[0]) if from_base else True
-    for i in range(total.size):
-        total[i] = np.float32(0)
-    for expert in range(1, stored.shape[0]):
-        finite = widen(stored[expert], bits[1]) and finite
-        factor = factors[expert - 1]
+    size = stored.shape[1]
+    base_row, delta_row = np.empty(CHUNK, np.float32), np.empty(CHUNK, np.float32)
+    total_row = np.empty(CHUNK, np.float32)
+    finite = True
+    for first in range(0, size, CHUNK):
+        last = min(size, first + CHUNK)
+        base, delta, total = base_row[: last - first], delta_row[: last - first], total_row[: last - first]
+        finite = load_base(stored, from_base, first, last, base) and finite
+        total[:] = np.float32(0)
+        for expert in range(factors.size):
+            finite = load_delta(
+                stored, from_base, expert, first, last, base, factors[expert], keys, least, gain, start, delta
+            ) and finite  # fmt: skip
+            for i in range(total.size):
+                total[i] += delta[i]
         for i in range(total.size):
-            delta = value[i] - base[i] if from_base else value[i]
-            total[i] += delta * factor
-    for i in range(total.size):
-        merged = total[i] / divisor
-        total[i] = base[i] + merged * scale if from_base else merged
-    return narrow(bits[2], out) and finite
+            merged = total[i] / divisor
+            total[i] = base[i] + merged * scale if from_base else merged
+        finite = store(total, out[first:last]) and finite
+    return finite
+
+
+@njit(nogil=True, cache=True)
+def count_magnitudes(
+    stored: Any, from_base: bool, factors: Any, keys: Any, least: Any, gain: Any, start: int,
+    lows: Any, below: Any, within: Any,
+) -> bool:  # fmt: skip
+    """Counts every expert's magnitudes around where its threshold is expected.
+
+    Args:
+        stored: this and the next five as for `sum_deltas`.
+        from_base: —
+        factors: —
+        keys: —
+        least: —
+        gain: —
+        start: —
+        lows: (experts,) uint32: the least magnitude, as bits, that is counted by itself.
+        below: (experts,) int64: adds how many are below it.
+        within: (experts, width) int32: adds how often each of the `width` magnitudes from it on occurs.
+
+    Returns:
+        Whether every input is finite.
+    """
+    size = stored.shape[1]
+    base_row, delta_row = np.empty(CHUNK, np.float32), np.empty(CHUNK, np.float32)
+    scratch = np.empty(CHUNK, np.uint32)
+    finite = True
+    for first in range(0, size, CHUNK):
+        last = min(size, first + CHUNK)
+        base, delta = base_row[: last - first], delta_row[: last - first]
+        finite = load_base(stored, from_base, first, last, base) and finite
+        for expert in range(factors.size):
+            finite = load_delta(
+                stored, from_base, expert, first, last, base, factors[expert], keys, least, gain, start, delta
+            ) and finite  # fmt: skip
+            bits = delta.view(np.uint32)
+            below[expert] += count_within(bits, lows[expert], scratch, within[expert])
+    return finite
+
+
+@njit(nogil=True, cache=True)
+def trimmed_sum_of_signs(
+    stored: Any, from_base: bool, factors: Any, keys: Any, least: Any, gain: Any, start: int,
+    thresholds: Any,
+) -> int:  # fmt: skip
+    """How many entries of Σ τ̂ᵢ are positive, less how many are negative.
+
+    `thresholds` (experts,) float32: smaller magnitudes are trimmed. The others are as for `sum_deltas`.
+    """
+    size = stored.shape[1]
+    base_row, delta_row = np.empty(CHUNK, np.float32), np.empty(CHUNK, np.float32)
+    total_row = np.empty(CHUNK, np.float32)
+    count = np.int64(0)
+    for first in range(0, size, CHUNK):
+        last = min(size, first + CHUNK)
+        base, delta, total = base_row[: last - first], delta_row[: last - first], total_row[: last - first]
+        load_base(stored, from_base, first, last, base)
+        total[:] = np.float32(0)
+        for expert in range(factors.size):
+            load_delta(
+                stored, from_base, expert, first, last, base, factors[expert], keys, least, gain, start, delta
+            )  # fmt: skip
+            for i in range(total.size):
+                total[i] += delta[i] if abs(delta[i]) >= thresholds[expert] else np.float32(0)
+        signs = np.int32(0)
+        for i in range(total.size):
+            signs += np.int32(total[i] > 0) - np.int32(total[i] < 0)
+        count += signs
+    return int(count)
+
+
+@njit(nogil=True, cache=True)
+def mean_of_agreeing(
+    stored: Any, from_base: bool, factors: Any, keys: Any, least: Any, gain: Any, start: int,
+    thresholds: Any, majority: Any, scale: Any, out: Any,
+) -> bool:  # fmt: skip
+    """TIES: base + scale·(mean of the trimmed deltas with the elected sign); that mean without the base.
+
+    `thresholds` as for `trimmed_sum_of_signs`; `majority` (float32) is elected where the sum is zero. The
+    others and what is returned are as for `sum_deltas`.
+    """
+    size, experts = stored.shape[1], factors.size
+    deltas_rows = np.empty((experts, CHUNK), np.float32)
+    base_row, total_row = np.empty(CHUNK, np.float32), np.empty(CHUNK, np.float32)
+    count_row, elected_row = np.empty(CHUNK, np.float32), np.empty(CHUNK, np.float32)
+    zero, one = np.float32(0), np.float32(1)
+    finite = True
+    for first in range(0, size, CHUNK):
+        last = min(size, first + CHUNK)
+        base, total = base_row[: last - first], total_row[: last - first]
+        count, elected = count_row[: last - first], elected_row[: last - first]
+        finite = load_base(stored, from_base, first, last, base) and finite
+        elected[:] = zero
+        for expert in range(experts):
+            delta = deltas_rows[expert, : last - first]
+            finite = load_delta(
+                stored, from_base, expert, first, last, base, factors[expert], keys, least, gain, start, delta
+            ) and finite  # fmt: skip
+            for i in range(delta.size):
+                delta[i] = delta[i] if abs(delta[i]) >= thresholds[expert] else zero
+                elected[i] += delta[i]
+        for i in range(elected.size):
+            elected[i] = elected[i] if elected[i] != zero else majority
+            elected[i] = one if elected[i] > zero else (-one if elected[i] < zero else zero)
+            total[i] = zero
+            count[i] = zero
+        for expert in range(experts):
+            delta = deltas_rows[expert, : last - first]
+            for i in range(delta.size):
+                agrees = delta[i] * elected[i] > zero
+                total[i] += delta[i] if agrees else zero
+                count[i] += one if agrees else zero
+        for i in range(total.size):
+            merged = total[i] / max(count[i], one)
+            total[i] = base[i] + merged * scale if from_base else merged
+        finite = store(total, out[first:last]) and finite
+    return finite

@@ -34,8 +34,18 @@ class DropKey:
         return cls(int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:8], "little"))
 
 
+def drop_limit(drop: float) -> int:
+    """Hashes below it are dropped."""
+    return min(round(drop * _HASHES), _WORD)
+
+
+def gain(drop: float) -> float:
+    """What survivors are multiplied by: 1/(1 − drop)."""
+    return 1 / (1 - drop)
+
+
 def dropped(values: Tensor, drop: float, key: DropKey, start: int = 0) -> Tensor:
-    """The values with entries dropped with probability `drop` (to 2⁻³²), survivors divided by 1 − drop.
+    """The values with entries dropped with probability `drop` (to 2⁻³²), survivors times 1/(1 − drop).
 
     Args:
         values: a slice of a tensor; not modified.
@@ -43,15 +53,15 @@ def dropped(values: Tensor, drop: float, key: DropKey, start: int = 0) -> Tensor
         key: of the mask.
         start: flat index of the slice's first entry in the whole tensor.
     """
-    least = min(round(drop * _HASHES), _WORD)
+    least = drop_limit(drop)
     if compiled_for(values):
         kept = values.clone(memory_format=torch.contiguous_format)
         flat = kept.view(-1).numpy()
         words = (np.uint32(key.first), np.uint32(key.second))
-        drop_entries(flat, *words, start, np.uint32(least), np.float32(1 - drop))
+        drop_entries(flat, *words, start, np.uint32(least), np.float32(gain(drop)))
         return kept
     survives = hashes(values.numel(), key, start, values.device) >= least
-    return (values * survives.view(values.shape)).div_(1 - drop)
+    return (values * survives.view(values.shape)).mul_(gain(drop))
 
 
 def hashes(size: int, key: DropKey, start: int = 0, device: torch.device | None = None) -> Tensor:

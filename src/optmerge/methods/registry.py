@@ -23,6 +23,7 @@ from optmerge.deltas import Delta
 from optmerge.errors import MethodError, did_you_mean
 from optmerge.methods.context import Context, Layout, Survey, SurveyScope
 from optmerge.methods.matrices import by_matrices
+from optmerge.methods.stored import Entrywise
 
 __all__ = ["Context", "Layout", "Method", "Survey", "get", "method", "registered"]
 
@@ -55,7 +56,7 @@ class Method:
         normalise_weights: expert weights are divided by their mean.
         affine: the merged weights are the same function of the experts' weights as the merged delta is of
             their deltas, so that neither the base nor a subtraction is needed where experts are full.
-        linear: makes the divisor d of a method that is Σ τᵢ/d from the number of experts; None for others.
+        entrywise: what it does to each entry, by (number of experts, parameters); None where it does more.
         resolve: replaces `auto` values once it is known whether every expert is low-rank.
         survey: makes a `Survey` for (number of experts, parameters), or None where none is needed.
         survey_scope: whether that survey is of one tensor or of all the method's tensors.
@@ -77,7 +78,7 @@ class Method:
     fixed_scale: bool = False
     normalise_weights: bool = False
     affine: bool = False
-    linear: Callable[[int], float] | None = None
+    entrywise: Callable[[int, Mapping[str, Any]], Entrywise] | None = None
     resolve: Callable[[dict[str, Any], bool], dict[str, Any]] = lambda parameters, low_rank: parameters
     survey: Callable[[int, Mapping[str, Any]], Survey | None] = lambda experts, parameters: None
     survey_scope: Callable[[Mapping[str, Any]], SurveyScope] = lambda parameters: "model"

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from optmerge.deltas import Delta, linear_combination
 from optmerge.methods.registry import method
+from optmerge.methods.stored import Entrywise
 
 
-@method(granularity="element", scale=0.3, linear=lambda experts: 1.0)
+@method(granularity="element", scale=0.3, entrywise=lambda experts, parameters: Entrywise())
 def task_arithmetic(deltas: Sequence[Delta]) -> Delta:
     """Sum of the task vectors, scaled down.
 

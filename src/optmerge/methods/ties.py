@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
 from typing import Any, Literal
 
 import numpy as np
@@ -15,10 +14,11 @@ from torch import Tensor
 from optmerge.deltas import Delta, Dense
 from optmerge.errors import MethodError
 from optmerge.methods.context import SurveyScope
-from optmerge.methods.kernels import add_kept, add_trimmed, compiled_for, mean_of_agreeing, sum_of_signs
+from optmerge.methods.kernels import compiled_for
 from optmerge.methods.parameters import Fraction
 from optmerge.methods.registry import Context, method
 from optmerge.methods.selection import MagnitudeSelection, magnitude_threshold
+from optmerge.methods.stored import Entrywise, StoredDeltas
 
 Trim = Literal["tensor", "model"]
 
@@ -99,6 +99,7 @@ def ties_passes(parameters: Mapping[str, Any]) -> int:
     survey=lambda experts, parameters: TrimSurvey(experts, parameters["keep"]),
     survey_scope=ties_scope,
     passes=ties_passes,
+    entrywise=lambda experts, parameters: Entrywise(keep=parameters["keep"]),
     work=lambda m, n, experts: 12.0 * m * n * experts,
     workspace=lambda experts, m=1, n=1: experts + 6.0,
 )
@@ -131,22 +132,17 @@ def ties(
         thresholds = TrimThresholds(tuple(magnitude_threshold(delta.dense(), keep) for delta in deltas), None)
     compiled = all(compiled_for(part) for delta in deltas for part in delta.parts)
     if compiled and thresholds.majority is not None:
-        return Dense(_compiled(deltas, thresholds.magnitudes, thresholds.majority))
+        merged = torch.empty(deltas[0].shape)
+        out = merged.view(-1).numpy()
+        _stored(deltas).mean_of_agreeing(thresholds.magnitudes, thresholds.majority, 1.0, out)
+        return Dense(merged)
     return Dense(agree(_trim(deltas, thresholds.magnitudes), thresholds.majority))
 
 
-def _compiled(deltas: Sequence[Delta], magnitudes: Sequence[float], majority: float) -> Tensor:
-    """Trim and agree in one pass over each delta."""
-    shape = deltas[0].shape
-    total, positive, negative, *signs = torch.zeros(5, prod(shape)).unbind()
-    counts = torch.stack(signs).numpy()
-    for delta, least in zip(deltas, magnitudes, strict=True):
-        values = delta.dense().contiguous().view(-1).numpy()
-        add_trimmed(values, np.float32(least), total.numpy(), positive.numpy(), negative.numpy(), counts)
-    mean_of_agreeing(
-        total.numpy(), positive.numpy(), negative.numpy(), counts, np.float32(majority), total.numpy()
-    )
-    return total.view(shape)
+def _stored(deltas: Sequence[Delta]) -> StoredDeltas:
+    """Dense float32 deltas in the form the compiled loops take."""
+    rows = torch.stack([delta.dense().reshape(-1) for delta in deltas]).numpy()
+    return StoredDeltas(rows, False, np.ones(len(deltas), np.float32))
 
 
 def agree(trimmed: Sequence[Tensor], majority: float | None = None) -> Tensor:
@@ -184,10 +180,7 @@ def _trimmed_sum_of_signs(deltas: Sequence[Delta], magnitudes: Sequence[float]) 
     """How many entries of Σ τ̂ᵢ are positive, less how many are negative."""
     if not all(compiled_for(part) for delta in deltas for part in delta.parts):
         return _sum_of_signs(sum_in_order(_trim(deltas, magnitudes)))
-    total = np.zeros(prod(deltas[0].shape), np.float32)
-    for delta, least in zip(deltas, magnitudes, strict=True):
-        add_kept(delta.dense().contiguous().view(-1).numpy(), np.float32(least), total)
-    return float(sum_of_signs(total))
+    return float(_stored(deltas).sum_of_signs(magnitudes))
 
 
 def _sum_of_signs(values: Tensor) -> float:
