@@ -7,7 +7,6 @@ A question is of the type its answer belongs to, so the three types partition th
 from __future__ import annotations
 
 import random
-import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from optmerge.bench.scoring.vqa import exact_match
 from optmerge.errors import InputError
 
 if TYPE_CHECKING:
@@ -137,15 +137,9 @@ def captions(split: Split) -> dict[int, tuple[str, str]]:
     }
 
 
-def normalise(text: str) -> str:
-    """VQA normalisation: lower case, no articles or punctuation, single spaces (Antol et al. 2015)."""
-    words = re.sub(r"[^\w\s]", " ", text.lower()).split()
-    return " ".join(word for word in words if word not in {"a", "an", "the"})
-
-
 def score(prediction: str, question: Question) -> float:
-    """1 if prediction and answer agree after normalisation, else 0."""
-    return float(normalise(prediction) == normalise(question.answer))
+    """1 if prediction and answer agree after VQA normalisation, else 0."""
+    return exact_match(prediction, [question.answer])
 
 
 def by_type(scores: Sequence[float], asked: Sequence[Question]) -> dict[str, list[float]]:
