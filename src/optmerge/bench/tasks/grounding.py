@@ -83,17 +83,16 @@ def draw(content: Content) -> Scene:
 
 def _questions(rng: random.Random, items: Sequence[Item]) -> tuple[Question, ...]:
     """One question of each type, two of attributes; about different shapes where possible."""
-    asked: list[Question] = []
+    asked: dict[str, Question] = {}
     used: set[Item] = set()
     for name in ("attributes", *_CANDIDATES):
-        candidates = [(words, item) for words, item in _CANDIDATES[name](items)]
+        candidates = [each for each in _CANDIDATES[name](items) if each[0] not in asked]
         if not candidates:
             continue
-        fresh = [candidate for candidate in candidates if candidate[1] not in used]
-        words, item = rng.choice(fresh or candidates)
+        words, item = rng.choice([each for each in candidates if each[1] not in used] or candidates)
         used.add(item)
-        asked.append(Question(rng.choice(_WORDINGS).format(words), (box_words(item.box),), name))
-    return tuple(asked)
+        asked[words] = Question(rng.choice(_WORDINGS).format(words), (box_words(item.box),), name)
+    return tuple(asked.values())
 
 
 def _groups(items: Sequence[Item]) -> list[tuple[str, list[Item]]]:
@@ -180,12 +179,13 @@ def _captions(rng: random.Random, items: Sequence[Item]) -> tuple[Question, ...]
     one, here = rng.sample(across, 2)
     part = place_of(here.x, here.y)
     there = [item for item in across if place_of(item.x, item.y) == part]
+    letters = [item.letter for item in across if item.letter]
     return (
         _caption("name the shapes from left to right.", [item.name for item in across]),
         _caption(f"list up to 3 boxes of {a(word)}.", [f"{i.name} {box_words(i.box)}" for i in members[:3]]),
         _caption(f"look at {box_words(one.box)}.", [_described(one)]),
         _caption(f"look at the {part}.", [_described(item) for item in there[:4]]),
-        _caption("read the letters from left to right.", [item.letter for item in across if item.letter]),
+        _caption("read the letters from left to right.", letters or ["nothing"]),
     )
 
 

@@ -1,0 +1,197 @@
+"""What every registered task promises the trainer and the tables, plug-ins included."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+from collections import Counter, defaultdict
+from functools import cache
+
+import pytest
+
+from optmerge.bench.tasks.registry import SIDE, SPLITS, Question, Scene, get, registered
+
+TASKS = registered()
+every_task = pytest.mark.parametrize("name", TASKS)
+every_trained_task = pytest.mark.parametrize("name", [name for name, task in TASKS.items() if task.trained])
+
+SCENES = {"train": 400, "validation": 250, "test": 250}
+WORDS_ASKED, TOKENS_ANSWERED, TOKENS_CAPTIONED = 16, 16, 42
+NONSENSE = ("", "?", "xyzzy plugh", "[]", "[1, 2", "\n")
+TEXT = re.compile(r"(?:[a-z]+|[A-Z0-9]+|[ .,:?()\[\]/%$-])+")
+
+
+@cache
+def scenes(name: str, split: str) -> list[Scene]:
+    return [get(name).scene(split, index) for index in range(SCENES[split])]
+
+
+def everything(name: str) -> list[Scene]:
+    return [scene for split in SPLITS for scene in scenes(name, split)]
+
+
+def asked(name: str) -> dict[str, list[Question]]:
+    """Every question by its type."""
+    found: dict[str, list[Question]] = defaultdict(list)
+    for scene in everything(name):
+        for question in scene.questions:
+            found[question.type].append(question)
+    return found
+
+
+def tokens(text: str) -> int:
+    return len(re.findall(r"[a-z]+|[A-Z]|\d+", text))
+
+
+@every_task
+def test_a_scene_is_a_picture_with_different_questions(name):
+    for scene in everything(name):
+        assert (scene.image.mode, scene.image.size) == ("RGB", (SIDE, SIDE))
+        texts = [question.text for question in scene.questions]
+        assert texts and len(texts) == len(set(texts)), texts
+
+
+@every_task
+def test_every_accepted_answer_scores_one_under_every_metric(name):
+    for metric in get(name).metrics.values():
+        for question in (question for group in asked(name).values() for question in group):
+            assert question.answers
+            assert [metric(answer, question) for answer in question.answers] == [1.0] * len(question.answers)
+
+
+@every_task
+def test_no_answer_and_nonsense_score_zero(name):
+    for metric in get(name).metrics.values():
+        for group in asked(name).values():
+            assert [metric(text, group[0]) for text in NONSENSE] == [0.0] * len(NONSENSE)
+
+
+@every_task
+def test_shuffled_answers_score_at_chance(name):
+    """Within a type: about how often two of its answers are equal; in all: far below a trained model."""
+    for metric in get(name).metrics.values():
+        scores: list[float] = []
+        for kind, group in asked(name).items():
+            counts = Counter(question.answers[0] for question in group)
+            equal = sum(count**2 for count in counts.values()) / len(group) ** 2
+            shuffled = random.Random(0).sample(group, len(group))
+            own = [metric(other.answers[0], q) for q, other in zip(group, shuffled, strict=True)]
+            assert sum(own) / len(own) < equal + 0.15, kind
+            scores += own
+        assert sum(scores) / len(scores) < 0.4
+
+
+@every_task
+def test_no_two_splits_share_a_picture(name):
+    owners: dict[bytes, str] = {}
+    for split in SPLITS:
+        for scene in scenes(name, split):
+            pixels = hashlib.blake2b(scene.image.tobytes()).digest()
+            assert owners.setdefault(pixels, split) == split
+
+
+@every_task
+def test_pictures_and_questions_vary_with_index_and_seed(name):
+    task = get(name)
+    first, second, reseeded = task.scene("train", 0), task.scene("train", 1), task.scene("train", 0, seed=1)
+    assert len({scene.image.tobytes() for scene in (first, second, reseeded)}) == 3
+    assert len({scene.image.tobytes() for scene in scenes(name, "train")}) > 0.9 * SCENES["train"]
+
+
+DIGEST = """
+import hashlib, json, sys
+from optmerge.bench.tasks.registry import SPLITS, registered
+
+def digest(task):
+    found = hashlib.blake2b(digest_size=8)
+    for split in SPLITS:
+        for index in range(30):
+            scene = task.scene(split, index, seed=5)
+            found.update(scene.image.tobytes())
+            found.update(repr((scene.questions, scene.captions)).encode())
+    return found.hexdigest()
+"""
+
+
+@pytest.fixture(scope="module")
+def digests_elsewhere() -> dict[str, str]:
+    """Every task's digest from another process with another hash seed, made in the opposite order."""
+    code = DIGEST + "print(json.dumps({name: digest(t) for name, t in reversed(registered().items())}))"
+    environment = {**os.environ, "PYTHONHASHSEED": "4242"}
+    shown = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+    )
+    return json.loads(shown.stdout)
+
+
+@every_task
+def test_scenes_are_the_same_in_another_process(name, digests_elsewhere):
+    space: dict[str, object] = {}
+    exec(DIGEST, space)
+    assert space["digest"](get(name)) == digests_elsewhere[name]
+
+
+@every_task
+def test_text_is_lower_case_with_capitals_only_for_print(name):
+    for scene in everything(name):
+        for each in (*scene.questions, *scene.captions):
+            for text in (each.text, *each.answers):
+                assert TEXT.fullmatch(text), text
+                assert text == " ".join(text.split()), text
+            assert each.text[0].islower(), each.text
+        for question in scene.questions:
+            assert not question.answers[0].endswith((".", ",", "?", ":"))
+
+
+@every_task
+def test_questions_and_answers_are_short(name):
+    for scene in everything(name):
+        for question in scene.questions:
+            assert len(question.text.split()) <= WORDS_ASKED, question.text
+            assert 1 <= tokens(question.answers[0]) <= TOKENS_ANSWERED, question.answers[0]
+        for caption in scene.captions:
+            assert len(caption.text.split()) <= WORDS_ASKED, caption.text
+            assert 1 <= tokens(caption.answers[0]) <= TOKENS_CAPTIONED, caption.answers[0]
+
+
+@every_task
+def test_no_answer_is_a_good_blind_guess(name):
+    """At most 35 %, or little more than its share where there are two or three answers in all."""
+    for kind, group in asked(name).items():
+        counts = Counter(question.answers[0] for question in group)
+        most, count = counts.most_common(1)[0]
+        assert count / len(group) < max(0.35, 1 / len(counts) + 0.08), (kind, most)
+
+
+@every_task
+def test_every_type_is_asked_and_no_other(name):
+    groups = asked(name)
+    assert set(groups) == set(get(name).types)
+    total = sum(map(len, groups.values()))
+    assert {kind for kind, group in groups.items() if len(group) < 0.02 * total} == set()
+
+
+@every_task
+def test_about_half_of_the_questions_are_known_to_the_base_and_none_of_a_held_out_task(name):
+    task, groups = get(name), asked(name)
+    assert set(task.known) < set(task.types)
+    share = sum(len(groups[kind]) for kind in task.known) / sum(map(len, groups.values()))
+    assert 0.35 <= share <= 0.65 if task.trained else share == 0
+
+
+@every_trained_task
+def test_every_scene_has_captions_in_other_words_than_any_tasks_questions(name):
+    def opening(text: str) -> str:
+        return " ".join(text.split()[:3])
+
+    assert all(scene.captions for scene in everything(name))
+    captions = {opening(each.text) for scene in everything(name) for each in scene.captions}
+    questions = {
+        opening(each.text) for other in TASKS for scene in everything(other) for each in scene.questions
+    }
+    assert not captions & questions
