@@ -24,7 +24,7 @@ GOODS = ("TEA", "MILK", "RICE", "SALT", "SOAP", "CORN", "JAM", "OIL")
 TOTAL = "TOTAL"
 ORDINALS = ("first", "second", "third", "fourth")
 _SHARES: Mapping[str, float] = {
-    "word": 20, "number": 8, "date": 5, "code": 5, "pair": 33, "list": 14, "form": 8, "receipt": 7,
+    "word": 19, "number": 7, "date": 5, "code": 8, "pair": 33, "list": 13, "form": 8, "receipt": 7,
 }  # fmt: skip
 _NOUNS: Mapping[str, str] = {"word": "letter", "number": "digit", "code": "character"}
 
