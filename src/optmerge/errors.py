@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+LONGEST_PART = 2000
+"""Characters of one part of a message; what a file holds may be endless."""
+
 
 class OptMergeError(Exception):
     """Base of every error raised on purpose; the command line exits 1 on it unless it is an `InputError`."""
@@ -32,8 +35,8 @@ class InputError(OptMergeError):
     ) -> None:
         self.what, self.where, self.got, self.expected, self.hint = what, where, got, expected, hint
         parts = (("where", where), ("got", got), ("expected", expected), ("next", hint))
-        lines = [f"  {key}: {value}" for key, value in parts if value is not None]
-        super().__init__("\n".join([what, *lines]))
+        lines = [f"  {key}: {_cut(str(value))}" for key, value in parts if value is not None]
+        super().__init__("\n".join([_cut(what), *lines]))
 
 
 class RecipeError(InputError):
@@ -62,6 +65,21 @@ class RunError(OptMergeError):
 
 class MergeWarning(UserWarning):
     """Something the user should know about a result that is still what was asked for."""
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST_PART else f"{text[:LONGEST_PART]} …"
+
+
+def printable(text: str) -> str:
+    """Text for a terminal: whatever isn't a plain character or a line's end is written as an escape.
+
+    Names come from files that anyone may have written, and could otherwise drive the terminal.
+    """
+    return "".join(
+        char if char.isprintable() or char == "\n" else char.encode("unicode_escape").decode()
+        for char in text
+    )
 
 
 def did_you_mean(name: str, options: Iterable[str]) -> str:

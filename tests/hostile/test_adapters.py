@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,9 @@ CONFIGS: dict[str, Any] = {
     "an alpha that isn't a number": json.dumps({**CONFIG, "lora_alpha": float("nan")}).encode(),
     "patterns in a list": {**CONFIG, "rank_pattern": ["q_proj"]},
     "a pattern that isn't one": {**CONFIG, "rank_pattern": {"(": 2}},
+    "a pattern nested too deeply": {**CONFIG, "rank_pattern": {"(" * 3000 + ")" * 3000: 2}},
+    "a pattern repeated too often": {**CONFIG, "alpha_pattern": {"((a{100}){100}){100}": 2}},
+    "a pattern that looks ahead": {**CONFIG, "rank_pattern": {"(?=q)q_proj": 2}},
     "a pattern of rank zero": {**CONFIG, "rank_pattern": {"q_proj": 0}},
     "a flag as text": {**CONFIG, "use_rslora": "yes"},
     "replicated layers": {**CONFIG, "layer_replication": [[0, 1]]},
@@ -99,6 +103,17 @@ CONFIGS: dict[str, Any] = {
 def test_a_configuration_that_can_t_be_honoured_is_refused(config: Any, tmp_path: Path) -> None:
     with pytest.raises(AdapterError, match=r"adapter_config\.json"):
         open_adapter(adapter(tmp_path, GOOD, config))
+
+
+def test_a_pattern_that_would_never_end_ends_at_once(tmp_path: Path) -> None:
+    module = "base_model.model." + "a" * 900
+    tensors = {f"{module}.lora_A.weight": GOOD[A], f"{module}.lora_B.weight": GOOD[B]}
+    patterns = {"(a+)+b": 3, "(a|aa)*c": 3, "(.*.*.*.*.*)*d": 3, "a+": 2}
+    started = time.perf_counter()
+    opened = open_adapter(adapter(tmp_path, tensors, {**CONFIG, "r": 3, "rank_pattern": patterns}))
+
+    assert time.perf_counter() - started < 1
+    assert [target.rank for target in opened.targets.values()] == [2]
 
 
 def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:

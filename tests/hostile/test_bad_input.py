@@ -187,6 +187,16 @@ def an_adapter_that_would_hold_half_a_module(it: Case) -> None:
     it.recipe |= {"output": {"format": "adapter", "rank": 2}, "select": {"kinds": ["matrix", "bias"]}}
 
 
+@case("rank_pattern holds a pattern that can't be used", "look-around", "merge_and_unload()")
+def an_adapter_with_look_around(it: Case) -> None:
+    it.adapters(settings={"rank_pattern": {"(?!vision).*q_proj": 2}})
+
+
+@case("r is wrong", "adapter_config.json", "expected: an integer > 0")
+def an_adapter_of_rank_zero(it: Case) -> None:
+    it.adapters(settings={"r": 0})
+
+
 # --- files
 
 
@@ -201,6 +211,79 @@ def an_index_that_points_outside(it: Case) -> None:
     (folder / "model.safetensors").unlink()
     index = {"weight_map": dict.fromkeys(weights(), "../../etc/passwd")}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+@case("A file name may not be used", "'/etc/passwd'", "model.safetensors.index.json", "expected: ")
+def an_index_with_an_absolute_path(it: Case) -> None:
+    folder = it.models.experts[0]
+    (folder / "model.safetensors").unlink()
+    index = {"weight_map": dict.fromkeys(weights(), "/etc/passwd")}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+@case("A file name leads nowhere", "ud800", "model.safetensors.index.json")
+def an_index_with_a_name_that_is_no_text(it: Case) -> None:
+    folder = it.models.experts[0]
+    (folder / "model.safetensors").unlink()
+    index = {"weight_map": dict.fromkeys(weights(), "\ud800.safetensors")}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+@case("A shard that the index names is missing", "got: model-00002-of-00002.safetensors", "next: download")
+def an_index_with_a_missing_shard(it: Case) -> None:
+    folder = it.models.experts[0]
+    names = list(weights())
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
+    index = {"weight_map": dict.fromkeys(names, "model-00001-of-00002.safetensors")}
+    index["weight_map"][names[0]] = "model-00002-of-00002.safetensors"
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+@case("A file leads outside its checkpoint folder", "model.safetensors", "next: copy the file")
+def a_link_out_of_the_folder(it: Case) -> None:
+    file = it.models.experts[0] / "model.safetensors"
+    file.rename(it.root / "elsewhere")
+    file.symlink_to("../elsewhere")
+
+
+@case("A file leads outside its checkpoint folder", "secret.txt", "next: copy the file")
+def a_side_file_that_links_out_of_the_folder(it: Case) -> None:
+    (it.root / "secret").write_text("password")
+    (it.models.base / "secret.txt").symlink_to("../secret")
+
+
+@case("Not a safetensors file", "a zip archive: probably a PyTorch checkpoint (pickle)", "next: ")
+def a_pickle_in_disguise(it: Case) -> None:
+    torch.save(weights(), it.models.experts[0] / "model.safetensors")
+
+
+@case("Not a safetensors file", "Git LFS pointer", "git lfs pull")
+def a_pointer_of_git_lfs(it: Case) -> None:
+    (it.models.base / "model.safetensors").write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 123456789\n"
+    )
+
+
+@case("The file's size is wrong", "e0/model.safetensors", "truncated", "download it again")
+def a_download_cut_short(it: Case) -> None:
+    file = it.models.experts[0] / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+@case("nested too deeply", "e0/config.json")
+def a_config_nested_too_deeply(it: Case) -> None:
+    (it.models.experts[0] / "config.json").write_text('{"a":' + "[" * 100_000)
+
+
+@case("isn't UTF-8 text", "e0/config.json")
+def a_config_that_is_no_text(it: Case) -> None:
+    (it.models.experts[0] / "config.json").write_bytes(b'{"model_type": "\xff"}')
+
+
+@case("nested too deeply", "base/tokenizer.json")
+def a_tokenizer_nested_too_deeply(it: Case) -> None:
+    (it.models.base / "tokenizer.json").write_text('{"model":' + "[" * 100_000)
+    (it.models.experts[0] / "tokenizer.json").write_text(json.dumps(TOKENIZER))
 
 
 @case("quantised", "got: gptq", "merge the unquantised")
@@ -306,6 +389,21 @@ def a_pattern_that_is_no_pattern(it: Case) -> None:
     it.recipe["select"] = {"include": ["("]}
 
 
+@case("not a regular expression", "select.include.0", "recursion")
+def a_pattern_nested_too_deeply(it: Case) -> None:
+    it.recipe["select"] = {"include": ["(" * 3000 + ")" * 3000]}
+
+
+@case("not a regular expression", "ignore.0", "repetition number is too large")
+def a_pattern_repeated_too_often(it: Case) -> None:
+    it.recipe["ignore"] = ["a{99999999999999999999}"]
+
+
+@case("not a size in bytes", "--memory", "expected: such as")
+def more_memory_than_a_number_can_say(it: Case) -> None:
+    it.options = ["--memory", "9" * 400 + "GB"]
+
+
 @case("two models are called 'twin'", "where: experts", "next: rename one")
 def one_name_twice(it: Case) -> None:
     it.recipe["experts"] = [{"model": path, "name": "twin"} for path in it.recipe["experts"]]
@@ -353,9 +451,40 @@ def a_tag(it: Case) -> None:
     it.text = "base: !!python/object/apply:os.system ['true']\n"
 
 
+@case("isn't valid YAML", "tags", "2002:binary", "next: ")
+def a_harmless_tag(it: Case) -> None:
+    it.text = "base: !!binary aGVsbG8=\n"
+
+
 @case("isn't valid YAML", "aliases", "next: ")
 def an_alias_bomb(it: Case) -> None:
     it.text = "a: &a [x, x]\nb: &b [*a, *a]\nbase: *b\n"
+
+
+@case("isn't valid YAML", "aliases", "next: ")
+def a_bomb_of_merged_keys(it: Case) -> None:
+    lines = ["a0: &a0 {x: 1, y: 1}", *(f"a{n + 1}: &a{n + 1} {{<<: [*a{n}, *a{n}]}}" for n in range(40))]
+    it.text = "\n".join(lines)
+
+
+@case("isn't valid YAML", "a number of 20002 digits", "next: ")
+def a_number_without_end(it: Case) -> None:
+    it.text = "base: 0x" + "f" * 20_000
+
+
+@case("unknown key 'key0'", "expected: ", "next: ")
+def keys_without_end(it: Case) -> None:
+    it.text = "".join(f"key{index}:\n" for index in range(20_000))
+
+
+@case("the recipe is too large", "expected: ≤ 262144 bytes")
+def a_recipe_without_end(it: Case) -> None:
+    it.text = "base: [" + "{}," * 100_000 + "]"
+
+
+@case("base can't be used", "got: ['12:30:00.5']")
+def a_time_of_day_is_no_number_to_the_base_60(it: Case) -> None:
+    it.text = "base: [12:30:00.5]\nexperts: [a]\nmethod: ties\n"
 
 
 @case("isn't valid YAML", "'base' occurs twice", "next: ")
@@ -485,6 +614,44 @@ def test_a_file_in_the_place_of_the_folder_is_refused(
     assert Case(models, models.recipe()).run() == 2
     assert "the output is a file" in capsys.readouterr().err
     assert models.out.read_text() == "a file"
+
+
+def test_a_name_too_long_for_a_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    models = world(tmp_path)
+    file = tmp_path / "r.yaml"
+    file.write_text(yaml.safe_dump(models.recipe()))
+
+    for options in ([], ["--resume"], ["--overwrite"]):
+        assert run(["merge", str(file), "--out", str(tmp_path / ("x" * 300)), *options]) == 2
+        assert "File name too long" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options", [[], ["--overwrite"], ["--resume"]], ids=["plain", "overwrite", "resume"])
+def test_a_link_in_a_circle_is_refused(
+    options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models = world(tmp_path)
+    models.out.symlink_to(models.out)
+
+    assert Case(models, models.recipe(), options=options).run() == 2
+    assert "can't be written" in capsys.readouterr().err
+
+
+def test_an_input_is_not_overwritten_by_way_of_its_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models = world(tmp_path)
+    assert Case(models, models.recipe()).run() == 0
+    before = contents(models.out)
+    recipe = models.recipe(
+        base=str(models.out / "model.safetensors"),
+        experts=[str(folder / "model.safetensors") for folder in models.experts],
+        select={"components": ["other"]},
+    )
+
+    assert Case(models, recipe, options=["--overwrite"]).run() == 2
+    assert "an input lies in the output folder" in capsys.readouterr().err
+    assert contents(models.out) == before
 
 
 def test_a_folder_that_can_not_be_made_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

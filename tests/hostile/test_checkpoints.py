@@ -78,6 +78,7 @@ FILES: dict[str, bytes] = {
         b'{"a":{"dtype":"U8","dtype":"U8","shape":[1],"data_offsets":[0,1]}}', bytes(1)
     ),
     "a lone surrogate": file_bytes(b'{"\\ud800":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}', bytes(1)),
+    "a name without end": file_bytes({"w" * 1001: entry()}, bytes(8)),
     "metadata of numbers": file_bytes({"__metadata__": {"a": 1}}),
     "metadata that isn't an object": file_bytes({"__metadata__": ["a"]}),
     "a list": file_bytes([]),
@@ -93,6 +94,7 @@ FILES: dict[str, bytes] = {
         b'{"a":{"dtype":"U8","shape":[' + b"9" * 100_000 + b'],"data_offsets":[0,1]}}'
     ),
     "a pickle": pickle.dumps({"w": [1.0] * 100}),
+    "a zip archive": b"PK\x03\x04" + bytes(100),
     "a web page": b"<html><body>Please log in</body></html>",
     "zeros": bytes(4096),
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from optmerge.errors import AdapterError
 
 from .json_files import read_object
+from .name_patterns import name_pattern
 
 # Settings under which the adapter is more, or other, than weights added to the base's weights.
 _REFUSED = {
@@ -32,6 +33,8 @@ _REFUSED = {
 _REFUSED_INIT = re.compile(r"pissa.*|olora|corda|loftq|lora_ga", re.IGNORECASE)
 
 _T = TypeVar("_T", int, float)
+Patterns = Sequence[tuple[Callable[[str], bool], _T]]
+"""(whether it matches a module's name, value) pairs; the first match counts."""
 
 _MERGE = (
     "load it with PEFT, merge_and_unload(), save_pretrained(), and give the full checkpoint as the expert"
@@ -45,8 +48,8 @@ class LoraSettings:
     Args:
         rank: r where no pattern matches.
         alpha: lora_alpha where no pattern matches.
-        rank_pattern: regular expression → r.
-        alpha_pattern: regular expression → lora_alpha.
+        rank_pattern: r of modules by name.
+        alpha_pattern: lora_alpha of modules by name.
         rslora: scale by α/√r instead of α/r.
         dora: magnitude vectors are expected.
         fan_in_fan_out: targeted linear weights are stored (inputs, outputs).
@@ -54,8 +57,8 @@ class LoraSettings:
 
     rank: int
     alpha: float
-    rank_pattern: Mapping[str, int]
-    alpha_pattern: Mapping[str, float]
+    rank_pattern: Patterns[int]
+    alpha_pattern: Patterns[float]
     rslora: bool
     dora: bool
     fan_in_fan_out: bool
@@ -70,12 +73,8 @@ class LoraSettings:
         return alpha / sqrt(rank) if self.rslora else alpha / rank
 
 
-def _lookup(patterns: Mapping[str, _T], module: str, default: _T) -> _T:
-    """The value of the first pattern that matches the module's name, or its end after a dot, as in PEFT."""
-    for pattern, value in patterns.items():
-        if re.match(rf"(.*\.)?({pattern})$", module):
-            return value
-    return default
+def _lookup(patterns: Patterns[_T], module: str, default: _T) -> _T:
+    return next((value for matches, value in patterns if matches(module)), default)
 
 
 def read_adapter_config(folder: Path) -> tuple[dict[str, Any], LoraSettings]:
@@ -130,18 +129,23 @@ def _number(path: Path, key: str, value: Any, *, integral: bool = False) -> Any:
     return value
 
 
-def _patterns(path: Path, key: str, value: Any, *, integral: bool = False) -> dict[str, Any]:
+def _patterns(path: Path, key: str, value: Any, *, integral: bool = False) -> Patterns[Any]:
     if value is not None and not isinstance(value, dict):
         raise AdapterError(f"{key} is wrong", where=path, got=type(value).__name__, expected="an object")
+    found = []
     for pattern, number in (value or {}).items():
-        _number(path, f"{key}[{pattern}]", number, integral=integral)
+        _number(path, f"{key}[{pattern[:200]}]", number, integral=integral)
         try:
-            re.compile(rf"(.*\.)?({pattern})$")
-        except (re.error, RecursionError, OverflowError) as problem:
+            found.append((name_pattern(pattern), number))
+        except ValueError as problem:
             raise AdapterError(
-                f"{key} holds a bad pattern", where=path, got=f"{pattern}: {problem}"
+                f"{key} holds a pattern that can't be used",
+                where=path,
+                got=f"{pattern[:200]}: {problem}",
+                expected="a regular expression without look-around or back-references",
+                hint=_MERGE,
             ) from None
-    return value or {}
+    return found
 
 
 def _flag(path: Path, config: dict[str, Any], key: str) -> bool:

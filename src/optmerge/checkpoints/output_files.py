@@ -12,6 +12,12 @@ from optmerge.errors import OptMergeError, OutputError, RunError
 
 PARTIAL = ".partial"
 
+DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_UNUSABLE = frozenset(
+    {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR}
+    | {errno.ENAMETOOLONG, errno.ELOOP}
+)
+
 
 def partial_path(path: Path) -> Path:
     """Where a file is written before it is complete: NAME.partial beside it."""
@@ -29,13 +35,14 @@ def disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as problem:
-        raise _explained(path, problem) from problem
+        raise explained(path, problem) from problem
 
 
-def _explained(path: Path, problem: OSError) -> OptMergeError:
-    if problem.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+def explained(path: Path, problem: OSError) -> OptMergeError:
+    """Our error for what the operating system said while writing to a path."""
+    if problem.errno in DISK_FULL:
         return RunError(f"{path}: the disk is full ({problem.strerror}); make room and resume")
-    if problem.errno in {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR}:
+    if problem.errno in _UNUSABLE:
         return OutputError("The output can't be written", where=path, got=problem.strerror)
     return RunError(f"{path}: writing failed: {problem.strerror}")
 

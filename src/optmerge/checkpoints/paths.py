@@ -51,7 +51,7 @@ def member(folder: Path, name: str, named_by: object, error: type[InputError] = 
     path = folder / name
     try:
         inside = is_inside(folder, path)
-    except (OSError, RuntimeError):  # too long a name; links in a circle (RuntimeError before Python 3.13)
+    except (OSError, ValueError, RuntimeError):  # too long; no text; links in a circle (before Python 3.13)
         raise error("A file name leads nowhere", where=named_by, got=repr(name[:200])) from None
     if not inside:
         raise error(

@@ -23,6 +23,7 @@ from .sniff import seems_to_be
 
 HEADER_LIMIT_BYTES = 100_000_000
 _ALIGNMENT = 8
+_NAME_LIMIT = 1000  # the rules that names are judged by take time quadratic in their length
 _DIMENSIONS_LIMIT = 64  # what torch's own iterators stop at
 _CONVERT = "download the file again, or convert it with safetensors.torch.save_file"
 
@@ -163,6 +164,8 @@ def _info(path: Path, name: str, entry: Any, first: int) -> TensorInfo:
         raise _bad(path, name, "its entry is malformed", entry, "dtype, shape and data_offsets")
     if not name.isascii() and any("\ud800" <= char <= "\udfff" for char in name):
         raise _bad(path, ascii(name), "its name isn't Unicode text", None, "no lone surrogates")
+    if len(name) > _NAME_LIMIT:
+        raise _bad(path, name, "its name is too long", len(name), f"at most {_NAME_LIMIT} characters")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in DTYPES:
         raise _bad(path, name, "its dtype isn't supported", dtype, ", ".join(DTYPES))

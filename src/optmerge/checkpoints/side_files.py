@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from optmerge.errors import OutputError
 
+from .output_files import DISK_FULL, explained
 from .paths import member, require_regular_file
 
 _WEIGHTS = re.compile(
@@ -62,6 +63,7 @@ def copy_side_files(donor: Path, out: Path) -> list[Path]:
     Raises:
         CheckpointError: a file leads outside the donor or isn't a regular file.
         OutputError: a file can't be copied.
+        RunError: the disk is full.
     """
     files = list_side_files(donor)
     sources = [member(donor, str(PurePosixPath(*file.parts)), donor) for file in files]
@@ -71,5 +73,7 @@ def copy_side_files(donor: Path, out: Path) -> list[Path]:
             (out / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, out / file)
         except OSError as problem:
+            if problem.errno in DISK_FULL:
+                raise explained(out / file, problem) from None
             raise OutputError("A side file can't be copied", where=source, got=problem) from None
     return files

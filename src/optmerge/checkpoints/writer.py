@@ -44,18 +44,28 @@ class ShardWriter:
     def create(cls, folder: Path, shard: Shard, metadata: Mapping[str, str] = METADATA) -> ShardWriter:
         """Start a file: its header is written and its space on disk is reserved.
 
+        It gets its partial name after that, so a partial file always has its header, whenever the process
+        was killed.
+
         Raises:
             RunError: the disk is full or failed.
             OutputError: the folder can't be written to.
         """
         writer = cls(folder, shard, metadata)
+        partial = partial_path(writer.path)
+        begun = partial_path(partial)
         with disk_errors(writer.path):
-            descriptor = os.open(partial_path(writer.path), os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
             try:
-                reserve(descriptor, writer.file_bytes)
-                write_all(descriptor, memoryview(writer._header), 0)
-            finally:
-                os.close(descriptor)
+                descriptor = os.open(begun, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
+                try:
+                    reserve(descriptor, writer.file_bytes)
+                    write_all(descriptor, memoryview(writer._header), 0)
+                finally:
+                    os.close(descriptor)
+                begun.replace(partial)
+            except OSError:  # a full disk shouldn't stay full
+                begun.unlink(missing_ok=True)
+                raise
         return writer
 
     @classmethod
@@ -157,9 +167,15 @@ class ShardWriter:
         Raises:
             RunError: the disk failed.
         """
-        if self._descriptor is not None:
+        with self._lock:  # another thread may be closing the file just now
+            descriptor = None if self._descriptor is None else os.dup(self._descriptor)
+        if descriptor is None:
+            return
+        try:
             with disk_errors(self.path):
-                os.fsync(self._descriptor)
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
     def commit(self) -> None:
         """Sync, close, and give the file its name.

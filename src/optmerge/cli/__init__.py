@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -11,7 +12,7 @@ from typing import NoReturn
 import typer
 
 from optmerge.cli import bench, inspect, merge, methods, plan, verify
-from optmerge.errors import InputError, OptMergeError
+from optmerge.errors import InputError, OptMergeError, printable
 
 app = typer.Typer(
     name="optmerge",
@@ -37,6 +38,9 @@ def main() -> NoReturn:
     """Runs the command line; 0 done, 2 wrong input, 1 anything else, 130/143 interrupted and resumable."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what its encoding lacks becomes an escape
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(run(sys.argv[1:]))
 
 
@@ -60,7 +64,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _fail(problem: OptMergeError, code: int) -> int:
-    print(f"error: {problem}", file=sys.stderr)
+    print(f"error: {printable(str(problem))}", file=sys.stderr)
     return code
 
 

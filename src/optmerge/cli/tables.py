@@ -6,9 +6,11 @@ import re
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
+from rich import markup
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+
+from optmerge.errors import printable
 
 if TYPE_CHECKING:
     from optmerge.engine.checks import Verification
@@ -26,6 +28,11 @@ def console() -> Console:
     """Standard output, wide enough not to fold tables in a log."""
     found = Console(highlight=False)
     return found if found.is_terminal else Console(highlight=False, width=max(found.width, NARROWEST))
+
+
+def escape(text: object) -> str:
+    """Text from elsewhere, which neither the terminal nor rich takes for instructions."""
+    return markup.escape(printable(str(text)))
 
 
 def size_words(size: float) -> str:
@@ -46,9 +53,8 @@ def print_plan(plan: Plan, *, every_tensor: bool) -> None:
                 f"{key}={value}" for key, value in use.parameters.items() if value is not None
             )
             who = "method" if index == 0 else f"rule {index - 1}"
-            out.print(
-                f"[bold]{who}[/]: {use.name}, scale {use.scale:g}{', ' + parameters if parameters else ''}"
-            )
+            words = f"{use.name}, scale {use.scale:g}{', ' + parameters if parameters else ''}"
+            out.print(f"[bold]{who}[/]: {escape(words)}")
     family = plan.architecture + (" (generic: roles are guessed from names)" if plan.generic else "")
     out.print(f"[bold]architecture[/]: {family}")
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -56,7 +62,7 @@ def print_plan(plan: Plan, *, every_tensor: bool) -> None:
         table.add_column(column, overflow="fold")
     table.add_column("count", justify="right")
     for (name, *cells), tensors in _folded(plan.tensors, every_tensor).items():
-        table.add_row(escape(name), *(escape(str(cell)) for cell in cells), str(len(tensors)))
+        table.add_row(escape(name), *(escape(cell) for cell in cells), str(len(tensors)))
     out.print(table)
     counts = plan.counts()
     out.print(
@@ -91,7 +97,7 @@ def print_result(result: Result) -> None:
     counts, plan = result.plan.counts(), result.plan
     written = size_words(plan.cost.bytes_written)
     out.print(
-        f"{result.path}: {counts['merge']} tensors merged, {counts['copy']} copied, "
+        f"{escape(result.path)}: {counts['merge']} tensors merged, {counts['copy']} copied, "
         f"{written} written in {result.seconds:.1f} s"
     )
     if result.resumed_tensors:
@@ -99,7 +105,7 @@ def print_result(result: Result) -> None:
     if result.truncation is not None:
         out.print(f"adapter: relative truncation error {result.truncation:.2e}")
     _print_warnings(out, result.warnings)
-    out.print(f"next: optmerge verify {result.path}")
+    out.print(f"next: optmerge verify {escape(result.path)}")
 
 
 def print_verification(found: Verification) -> None:
@@ -136,12 +142,13 @@ def print_inspection(found: dict[str, Any]) -> None:
     out = console()
     table = Table(box=None, pad_edge=False, header_style="bold")
     if found["kind"] == "adapter":
-        out.print(f"{found['path']}: adapter for {found['base']}, {size_words(found['bytes'])}")
+        base = escape(found["base"] or "an unnamed base")
+        out.print(f"{escape(found['path'])}: adapter for {base}, {size_words(found['bytes'])}")
         rows, columns = found["targets"], ["module", "kind", "rank", "tensors"]
     else:
         family = found["architecture"]["name"] + (" (generic)" if found["architecture"]["generic"] else "")
         out.print(
-            f"{found['path']}: {family}, {found['tensors']} tensors, "
+            f"{escape(found['path'])}: {family}, {found['tensors']} tensors, "
             f"{found['parameters']:,} parameters, {size_words(found['bytes'])}"
         )
         rows, columns = found["roles"], ["component", "kind", "dtype", "tensors", "parameters", "bytes"]
@@ -150,10 +157,10 @@ def print_inspection(found: dict[str, Any]) -> None:
             column, justify="left" if column in ("module", "component", "kind", "dtype") else "right"
         )
     for row in rows:
-        table.add_row(*(f"{row[c]:,}" if isinstance(row[c], int) else str(row[c]) for c in columns))
+        table.add_row(*(f"{row[c]:,}" if isinstance(row[c], int) else escape(row[c]) for c in columns))
     out.print(table)
     for alias, source in found.get("tied", ()):
-        out.print(f"tied: {alias} = {source}")
+        out.print(f"tied: {escape(alias)} = {escape(source)}")
 
 
 def _print_warnings(out: Console, warnings: tuple[str, ...]) -> None:

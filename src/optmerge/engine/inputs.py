@@ -63,6 +63,11 @@ class FullExpert:
     low_rank = False
 
     @property
+    def path(self) -> Path:
+        """Its folder or file."""
+        return self.checkpoint.path
+
+    @property
     def folder(self) -> Path | None:
         """Its folder; None for a bare file."""
         return self.checkpoint.folder
@@ -103,6 +108,11 @@ class AdapterExpert:
     spec: Expert
     adapter: Adapter
     tensors: Mapping[str, str]
+
+    @property
+    def path(self) -> Path:
+        """Its folder."""
+        return self.adapter.path
 
     @property
     def folder(self) -> Path | None:

@@ -12,17 +12,28 @@ from typing import Any
 
 import yaml
 
+from optmerge.checkpoints.output_files import disk_errors
+from optmerge.checkpoints.paths import member, require_regular_file
 from optmerge.checkpoints.shards import INDEX_NAME
 from optmerge.engine.inputs import Inputs
 from optmerge.engine.plan import MethodUse, Plan
 from optmerge.engine.state import PROVENANCE
+from optmerge.errors import InputError
+from optmerge.recipe.files import PlainLoader
 
 CARD = "README.md"
+_CARD_BYTES, _LICENCE_LENGTH = 100_000, 100
 
 
 def write_provenance(plan: Plan, inputs: Inputs, out: Path, details: Mapping[str, Any]) -> None:
-    """Writes both files into a folder that holds everything else of the output."""
-    (out / CARD).write_text(model_card(plan, inputs, details), "utf-8")
+    """Writes both files into a folder that holds everything else of the output.
+
+    Raises:
+        RunError: the disk is full or failed.
+        OutputError: the folder can't be written to.
+    """
+    with disk_errors(out):
+        (out / CARD).write_text(model_card(plan, inputs, details), "utf-8")
     files = sorted({str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()} | {PROVENANCE})
     record = {
         "format": 1,
@@ -43,7 +54,8 @@ def write_provenance(plan: Plan, inputs: Inputs, out: Path, details: Mapping[str
         for tensor in plan.tensors
     }
     assert INDEX_NAME in files or len(plan.shards) < 2, "the index is written before provenance"
-    (out / PROVENANCE).write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+    with disk_errors(out):
+        (out / PROVENANCE).write_text(json.dumps(record, indent=1) + "\n", "utf-8")
 
 
 def model_card(plan: Plan, inputs: Inputs, details: Mapping[str, Any]) -> str:
@@ -147,11 +159,16 @@ def _licences(plan: Plan, inputs: Inputs) -> dict[str, str | None]:
 
 
 def _stated_licence(folder: Path) -> str | None:
+    """What the card of a model says; None where there is none to be understood, and nobody vouches for it."""
     try:
-        text = (folder / CARD).read_text("utf-8", errors="replace")[:100_000]
+        card = member(folder, CARD, folder)
+        require_regular_file(card)
+        with card.open("rb") as file:
+            text = file.read(_CARD_BYTES).decode("utf-8", "replace")
         parts = text.split("---", 2)
-        head = yaml.safe_load(parts[1]) if text.startswith("---") and len(parts) == 3 else None
-    except (OSError, yaml.YAMLError, RecursionError):
+        head = yaml.load(parts[1], PlainLoader) if text.startswith("---") and len(parts) == 3 else None
+    except (OSError, InputError, yaml.YAMLError, ValueError, RecursionError):
         return None
     licence = head.get("license") if isinstance(head, dict) else None
-    return licence if isinstance(licence, str) else None
+    usable = isinstance(licence, str) and licence.isprintable() and len(licence) <= _LICENCE_LENGTH
+    return licence if usable else None

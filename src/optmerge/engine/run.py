@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import warnings
 from collections.abc import Mapping
@@ -158,9 +159,15 @@ def check_device(device: str) -> None:
 
 
 def _check_output_is_no_input(inputs: Inputs, out: Path) -> None:
-    folders = [inputs.base.checkpoint.folder, *(expert.folder for expert in inputs.experts)]
-    if out.resolve() in [folder.resolve() for folder in folders if folder is not None]:
-        raise OutputError("the output folder is an input", where=out, hint="choose another --out")
+    folder = Path(os.path.realpath(out))
+    for path in (inputs.base.checkpoint.path, *(expert.path for expert in inputs.experts)):
+        place = Path(os.path.realpath(path))
+        if place == folder:
+            raise OutputError("the output folder is an input", where=out, hint="choose another --out")
+        if folder in place.parents:
+            raise OutputError(
+                "an input lies in the output folder", where=out, got=path, hint="choose another --out"
+            )
 
 
 def _write(

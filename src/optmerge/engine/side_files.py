@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from optmerge.checkpoints.json_files import read_object
+from optmerge.checkpoints.output_files import disk_errors
 from optmerge.checkpoints.side_files import copy_side_files
 from optmerge.engine.inputs import Inputs
 from optmerge.engine.plan import Plan
@@ -30,7 +31,8 @@ def write_side_files(plan: Plan, inputs: Inputs, out: Path) -> None:
     if config.exists() and dtype is not None:
         data = read_object(config, "model config")
         if _with_dtype(data, dtype) != data:
-            config.write_text(json.dumps(_with_dtype(data, dtype), indent=2) + "\n", "utf-8")
+            with disk_errors(config):
+                config.write_text(json.dumps(_with_dtype(data, dtype), indent=2) + "\n", "utf-8")
 
 
 def _dtype(plan: Plan, inputs: Inputs) -> str | None:

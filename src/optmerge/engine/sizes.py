@@ -18,7 +18,7 @@ def parse_bytes(text: str | int, where: str) -> int:
     """
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", str(text).lower())
     unit = _UNITS.get(found[2]) if found else None
-    size = int(float(found[1]) * unit) if found and unit else 0
-    if size <= 0:
+    size = float(found[1]) * unit if found and unit else 0.0
+    if not 1 <= size < 2**63:
         raise RecipeError("not a size in bytes", where=where, got=text, expected="such as 2GiB or 500MB")
-    return size
+    return int(size)

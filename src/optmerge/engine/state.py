@@ -16,9 +16,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Literal
 
-from optmerge.checkpoints.output_files import disk_errors, sync_folder
+from optmerge.checkpoints.json_files import parse_object, read_object
+from optmerge.checkpoints.output_files import disk_errors, sync_folder, write_all
+from optmerge.checkpoints.paths import is_inside
 from optmerge.checkpoints.shards import INDEX_NAME
-from optmerge.errors import OutputError
+from optmerge.errors import InputError, OutputError
 
 STATE = ".optmerge"
 PROVENANCE = "optmerge.json"
@@ -44,10 +46,11 @@ class OutputFolder:
         self.written: frozenset[str] = frozenset()
         self.complete = False
         self.fingerprint = fingerprint
-        self._made = [each for each in (path, *path.parents) if not each.exists()]
-        self._journal: IO[str] | None = None
+        self._journal: int | None = None
+        self._journal_bytes = 0
         check_usable(path, mode)
         with disk_errors(path):
+            self._made = [each for each in (path, *path.parents) if not each.exists()]
             self.staging.mkdir(parents=True, exist_ok=True)
             self._lock = _locked(path)
         try:
@@ -70,24 +73,31 @@ class OutputFolder:
             self._note({"written": names})
 
     def publish(self) -> None:
-        """Moves everything into place, index last, and removes the state: the output is complete."""
+        """Moves everything into place, index last, and removes the state: the output is complete.
+
+        Raises:
+            OutputError: a folder of the output is a link that leads elsewhere.
+            RunError: the disk failed.
+        """
         if not self.complete:
             self._note({"complete": True})
         with disk_errors(self.path):
             files = [path.relative_to(self.staging) for path in self.staging.rglob("*") if path.is_file()]
+            self._check_inside(files)
             for file in sorted(set(self._earlier_files()) - self._new_files()):
                 (self.path / file).unlink(missing_ok=True)
             for file in sorted(files, key=lambda file: (file.name in (INDEX_NAME, PROVENANCE), str(file))):
                 (self.path / file).parent.mkdir(parents=True, exist_ok=True)
                 (self.staging / file).replace(self.path / file)
             sync_folder(self.path)
+            shutil.rmtree(self.staging)
             shutil.rmtree(self.path / STATE)
             sync_folder(self.path)
 
     def discard(self) -> None:
         """Removes whatever this merge wrote: its input turned out to be wrong."""
-        self.close()
         shutil.rmtree(self.path / STATE, ignore_errors=True)
+        self.close()
         with suppress(OSError):  # someone else has put a file there
             for folder in self._made:
                 folder.rmdir()
@@ -95,13 +105,13 @@ class OutputFolder:
     def close(self) -> None:
         """Lets go of the folder as it is."""
         if self._journal is not None:
-            self._journal.close()
+            os.close(self._journal)
             self._journal = None
         self._lock.close()
 
     def _start(self, mode: Mode) -> None:
         journal = self.path / STATE / "journal.jsonl"
-        lines = _read_journal(journal) if mode == "resume" else []
+        lines, length = _read_journal(journal) if mode == "resume" else ([], 0)
         if lines and lines[0].get("fingerprint") != self.fingerprint:
             raise OutputError(
                 "the unfinished merge in this folder is another one",
@@ -113,22 +123,36 @@ class OutputFolder:
             if not lines:
                 shutil.rmtree(self.staging)
                 self.staging.mkdir()
-            self._journal = journal.open("a" if lines else "w", encoding="utf-8")
+            self._journal = os.open(journal, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            os.ftruncate(self._journal, length)  # a line that a full disk cut short would spoil the next
+        self._journal_bytes = length
         if not lines:
             self._note({"fingerprint": self.fingerprint})
         self.written = frozenset(name for line in lines for name in line.get("written", []))
-        self.complete = any(line.get("complete") for line in lines)
+        self.complete = any("complete" in line for line in lines)
 
     def _note(self, line: dict[str, Any]) -> None:
         assert self._journal is not None, "the folder is closed"
         with disk_errors(self.path):
-            self._journal.write(json.dumps(line) + "\n")
-            self._journal.flush()
-            os.fsync(self._journal.fileno())
+            data = (json.dumps(line) + "\n").encode()
+            write_all(self._journal, memoryview(data), self._journal_bytes)
+            os.fsync(self._journal)
+            self._journal_bytes += len(data)
 
     def _earlier_files(self) -> list[Path]:
-        """Files that the provenance of an earlier merge in this folder claims."""
-        return [file for file in _claimed(self.path / PROVENANCE) if (self.path / file).is_file()]
+        """Files that the provenance of an earlier merge in this folder claims, and that are really in it."""
+        files = [file for file in _claimed(self.path / PROVENANCE) if (self.path / file).is_file()]
+        return [file for file in files if is_inside(self.path, (self.path / file).parent)]
+
+    def _check_inside(self, files: list[Path]) -> None:
+        """Refuses to write through a link, which a folder that comes from elsewhere may hold."""
+        for file in files:
+            if not is_inside(self.path, (self.path / file).parent):
+                raise OutputError(
+                    "a folder of the output is a link that leads elsewhere",
+                    where=(self.path / file).parent,
+                    hint="remove the link, then continue with --resume",
+                )
 
     def _new_files(self) -> set[Path]:
         return set(_claimed(self.staging / PROVENANCE) or _claimed(self.path / PROVENANCE))
@@ -140,13 +164,18 @@ def check_usable(path: Path, mode: Mode) -> None:
     Raises:
         OutputError: with the way out.
     """
-    if path.exists() and not path.is_dir():
-        raise OutputError(
-            "the output is a file", where=path, expected="a folder", hint="choose another --out"
-        )
-    if not path.exists() or not any(path.iterdir()):
-        return
-    unfinished, finished = (path / STATE).is_dir(), (path / PROVENANCE).is_file()
+    with disk_errors(path):
+        if path.exists() and not path.is_dir():
+            raise OutputError(
+                "the output is a file", where=path, expected="a folder", hint="choose another --out"
+            )
+        if not path.exists() or not any(path.iterdir()):
+            return
+        unfinished, finished = (path / STATE).is_dir(), (path / PROVENANCE).is_file()
+        if (path / STATE).is_symlink() or (path / STATE / "staging").is_symlink():
+            raise OutputError(
+                "the folder's unfinished merge is a link", where=path / STATE, hint="remove the link"
+            )
     if mode == "overwrite" and not (unfinished or finished):
         raise OutputError(
             "the folder isn't empty and isn't the output of a merge",
@@ -171,11 +200,12 @@ def check_usable(path: Path, mode: Mode) -> None:
 
 def finished_fingerprint(path: Path) -> str | None:
     """Fingerprint of the finished merge in a folder; None where there is none."""
-    if (path / STATE).exists():
-        return None
+    with disk_errors(path):
+        if (path / STATE).exists():
+            return None
     try:
-        found = json.loads((path / PROVENANCE).read_text("utf-8")).get("fingerprint")
-    except (OSError, ValueError, AttributeError):
+        found = read_object(path / PROVENANCE, "provenance").get("fingerprint")
+    except InputError:
         return None
     return found if isinstance(found, str) else None
 
@@ -183,10 +213,10 @@ def finished_fingerprint(path: Path) -> str | None:
 def _claimed(provenance: Path) -> list[Path]:
     """Files listed by a provenance file, those outside its folder left out."""
     try:
-        files = json.loads(provenance.read_text("utf-8"))["files"]
-        paths = [Path(file) for file in files]
-    except (OSError, ValueError, KeyError, TypeError):
+        files = read_object(provenance, "provenance").get("files")
+    except InputError:
         return []
+    paths = [Path(file) for file in files if isinstance(file, str)] if isinstance(files, list) else []
     return [path for path in paths if not path.is_absolute() and ".." not in path.parts]
 
 
@@ -204,16 +234,22 @@ def _locked(path: Path) -> IO[bytes]:
     return lock
 
 
-def _read_journal(path: Path) -> list[dict[str, Any]]:
-    """Lines of a journal; a last line cut short by a crash is as if it hadn't been written."""
+def _read_journal(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """Lines of a journal and their bytes; from one on that a crash or a full disk cut short, none count."""
     lines: list[dict[str, Any]] = []
+    length = 0
     try:
-        text = path.read_text("utf-8")
+        data = path.read_bytes()
     except OSError:
-        return []
-    for line in text.splitlines():
+        return [], 0
+    for text in data.splitlines(keepends=True):
         try:
-            lines.append(json.loads(line))
-        except ValueError:
+            line = parse_object(text, path, "journal")
+        except InputError:
             break
-    return lines
+        written = line.get("written", [])
+        if not text.endswith(b"\n") or not isinstance(written, list):
+            break
+        lines.append(line)
+        length += len(text)
+    return lines, length

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import defaultdict
 from collections.abc import Callable
@@ -13,6 +12,7 @@ import torch
 
 from optmerge.architectures import resolve
 from optmerge.checkpoints.adapters import is_adapter, open_adapter
+from optmerge.checkpoints.json_files import read_object
 from optmerge.checkpoints.reader import Checkpoint, open_checkpoint
 from optmerge.engine.checks import Check, Verification
 from optmerge.engine.loading import load_adapter_strictly, load_strictly, smoke_generation
@@ -97,11 +97,18 @@ def _verify_adapter(path: Path, base: str | Path | None, load: bool) -> Verifica
 
 
 def _provenance(path: Path) -> dict[str, Any]:
+    """What an output says of itself, as far as it is what this program writes; it may be anyone's file."""
     try:
-        found = json.loads((path / PROVENANCE).read_text("utf-8"))
-    except (OSError, ValueError):
+        found = read_object(path / PROVENANCE, "provenance")
+    except InputError:
         return {}
-    return found if isinstance(found, dict) else {}
+    recipe, tensors = found.get("recipe"), found.get("tensors")
+    if not isinstance(recipe, dict) or not isinstance(recipe.get("base"), str | None):
+        found.pop("recipe", None)
+    entries = tensors.values() if isinstance(tensors, dict) else [None]
+    if not all(isinstance(entry, dict) and isinstance(entry.get("action"), str) for entry in entries):
+        found.pop("tensors", None)
+    return found
 
 
 def _open_base(given: str | Path | None, recorded: str | None) -> Checkpoint | None:

@@ -11,7 +11,8 @@ from optmerge.errors import RecipeError
 from optmerge.recipe.models import Recipe
 from optmerge.recipe.parsing import EXAMPLE, parse_recipe
 
-LIMIT_BYTES = 1 << 20
+LIMIT_BYTES = 1 << 18
+LONGEST_NUMBER = 100
 
 
 def load_recipe(path: str | Path) -> Recipe:
@@ -48,23 +49,42 @@ def read_recipe_data(path: Path) -> dict[str, Any]:
 
 
 class PlainLoader(yaml.SafeLoader):
-    """Plain YAML: no tags, no anchors (so no alias bombs), no key twice."""
+    """Plain YAML: no tags, no aliases (so no alias bombs), no key twice, no endless numbers."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        """A node; refused where it is an alias."""
-        if self.check_event(yaml.events.AliasEvent):
-            raise yaml.YAMLError("aliases (*name) aren't allowed in a recipe")
+        """A node; refused where it is an alias or has a tag."""
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        if isinstance(event, yaml.events.AliasEvent):
+            raise yaml.YAMLError(f"aliases aren't allowed here: *{event.anchor}")
+        if getattr(event, "tag", None) is not None:
+            raise yaml.YAMLError(f"tags aren't allowed here: {event.tag}")
         return super().compose_node(parent, index)
+
+    def construct_number(self, node: Any) -> Any:
+        """A number; `12:30` is text, as in YAML 1.2, not a number to the base 60."""
+        text = self.construct_scalar(node)
+        if len(text) > LONGEST_NUMBER:
+            raise yaml.YAMLError(f"a number of {len(text)} digits")
+        if ":" in text:
+            return text
+        whole = node.tag.endswith(":int")
+        return self.construct_yaml_int(node) if whole else self.construct_yaml_float(node)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         """A mapping; refused where a key isn't a string or occurs twice."""
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for index, key in enumerate(keys):
+        seen = set()
+        for node_of_key, _ in node.value:
+            key = self.construct_object(node_of_key, deep=True)
             if not isinstance(key, str):
                 raise yaml.YAMLError(f"the key {key!r} isn't a string")
-            if key in keys[:index]:
+            if key in seen:
                 raise yaml.YAMLError(f"the key {key!r} occurs twice")
+            seen.add(key)
         return super().construct_mapping(node, deep)
+
+
+for _kind in ("int", "float"):
+    PlainLoader.add_constructor(f"tag:yaml.org,2002:{_kind}", PlainLoader.construct_number)
 
 
 def _beside(data: dict[str, Any], folder: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ BASE = "base"
 def _known_pattern(pattern: str) -> str:
     try:
         re.compile(pattern)
-    except re.error as problem:
+    except (re.error, RecursionError, OverflowError) as problem:
         raise ValueError(f"not a regular expression: {problem}") from None
     return pattern
 
