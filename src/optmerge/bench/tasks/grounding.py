@@ -55,14 +55,14 @@ def plan(rng: random.Random, split: Split) -> Content:
 
 
 def _traits(rng: random.Random) -> tuple[_Trait, ...]:
-    """What each shape is: two or three look-alikes, of which one is large, and others."""
+    """What each shape is: three or four look-alikes, of which one is large, and others."""
     number = rng.randint(*ITEMS)
     kinds, colours = rng.choices(KINDS, k=number), rng.choices(tuple(COLOURS), k=number)
-    alike = rng.randint(2, 3)
+    alike = 3 if number < 7 else rng.randint(3, 4)
     kinds[:alike] = [kinds[0]] * alike
     if rng.random() < 0.5:
         colours[:alike] = [colours[0]] * alike
-    large = [place in (0, alike) or (place == alike + 1 and number < 8) for place in range(number)]
+    large = [index in (0, alike) or (index == alike + 1 and number < 8) for index in range(number)]
     printed = [
         letter if kind in (_PRINTABLE if big else _PRINTABLE_SMALL) else ""
         for big, kind, letter in zip(large, kinds, rng.sample(LETTERS, number), strict=True)
@@ -129,15 +129,15 @@ def by_size(items: Sequence[Item]) -> list[Candidate]:
 
 
 def by_position(items: Sequence[Item]) -> list[Candidate]:
-    """The outermost of a group on a side, or the next one in a small group."""
+    """The outermost of a group of three or more on a side, or the next one in a small group."""
     found = []
-    for word, members in _groups(items):
+    for word, members in (group for group in _groups(items) if len(group[1]) > 2):
         for (first, side), key in _ENDS.items():
             order = sorted(members, key=key)
             steps = [key(after) - key(before) for before, after in pairwise(order)]
             if steps[0] >= APART:
                 found.append((f"{first} {word}", order[0]))
-            if 3 <= len(order) <= 4 and min(steps[:2]) >= APART:
+            if len(order) < 5 and min(steps[:2]) >= APART:
                 found.append((f"second {word} from the {side}", order[1]))
     return found
 
