@@ -96,6 +96,15 @@ def test_no_two_splits_share_a_picture(name):
 
 
 @every_task
+def test_the_same_random_numbers_give_every_split_a_picture_of_its_own(name):
+    """What a split may show depends on the split, not only on the numbers that a scene's name seeds."""
+    task = get(name)
+    for seed in range(60):
+        pictures = [task.draw(task.plan(random.Random(seed), split)).image.tobytes() for split in SPLITS]
+        assert len(set(pictures)) == len(SPLITS)
+
+
+@every_task
 def test_pictures_and_questions_vary_with_index_and_seed(name):
     task = get(name)
     first, second, reseeded = task.scene("train", 0), task.scene("train", 1), task.scene("train", 0, seed=1)
