@@ -4,9 +4,7 @@ import pytest
 from PIL import Image, ImageChops
 
 from optmerge.bench.drawing.fonts import FAMILIES
-from optmerge.bench.drawing.placement import place
 from optmerge.bench.drawing.shapes import COLOURS, KINDS, Item, Style, render, style, tint
-from optmerge.bench.drawing.words import PLACES, box_words, place_of
 from optmerge.bench.tasks.registry import SIDE
 
 PLAIN = Style((240, 240, 240), 0, "sans")
@@ -62,34 +60,3 @@ def test_letters_are_black_or_white_whichever_is_further_from_the_shape(colour):
     grey = marked.crop((42, 42, 74, 74)).convert("L")
     darkest, lightest = grey.getextrema()
     assert lightest - darkest > 90
-
-
-def test_boxes_are_placed_inside_and_apart():
-    rng = random.Random(1)
-    for _ in range(200):
-        sizes = sorted((rng.randint(20, 34) for _ in range(5)), reverse=True)
-        boxes = [
-            (x, y, x + size, y + size) for (x, y), size in zip(place(rng, sizes, gap=3), sizes, strict=True)
-        ]
-        assert all(
-            left >= 3 and top >= 3 and max(right, bottom) <= SIDE - 3 for left, top, right, bottom in boxes
-        )
-        for index, one in enumerate(boxes):
-            for other in boxes[:index]:
-                columns = min(one[2], other[2]) - max(one[0], other[0])
-                rows = min(one[3], other[3]) - max(one[1], other[1])
-                assert min(columns, rows) <= -3  # the gap lies between them one way or the other
-
-
-def test_more_than_fits_is_placed_all_the_same():
-    assert len(place(random.Random(0), [60] * 8)) == 8
-
-
-def test_places_are_the_nine_thirds_row_by_row():
-    at = (10, 56, 100)
-    assert tuple(place_of(x, y) for y in at for x in at) == PLACES
-    assert place_of(SIDE, SIDE) == "bottom right"
-
-
-def test_boxes_are_written_in_hundredths_up_to_99():
-    assert box_words((0, 28, 56, 112)) == "[0, 25, 50, 99]"
