@@ -7,7 +7,7 @@ are drawn, and held apart by which shapes, colours and sizes come together.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -95,25 +95,18 @@ def _items(rng: random.Random, traits: tuple[_Trait, ...]) -> tuple[Item, ...]:
 
 
 def _captions(rng: random.Random, items: tuple[Item, ...]) -> tuple[Question, ...]:
-    """The whole picture from the left and from the top, in an order, and one part of it."""
-    across, down = (sorted(items, key=_ORDERS[way]) for way in ("left to right", "top to bottom"))
-    word, key = rng.choice(tuple(_ORDERS.items()))
+    """The whole picture from the left and from the top, the big or the small shapes, and one part of it."""
+    across, down = sorted(items, key=lambda item: item.x), sorted(items, key=lambda item: item.y)
+    size = rng.choice(("big", "small"))
     here = rng.choice(items)
     part = place_of(here.x, here.y) if rng.random() < 0.7 else rng.choice(PLACES)
     there = [a(item.name) for item in across if place_of(item.x, item.y) == part]
     return (
         _caption("describe the picture.", [a(f"{_size(item)} {item.name}") for item in across]),
         _caption("say where everything is.", [f"{i.name} {place_of(i.x, i.y)}" for i in down]),
-        _caption(f"name the shapes from {word}.", [item.name for item in sorted(items, key=key)]),
+        _caption(f"name the {size} shapes.", [i.name for i in across if _size(i) == size] or ["nothing"]),
         _caption(f"look at the {part}.", there or ["nothing"]),
     )
-
-
-_ORDERS: Mapping[str, Callable[[Item], float]] = {
-    "left to right": lambda item: item.x,
-    "top to bottom": lambda item: item.y,
-    "small to big": lambda item: item.size,
-}
 
 
 def _size(item: Item) -> str:
