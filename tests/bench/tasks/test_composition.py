@@ -3,7 +3,8 @@ from collections import Counter
 
 import pytest
 
-from optmerge.bench.drawing import gallery
+from optmerge.bench.drawing import charts, gallery
+from optmerge.bench.drawing.charts import Chart
 from optmerge.bench.drawing.shapes import Item
 from optmerge.bench.drawing.tiles import Wall
 from optmerge.bench.scoring.boxes import Box, iou, parse_box
@@ -91,6 +92,41 @@ def test_figures_are_told_apart_by_their_numbers_or_by_their_places(type: str) -
             assert int(question.answers[0]) in {value for _, value in gallery.measures(right)}
 
 
+def named_by_value(shown: Chart, words: str) -> list[int]:
+    """The bars that "the largest value", "the smallest value" or "the value 30" fits."""
+    if number := re.search(r"the value (\d+)", words):
+        assert shown.printed
+        wanted = int(number[1])
+    else:
+        wanted = max(shown.values) if "largest" in words else min(shown.values)
+    return [row for row, value in enumerate(shown.values) if value == wanted]
+
+
+def test_bars_are_found_by_label_or_value_and_told_by_their_colours() -> None:
+    for shown, question in asked("bars"):
+        label = re.search("bar of ([A-Z0-9]+)", question.text)
+        (row,) = [shown.labels.index(label[1])] if label else named_by_value(shown, question.text)
+        if question.type == "grounding+chart":
+            left, top, right, bottom = charts.bars(shown)[row]
+            assert covers(question.answers[0], (round(left), round(top), round(right), round(bottom)))
+        else:
+            assert question.answers == (shown.colours[row],)
+
+
+def test_words_beside_bars_are_longer_than_a_charts_own_labels() -> None:
+    for shown, question in asked("words"):
+        assert all(len(label) in (4, 5) for label in shown.labels)
+        word = re.search("value of ([A-Z]+)", question.text)
+        if word:
+            assert question.answers == (str(shown.values[shown.labels.index(word[1])]),)
+        elif "value" in question.text:
+            (row,) = named_by_value(shown, question.text)
+            assert question.answers == (shown.labels[row],)
+        else:
+            (row,) = [row for row, colour in enumerate(shown.colours) if colour in question.text.split()]
+            assert question.answers == (shown.labels[row],)
+
+
 def test_no_crowded_scene_of_the_test_is_one_that_grounding_trains_on() -> None:
     def traits(items: tuple[Item, ...]) -> tuple[tuple[str, str, str], ...]:
         return tuple(sorted((item.kind, item.colour, item.letter) for item in items))
@@ -107,6 +143,8 @@ def test_no_crowded_scene_of_the_test_is_one_that_grounding_trains_on() -> None:
         ("vqa+ocr", "red", "blue", 0.0),
         ("grounding+ocr", "[10, 10, 50, 50]", "[10, 10, 50, 40]", 1.0),
         ("grounding+ocr", "[10, 10, 50, 50]", "[60, 10, 90, 40]", 0.0),
+        ("chart+ocr", "20", "21", 1.0),
+        ("chart+ocr", "SNOW", "SHOW", 0.0),
         ("vqa+geometry", "20", "20.0", 1.0),
         ("vqa+geometry", "20", "24", 0.0),
     ],

@@ -9,23 +9,27 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from PIL import Image
 
-from optmerge.bench.drawing import gallery, shapes, strokes, tiles
+from optmerge.bench.drawing import charts, gallery, shapes, strokes, texts, tiles
+from optmerge.bench.drawing.fonts import font
 from optmerge.bench.drawing.gallery import Framed
 from optmerge.bench.drawing.words import box_words, unique
 from optmerge.bench.scoring import choices, metric
 from optmerge.bench.scoring.boxes import iou_at
+from optmerge.bench.scoring.charts import relaxed_accuracy
 from optmerge.bench.scoring.vqa import exact_match
-from optmerge.bench.tasks import grounding
+from optmerge.bench.tasks import chart, grounding
 from optmerge.bench.tasks.registry import Metric, Question, Scene, Split, Task, held_apart, register
 
 Asked = Iterator[tuple[str, str, str]]
 """(type, question, answer)"""
 _FIND = ("where is the {}?", "find the {}.", "locate the {}.", "give the box of the {}.")
+_LONGEST = 52
+"""Pixels that a word beside a bar takes at most, so that the bar has room."""
 _COLOUR = ("what color is the {}?", "what is the color of the {}?")
 
 
@@ -119,7 +123,71 @@ def _ask_figures(rng: random.Random, shown: Figures) -> Asked:
     yield "vqa+geometry", rng.choice(wordings).format(words), str(value)
 
 
+def _plan_bars(rng: random.Random, split: Split) -> charts.Chart:
+    """A chart of bars in different colours of which some are large enough to be found."""
+    while True:
+        shown = chart.plan(rng, split).chart
+        if shown.kind in ("columns", "rows") and len(shown.colours) > 1 and len(_findable(shown)) > 1:
+            return shown
+
+
+def _findable(shown: charts.Chart) -> list[int]:
+    """The bars that are 12 pixels wide and long at least."""
+    boxes = enumerate(charts.bars(shown))
+    return [i for i, (left, top, right, bottom) in boxes if min(right - left, bottom - top) >= 12]
+
+
+def _ask_bars(rng: random.Random, shown: charts.Chart) -> Asked:
+    """The box of a bar by its label or its value; the colour of one by its value."""
+    row = rng.choice(_findable(shown))
+    left, top, right, bottom = (round(edge) for edge in charts.bars(shown)[row])
+    words = rng.choice([f"bar of {shown.labels[row]}", *_by_value(shown, row)])
+    yield "grounding+chart", rng.choice(_FIND).format(words), box_words((left, top, right, bottom))
+    rows = [row for row in range(len(shown.labels)) if _by_value(shown, row)]
+    if rows:
+        row = rng.choice(rows)
+        words = rng.choice(_by_value(shown, row))
+        yield "vqa+chart", rng.choice(_COLOUR).format(words), shown.colours[row]
+
+
+def _by_value(shown: charts.Chart, row: int) -> list[str]:
+    """What only that bar is called by its value."""
+    value, found = shown.values[row], []
+    if shown.values.count(value) == 1:
+        found += [f"bar with the value {value}"] * shown.printed
+        found += ["bar with the largest value"] * (value == max(shown.values))
+        found += ["bar with the smallest value"] * (value == min(shown.values))
+    return found
+
+
+def _plan_words(rng: random.Random, split: Split) -> charts.Chart:
+    """Bars named by words longer than a chart's usual labels, the values printed."""
+    names: dict[str, None] = {}
+    while len(names) < 3:
+        name = texts.word(rng, split, longest=5)
+        if len(name) > 3 and font(charts.NARROW, charts.SIZE).getlength(name) <= _LONGEST:
+            names[name] = None
+    top, look = rng.choice((10, 50)), replace(charts.random_look(rng), family=charts.NARROW)
+    values = tuple(top * tenth // 10 for tenth in rng.sample(range(2, 11), 3))
+    colours = tuple(rng.sample(tuple(shapes.COLOURS), 3))
+    return charts.Chart("rows", tuple(names), (values,), colours, top, True, 0, look)
+
+
+def _ask_words(rng: random.Random, shown: charts.Chart) -> Asked:
+    """The value of a bar by its word; the word of a bar by its size or colour."""
+    one, other = rng.sample(range(3), 2)
+    wording = rng.choice(("what is the value of {}?", "read the value of {}."))
+    yield "chart+ocr", wording.format(shown.labels[one]), str(shown.values[one])
+    extremes = {max(shown.values): "largest", min(shown.values): "smallest"}
+    words = f"{shown.colours[other]} bar"
+    if shown.values[other] in extremes:
+        words = rng.choice((words, f"{extremes[shown.values[other]]} value"))
+    yield "chart+ocr", f"which label has the {words}?", shown.labels[other]
+
+
 _KINDS: Mapping[str, Kind] = {
+    "bars": Kind(_plan_bars, charts.render, _ask_bars),
+    "words": Kind(_plan_words, charts.render, _ask_words),
     "tiles": Kind(tiles.wall, tiles.render, _ask_tiles),
     "shapes": Kind(_plan_shapes, lambda shown: shapes.render(shown.items, shown.style), _ask_shapes),
     "figures": Kind(_plan_figures, lambda shown: gallery.render(shown.each, shown.style), _ask_figures),
@@ -127,6 +195,9 @@ _KINDS: Mapping[str, Kind] = {
 _METRICS: Mapping[str, Metric] = {
     "vqa+ocr": metric(exact_match),
     "grounding+ocr": iou_at(0.5),
+    "chart+ocr": metric(relaxed_accuracy),
+    "grounding+chart": iou_at(0.5),
+    "vqa+chart": metric(exact_match),
     "grounding+geometry": iou_at(0.5),
     "vqa+geometry": choices.accuracy,
 }
