@@ -138,7 +138,7 @@ def _numbers(rng: random.Random, name: str) -> tuple[int, ...]:
     if name == "right triangle":
         wide, tall = rng.choice(_WHOLE_AREAS)
         return wide, tall
-    return (2 * rng.randint(1, 9) if name == "circle" else rng.randint(2, 9),)
+    return (2 * rng.randint(1, 4) if name == "circle" else rng.randint(2, 9),)
 
 
 def _placed(rng: random.Random, name: str, numbers: tuple[int, ...], column: int, row: int) -> Framed:
