@@ -53,7 +53,6 @@ def test_the_compiled_way_gives_the_bytes_of_the_general_way(
         pairs = zip(recipe["experts"], (0.5, 1.7, -0.3, 1.0), strict=False)
         recipe["experts"] = [{"model": str(model), "weight": weight} for model, weight in pairs]
     monkeypatch.setattr(bracket, "SAMPLE", 256)  # smaller than most tensors here, as with real ones
-    monkeypatch.setattr(fused, "SAMPLE", 256)
     used = []
     merged = fused.FusedSlices.merged
 
@@ -70,15 +69,14 @@ def test_the_compiled_way_gives_the_bytes_of_the_general_way(
     assert compiled["model.safetensors"] == general["model.safetensors"]
 
 
-@pytest.mark.parametrize("width", [1, 1 << 18])
+@pytest.mark.parametrize("bins", [2, 16, 1 << 16])
 def test_thresholds_that_the_sample_misses_are_found_all_the_same(
-    width: int, models: World, monkeypatch: pytest.MonkeyPatch
+    bins: int, models: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = models.recipe(method="ties", select=EVERYTHING)
     expected = contents(optmerge.merge(recipe, models.out).path)
     monkeypatch.setattr(bracket, "SAMPLE", 64)
-    monkeypatch.setattr(fused, "SAMPLE", 64)
-    monkeypatch.setattr(bracket, "WIDTH", width)
+    monkeypatch.setattr(bracket, "BINS", bins)
     monkeypatch.setattr(bracket, "DEVIATIONS", 0.0)
     found = contents(optmerge.merge(recipe, models.root / "missed").path)
 

@@ -23,7 +23,7 @@ from optmerge.engine.inputs import FullExpert
 from optmerge.engine.plan import Plan, TensorPlan
 from optmerge.engine.sources import Rows, Sources
 from optmerge.methods import get
-from optmerge.methods.bracket import SAMPLE, Bracket
+from optmerge.methods.bracket import Bracket, sample_size
 from optmerge.methods.stored import Drops, Entrywise, StoredDeltas
 from optmerge.methods.ties import TrimThresholds
 
@@ -100,7 +100,7 @@ class FusedSlices:
     def thresholds(
         self, tensor: TensorPlan, fused: FusedMerge, slices: list[Rows], each: Each
     ) -> TrimThresholds | None:
-        """What TIES must know of a tensor beforehand; None where this way doesn't find it."""
+        """What TIES must know of a tensor beforehand; None for sums, and where something isn't finite."""
         if fused.trim is not None or fused.rule.keep is None:
             return fused.trim
         magnitudes = self._magnitudes(tensor, fused, fused.rule.keep, slices, each)
@@ -130,22 +130,24 @@ class FusedSlices:
     def _magnitudes(
         self, tensor: TensorPlan, fused: FusedMerge, keep: float, slices: list[Rows], each: Each
     ) -> tuple[float, ...] | None:
-        """Each expert's threshold; None where the sample was misleading, or something isn't finite."""
-        if keep == 1:
-            return (0.0,) * len(fused.factors)
+        """Each expert's threshold; None where something isn't finite."""
         size = prod(tensor.shape)
-        sample = [self._deltas(tensor, fused, span).magnitudes() for span in _sample(size)]
-        bracket = Bracket(np.concatenate(sample, axis=1), size, keep)
-        if bracket.complete:
-            return bracket.thresholds()
-        complete: list[bool] = []
+        bracket = Bracket(len(fused.factors), size, keep)
+        finite: list[bool] = []
 
         def count(rows: Rows) -> None:
-            deltas = self._deltas(tensor, fused, _span(tensor, rows))
-            complete.append(bracket.count(deltas))
+            finite.append(bracket.count(self._deltas(tensor, fused, _span(tensor, rows))))
 
-        each(count, slices)
-        return bracket.thresholds() if all(complete) else None
+        if sample_size(size) and not bracket.done:
+            for span in _sample(size):
+                bracket.count(self._deltas(tensor, fused, span))
+            bracket.expect()
+        while not bracket.done:
+            each(count, slices)
+            if not all(finite):
+                return None
+            bracket.narrow()
+        return bracket.thresholds
 
     def _deltas(self, tensor: TensorPlan, fused: FusedMerge, span: tuple[int, int]) -> StoredDeltas:
         """Elements [start, stop) of every input, in this thread's buffer."""
@@ -175,10 +177,8 @@ def _span(tensor: TensorPlan, rows: Rows) -> tuple[int, int]:
 
 
 def _sample(size: int) -> list[tuple[int, int]]:
-    """Ranges of elements to estimate from: all of a small tensor, else blocks over its whole length."""
-    if size <= SAMPLE:
-        return [(0, size)]
-    block = SAMPLE // BLOCKS
+    """Ranges of elements to estimate from, over the tensor's whole length."""
+    block = max(1, sample_size(size) // BLOCKS)
     starts = (round(place * (size - block) / (BLOCKS - 1)) for place in range(BLOCKS))
     return [(start, start + block) for start in starts]
 

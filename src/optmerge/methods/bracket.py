@@ -1,91 +1,142 @@
-"""The k-th smallest magnitude in one pass: a sample says where to look, one count settles it exactly.
+"""The k-th smallest magnitude, mostly in one pass: a sample says where to look, counting settles it exactly.
 
-The bit pattern of a non-negative float, read as an integer, grows with the float. Around the sample's
-estimate every single bit pattern gets a counter; below it one counter is enough. Where the estimate misses,
-the two passes of `MagnitudeSelection` find what this doesn't.
+The bit pattern of a non-negative float, read as an integer, grows with the float. The range where the sample
+expects the threshold is cut into bins; below it one counter is enough. Where all values of a bin are its
+first (differences of bfloat16 take few values, which end in zeros), or a bin is one bit pattern wide, the
+threshold is known; else its bin is the next range. If the sample was misleading, everything is.
 """
 
 from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from optmerge.methods.selection import kth_smallest_index
-from optmerge.methods.stored import StoredDeltas
+from optmerge.methods.stored import Counts, StoredDeltas
 
-SAMPLE = 1 << 16
-"""Entries that are looked at beforehand; a tensor of no more is simply selected from."""
-
-WIDTH = 1 << 18
-"""Counters per expert."""
+SAMPLE, SAMPLED_SHARE = 1 << 16, 64
+"""How many entries are looked at beforehand, or one in how many of a large tensor; none of a smaller one."""
 
 DEVIATIONS = 4.5
 """How far the sample may be off, in standard deviations of a rank in a random sample."""
 
+BINS = 1 << 16
+
+
+def sample_size(size: int) -> int:
+    """How many of a tensor's entries to look at beforehand."""
+    sampled = max(SAMPLE, size // SAMPLED_SHARE)
+    return sampled if sampled < size else 0
+
+
+@dataclass(frozen=True)
+class _Range:
+    """Bit patterns [low, low + width), in bins of 1 << shift; `common`, a bin's first, many values have."""
+
+    low: int
+    width: int
+    shift: int
+    common: int
+
+    @classmethod
+    def of(cls, low: int, width: int, common: int | None = None) -> _Range:
+        """In as many bins as there are, or fewer."""
+        shift = max(0, ((width - 1) // BINS).bit_length())
+        return cls(low, width, shift, low if common is None else common)
+
+
+def _everything() -> _Range:
+    return _Range.of(0, 1 << 31)
+
 
 class Bracket:
-    """Counters around where each expert's threshold is expected.
+    """Finds each expert's threshold.
+
+    `for part in sample: bracket.count(part)`, `bracket.expect()` unless there is no sample; then
+    `while not bracket.done: for part in everything: bracket.count(part)`, `bracket.narrow()`.
 
     Args:
-        sample: (experts, sampled) magnitudes as bits; all of the tensor's where it has no more than `SAMPLE`.
+        experts: number of them.
         size: entries in the tensor.
-        keep: fraction kept, in (0, 1).
+        keep: fraction kept, in (0, 1].
     """
 
-    def __init__(self, sample: NDArray[np.uint32], size: int, keep: float) -> None:
-        self._rank = kth_smallest_index(keep, size)
-        experts, sampled = sample.shape
-        self.complete = sampled == size
-        self._exact: tuple[int, ...] = ()
-        if self.complete:
-            index = max(self._rank - 1, 0)
-            self._exact = tuple(int(np.partition(row, index)[index]) for row in sample)
-            return
-        share = self._rank / size
-        slack = DEVIATIONS * math.sqrt(share * (1 - share) / sampled) + 1 / sampled
-        ends = [min(max(int(place * sampled), 0), sampled - 1) for place in (share - slack, share + slack)]
-        found = np.stack([np.partition(row, ends)[ends] for row in sample]).astype(np.int64)
-        widest = int((found[:, 1] - found[:, 0]).max()) + 1
-        self._width = min(WIDTH, widest)
-        self._lows = np.maximum(found.sum(axis=1) // 2 - self._width // 2, 0).astype(np.uint32)
-        self._below = np.zeros(experts, np.int64)
-        self._within: list[NDArray[np.int32]] = []
-        self._idle: list[NDArray[np.int32]] = []
-        self._lock = threading.Lock()
+    def __init__(self, experts: int, size: int, keep: float) -> None:
+        self._size, self._rank = size, kth_smallest_index(keep, size)
+        self._ranges = [_everything()] * experts
+        self._found: list[int | None] = [None if self._rank else 0] * experts
+        self._counts: list[Counts] = []
+        self._lock = threading.Lock()  # slices are counted by several threads
+
+    @property
+    def done(self) -> bool:
+        """True when every threshold is known."""
+        return None not in self._found
+
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """The k-th smallest magnitude of each expert; 0 keeps all."""
+        return tuple(np.array(self._found, np.uint32).view(np.float32).tolist())
 
     def count(self, deltas: StoredDeltas) -> bool:
-        """Counts one slice, by several threads at once if need be; whether all of it is finite."""
-        below = np.zeros_like(self._below)
+        """Counts one slice; whether all of it is finite."""
         with self._lock:
-            within = self._idle.pop() if self._idle else None
-            if within is None:
-                within = np.zeros((len(below), self._width), np.int32)
-                self._within.append(within)
-        finite = deltas.count_magnitudes(self._lows, below, within)
+            counts = self._counts.pop() if self._counts else self._nothing()
+        finite = deltas.count_magnitudes(counts)
         with self._lock:
-            self._idle.append(within)
-            self._below += below
+            self._counts.append(counts)
         return finite
 
-    def thresholds(self) -> tuple[float, ...] | None:
-        """The k-th smallest magnitude of each expert, 0 where all is kept; None where one wasn't counted."""
-        if self._rank == 0:
-            return (0.0,) * len(self._exact or self._lows)
-        if self.complete:
-            return _floats(self._exact)
-        found = []
-        for low, below, *counts in zip(self._lows, self._below, *self._within, strict=True):
-            reached = np.sum(counts, axis=0, dtype=np.int64).cumsum()
-            offset = int(np.searchsorted(reached, self._rank - below))
-            if below >= self._rank or offset == self._width:
-                return None
-            found.append(int(low) + offset)
-        return _floats(found)
+    def expect(self) -> None:
+        """Called after the sample: where to look for the thresholds."""
+        shift = _everything().shift
+        bins, _, _ = self._counted()
+        share = self._rank / self._size
+        for expert, row in enumerate(bins):
+            reached = row.cumsum()
+            sampled = int(reached[-1])
+            slack = DEVIATIONS * math.sqrt(share * (1 - share) / sampled)
+            ranks = (np.array([share - slack, share + slack]) * sampled).clip(1, sampled)
+            first, last = np.searchsorted(reached, ranks).tolist()
+            common = first + int(row[first : last + 1].argmax())
+            self._ranges[expert] = _Range.of(first << shift, (last + 1 - first) << shift, common << shift)
 
+    def narrow(self) -> None:
+        """Called after the last slice: what was counted gives the thresholds, or ranges to count next."""
+        bins, below, loose = self._counted()
+        for expert, tried in enumerate(self._ranges):
+            left = self._rank - int(below[expert])
+            place = int(np.searchsorted(bins[expert].cumsum(), left))
+            low = tried.low + (place << tried.shift)
+            if left <= 0 or place == BINS:
+                self._ranges[expert] = _everything()
+            elif loose[expert, place]:
+                self._ranges[expert] = _Range.of(low, 1 << tried.shift)
+            else:
+                self._found[expert], self._ranges[expert] = low, _Range.of(low, 1)
 
-def _floats(bits: Sequence[int]) -> tuple[float, ...]:
-    return tuple(np.array(bits, np.uint32).view(np.float32).tolist())
+    def _counted(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint8]]:
+        """What all threads counted together, in bins, below them, and loosely; it is forgotten."""
+        parts, self._counts = self._counts, []
+        bins: NDArray[np.int64] = np.add.reduce([counts.bins for counts in parts], dtype=np.int64)
+        outside: NDArray[np.int64] = np.add.reduce([counts.outside for counts in parts])
+        for row, each, (_, equal) in zip(bins, self._ranges, outside, strict=True):
+            row[(each.common - each.low) >> each.shift] += equal
+        return bins, outside[:, 0], np.bitwise_or.reduce([counts.loose for counts in parts])
+
+    def _nothing(self) -> Counts:
+        """Nothing counted yet."""
+        shape = (len(self._ranges), BINS)
+        return Counts(
+            lows=np.array([each.low for each in self._ranges], np.uint32),
+            widths=np.array([each.width for each in self._ranges], np.uint32),
+            shifts=np.array([each.shift for each in self._ranges], np.uint32),
+            common=np.array([each.common for each in self._ranges], np.uint32),
+            outside=np.zeros((len(self._ranges), 2), np.int64),
+            bins=np.zeros(shape, np.int32),
+            loose=np.zeros(shape, np.uint8),
+        )

@@ -21,7 +21,8 @@ from numba.extending import overload
 from torch import Tensor
 
 MAGNITUDE = np.uint32(0x7FFFFFFF)
-LANES = 64
+LANES = 32
+NOT_COUNTED = np.uint32(0xFFFFFFFF)
 CHUNK = 2048
 NOT_FINITE = np.uint32(0x7F800000)
 
@@ -54,21 +55,42 @@ def count_leading(bits: Any, scratch: Any, counts: Any) -> None:
 
 
 @njit(nogil=True, cache=True)
-def count_within(bits: Any, low: Any, scratch: Any, counts: Any) -> int:
-    """Adds to `counts` (width,) how often each magnitude from `low` (uint32) on occurs, `width` of them.
+def count_within(
+    bits: Any,
+    low: Any,
+    width: Any,
+    shift: Any,
+    common: Any,
+    scratch: Any,
+    outside: Any,
+    bins: Any,
+    loose: Any,
+) -> None:
+    """Counts magnitudes from `low` on, `width` bit patterns, in bins of 1 << `shift` of them.
 
-    Few values match; blocks without one are passed over at vector speed. `scratch` is uint32, of the size of
-    the values.
+    Few values match; blocks without one are passed over at vector speed. So is one that many have: counters
+    that are raised again and again wait for themselves.
 
-    Returns:
-        How many magnitudes are below `low`.
+    Args:
+        bits: float32 seen as uint32.
+        low: uint32.
+        width: uint32.
+        shift: uint32.
+        common: uint32, the magnitude that is counted by itself.
+        scratch: (≥ size,) uint32.
+        outside: (2,) int64: adds how many are below `low`, and how many are the common one.
+        bins: (bins,) int32: adds how many others are in each.
+        loose: (bins,) uint8: becomes 1 where one of them isn't the bin's first bit pattern.
     """
-    width = np.uint32(counts.size)
-    below = np.uint32(0)
+    inside = np.uint32((np.uint32(1) << shift) - np.uint32(1))
+    below, equal = np.uint32(0), np.uint32(0)
     for i in range(bits.size):
         magnitude = bits[i] & MAGNITUDE
-        scratch[i] = np.uint32(magnitude - low)
         below += np.uint32(magnitude < low)
+        equal += np.uint32(magnitude == common)
+        scratch[i] = np.uint32(magnitude - low) if magnitude != common else NOT_COUNTED
+    outside[0] += below
+    outside[1] += equal
     for first in range(0, bits.size, LANES):
         block = scratch[first : min(bits.size, first + LANES)]
         found = np.uint32(0)
@@ -77,24 +99,44 @@ def count_within(bits: Any, low: Any, scratch: Any, counts: Any) -> int:
         if found:
             for i in range(block.size):
                 if block[i] < width:
-                    counts[block[i]] += 1
-    return int(below)
+                    place = block[i] >> shift
+                    bins[place] += 1
+                    loose[place] |= np.uint8((block[i] & inside) != 0)
 
 
 @njit(nogil=True, cache=True)
-def drop_entries(delta: Any, first_key: Any, second_key: Any, start: int, least: Any, gain: Any) -> None:
-    """DARE in place: entries whose hash is below `least` become 0, the others are multiplied by `gain`.
+def count_trailing(bits: Any, prefix: Any, scratch: Any, counts: Any) -> None:
+    """Adds to `counts` (65536,) how often each lower half occurs where the upper half is `prefix` (uint32).
 
-    Keys and `least` are uint32, `gain` float32. The upper 32 bits of an entry's flat index are mixed into the
-    hash of its lower ones; the inner loop runs over indices that share the upper ones and stays in 32 bits.
-    Numba computes in 64, hence the casts.
+    About one value in a hundred matches; blocks without one are passed over at vector speed. `scratch` is
+    uint32, of the size of the values.
+    """
+    low = np.uint32(prefix << np.uint32(16))
+    for i in range(bits.size):
+        scratch[i] = np.uint32((bits[i] & MAGNITUDE) - low)
+    for first in range(0, bits.size, LANES):
+        block = scratch[first : min(bits.size, first + LANES)]
+        found = np.uint32(0)
+        for i in range(block.size):
+            found += np.uint32(block[i] < np.uint32(65536))
+        if found:
+            for i in range(block.size):
+                if block[i] < np.uint32(65536):
+                    counts[block[i]] += 1
+
+
+@njit(nogil=True, cache=True)
+def hash_pairs(hashes: Any, first_key: Any, second_key: Any, pair: int) -> None:
+    """The 32-bit hashes of pairs `pair`, `pair` + 1, … in `hashes` (uint32); keys are uint32.
+
+    The upper 32 bits of a pair's number are mixed into the hash of its lower ones; the inner loop runs over
+    pairs that share the upper ones and stays in 32 bits. Numba computes in 64, hence the casts.
     """
     first = 0
-    while first < delta.size:
-        low = np.uint32((start + first) & 0xFFFFFFFF)
-        high = np.uint32(((start + first) >> 32) * 0x85EBCA6B)
-        last = min(delta.size, first + (1 << 32) - np.int64(low))
-        part = delta[first:last]
+    while first < hashes.size:
+        low = np.uint32((pair + first) & 0xFFFFFFFF)
+        high = np.uint32(((pair + first) >> 32) * 0x85EBCA6B)
+        part = hashes[first : min(hashes.size, first + (1 << 32) - np.int64(low))]
         for i in range(part.size):
             state = np.uint32(np.uint32(np.uint32(low + np.uint32(i)) * np.uint32(0x9E3779B9)) + first_key)
             state ^= high
@@ -103,9 +145,25 @@ def drop_entries(delta: Any, first_key: Any, second_key: Any, start: int, least:
                 np.uint32(state ^ (state >> np.uint32(13)) ^ second_key) * np.uint32(0xC2B2AE35)
             )
             state = np.uint32(np.uint32(state ^ (state >> np.uint32(16))) * np.uint32(0x27D4EB2F))
-            state = np.uint32(state ^ (state >> np.uint32(15)))
-            part[i] = part[i] * gain if state >= least else np.float32(0)
-        first = last
+            part[i] = np.uint32(state ^ (state >> np.uint32(15)))
+        first += part.size
+
+
+@njit(nogil=True, cache=True)
+def drop_entries(delta: Any, first_key: Any, second_key: Any, start: int, limit: Any, gain: Any) -> None:
+    """DARE in place: entries whose 16-bit hash is below `limit` become 0, the others times `gain`.
+
+    Two entries share a 32-bit hash; the first has its lower half. Keys are uint32, `limit` is uint16, `gain`
+    float32, `start` the flat index of the first entry.
+    """
+    pairs = np.empty(CHUNK // 2 + 1, np.uint32)
+    for first in range(0, delta.size, CHUNK):
+        part = delta[first : min(delta.size, first + CHUNK)]
+        odd = (start + first) & 1
+        hash_pairs(pairs[: (part.size + odd + 1) // 2], first_key, second_key, (start + first) >> 1)
+        hashes = pairs.view(np.uint16)[odd : odd + part.size]
+        for i in range(part.size):
+            part[i] = part[i] * gain if hashes[i] >= limit else np.float32(0)
 
 
 @njit(nogil=True, cache=True)
@@ -141,12 +199,12 @@ def copy_finite(values: Any, out: Any) -> bool:
     return bool(largest < NOT_FINITE)
 
 
-def load(stored: Any, out: Any) -> Any:
+def load(stored: Any, out: Any) -> bool:
     """A row's chunk as float32 in `out`; whether all of it is finite. For compiled code only."""
     raise NotImplementedError
 
 
-def store(values: Any, out: Any) -> Any:
+def store(values: Any, out: Any) -> bool:
     """float32 `values` in the type of `out`; whether all of it is finite. For compiled code only."""
     raise NotImplementedError
 
@@ -168,14 +226,16 @@ def _store(values: Any, out: Any) -> Any:
 @njit(nogil=True, cache=True)
 def load_base(stored: Any, from_base: bool, first: int, last: int, base: Any) -> bool:
     """The base's chunk [first, last) in `base`, nothing without a base; whether all of it is finite."""
-    finite: bool = load(stored[0, first:last], base) if from_base else True
+    finite = True
+    if from_base:
+        finite = load(stored[0, first:last], base)
     return finite
 
 
 @njit(nogil=True, cache=True)
 def load_delta(
     stored: Any, from_base: bool, expert: int, first: int, last: int, base: Any, factor: Any,
-    keys: Any, least: Any, gain: Any, start: int, delta: Any,
+    keys: Any, limit: Any, gain: Any, start: int, delta: Any,
 ) -> bool:  # fmt: skip
     """An expert's delta of the chunk [first, last), multiplied and dropped from, in `delta`."""
     finite = load(stored[expert + int(from_base), first:last], delta)
@@ -186,27 +246,13 @@ def load_delta(
         for i in range(delta.size):
             delta[i] *= factor
     if keys.shape[0]:
-        drop_entries(delta, keys[expert, 0], keys[expert, 1], start + first, least, gain)
+        drop_entries(delta, keys[expert, 0], keys[expert, 1], start + first, limit, gain)
     return finite
 
 
 @njit(nogil=True, cache=True)
-def deltas(
-    stored: Any, from_base: bool, factors: Any, keys: Any, least: Any, gain: Any, start: int, out: Any
-) -> None:
-    """The deltas themselves in `out` (experts, size) float32; the others are as for `sum_deltas`."""
-    base = np.empty(out.shape[1], np.float32)
-    load_base(stored, from_base, 0, out.shape[1], base)
-    for expert in range(factors.size):
-        load_delta(
-            stored, from_base, expert, 0, out.shape[1], base, factors[expert], keys, least, gain, start,
-            out[expert],
-        )  # fmt: skip
-
-
-@njit(nogil=True, cache=True)
 def sum_deltas(
-    stored: Any, from_base: bool, factors: Any, keys: Any, least: Any, gain: Any, start: int,
+    stored: Any, from_base: bool, factors: Any, keys: Any, limit: Any, gain: Any, start: int,
     divisor: Any, scale: Any, out: Any,
 ) -> bool:  # fmt: skip
     """base + scale·(Σ deltas / divisor), or Σ rows / divisor without the base; every step rounds to float32.
@@ -216,7 +262,7 @@ def sum_deltas(
         from_base: see above.
         factors: (experts,) float32.
         keys: (experts, 2) uint32, or (0, 2) to drop nothing.
-        least: hashes below are dropped, uint32.
+        limit: hashes below are dropped, uint16.
         gain: what entries that stay are multiplied by, float32.
         start: flat index of the slice in its tensor.
         divisor: float32.
@@ -237,7 +283,7 @@ def sum_deltas(
         total[:] = np.float32(0)
         for expert in range(factors.size):
             finite = load_delta(
-                stored, from_base, expert, first, last, base, factors[expert], keys, least, gain, start, delta
+                stored, from_base, expert, first, last, base, factors[expert], keys, limit, gain, start, delta
             ) and finite  # fmt: skip
             for i in range(total.size):
                 total[i] += delta[i]
@@ -250,22 +296,26 @@ def sum_deltas(
 
 @njit(nogil=True, cache=True)
 def count_magnitudes(
-    stored: Any, from_base: bool, factors: Any, keys: Any, least: Any, gain: Any, start: int,
-    lows: Any, below: Any, within: Any,
+    stored: Any, from_base: bool, factors: Any, keys: Any, limit: Any, gain: Any, start: int,
+    lows: Any, widths: Any, shifts: Any, common: Any, outside: Any, bins: Any, loose: Any,
 ) -> bool:  # fmt: skip
     """Counts every expert's magnitudes around where its threshold is expected.
 
     Args:
-        stored: this and the next five as for `sum_deltas`.
+        stored: this and the next six as for `sum_deltas`.
         from_base: —
         factors: —
         keys: —
-        least: —
+        limit: —
         gain: —
         start: —
-        lows: (experts,) uint32: the least magnitude, as bits, that is counted by itself.
-        below: (experts,) int64: adds how many are below it.
-        within: (experts, width) int32: adds how often each of the `width` magnitudes from it on occurs.
+        lows: (experts,) uint32; this and the following as for `count_within`, a row for each expert.
+        widths: (experts,) uint32.
+        shifts: (experts,) uint32.
+        common: (experts,) uint32.
+        outside: (experts, 2) int64.
+        bins: (experts, bins) int32.
+        loose: (experts, bins) uint8.
 
     Returns:
         Whether every input is finite.
@@ -280,16 +330,19 @@ def count_magnitudes(
         finite = load_base(stored, from_base, first, last, base) and finite
         for expert in range(factors.size):
             finite = load_delta(
-                stored, from_base, expert, first, last, base, factors[expert], keys, least, gain, start, delta
+                stored, from_base, expert, first, last, base, factors[expert], keys, limit, gain, start, delta
             ) and finite  # fmt: skip
             bits = delta.view(np.uint32)
-            below[expert] += count_within(bits, lows[expert], scratch, within[expert])
+            count_within(
+                bits, lows[expert], widths[expert], shifts[expert], common[expert], scratch, outside[expert],
+                bins[expert], loose[expert],
+            )  # fmt: skip
     return finite
 
 
 @njit(nogil=True, cache=True)
 def trimmed_sum_of_signs(
-    stored: Any, from_base: bool, factors: Any, keys: Any, least: Any, gain: Any, start: int,
+    stored: Any, from_base: bool, factors: Any, keys: Any, limit: Any, gain: Any, start: int,
     thresholds: Any,
 ) -> int:  # fmt: skip
     """How many entries of Σ τ̂ᵢ are positive, less how many are negative.
@@ -307,7 +360,7 @@ def trimmed_sum_of_signs(
         total[:] = np.float32(0)
         for expert in range(factors.size):
             load_delta(
-                stored, from_base, expert, first, last, base, factors[expert], keys, least, gain, start, delta
+                stored, from_base, expert, first, last, base, factors[expert], keys, limit, gain, start, delta
             )  # fmt: skip
             for i in range(total.size):
                 total[i] += delta[i] if abs(delta[i]) >= thresholds[expert] else np.float32(0)
@@ -320,7 +373,7 @@ def trimmed_sum_of_signs(
 
 @njit(nogil=True, cache=True)
 def mean_of_agreeing(
-    stored: Any, from_base: bool, factors: Any, keys: Any, least: Any, gain: Any, start: int,
+    stored: Any, from_base: bool, factors: Any, keys: Any, limit: Any, gain: Any, start: int,
     thresholds: Any, majority: Any, scale: Any, out: Any,
 ) -> bool:  # fmt: skip
     """TIES: base + scale·(mean of the trimmed deltas with the elected sign); that mean without the base.
@@ -343,7 +396,7 @@ def mean_of_agreeing(
         for expert in range(experts):
             delta = deltas_rows[expert, : last - first]
             finite = load_delta(
-                stored, from_base, expert, first, last, base, factors[expert], keys, least, gain, start, delta
+                stored, from_base, expert, first, last, base, factors[expert], keys, limit, gain, start, delta
             ) and finite  # fmt: skip
             for i in range(delta.size):
                 delta[i] = delta[i] if abs(delta[i]) >= thresholds[expert] else zero

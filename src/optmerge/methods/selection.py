@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from optmerge.deltas import pieces
-from optmerge.methods.kernels import compiled_for, count_leading, count_within
+from optmerge.methods.kernels import compiled_for, count_leading, count_trailing
 from optmerge.methods.parameters import share
 
 DIGIT_BITS = 16
@@ -120,5 +120,5 @@ def _count_compiled(values: Tensor, shift: int, prefix: int | None) -> NDArray[n
     if prefix is None:
         count_leading(bits, np.empty(bits.size, np.uint16), counts)
     else:
-        count_within(bits, np.uint32(prefix << DIGIT_BITS), np.empty(bits.size, np.uint32), counts)
+        count_trailing(bits, np.uint32(prefix), np.empty(bits.size, np.uint32), counts)
     return counts

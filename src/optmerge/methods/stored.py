@@ -42,7 +42,7 @@ class Drops:
     """DARE's masks for the experts of one tensor; `keys` is (experts, 2), (0, 2) where nothing is dropped."""
 
     keys: NDArray[np.uint32]
-    least: np.uint32
+    limit: np.uint16
     gain: np.float32
 
     @classmethod
@@ -51,10 +51,38 @@ class Drops:
         keys = [DropKey.of(rule.seed, tensor, expert) for expert in experts]
         words = [(key.first, key.second) for key in keys] if rule.drop else []
         table = np.array(words, np.uint32).reshape(-1, 2)
-        return cls(table, np.uint32(drop_limit(rule.drop)), np.float32(gain(rule.drop)))
+        return cls(table, np.uint16(drop_limit(rule.drop)), np.float32(gain(rule.drop)))
 
 
-NO_DROPS = Drops(np.zeros((0, 2), np.uint32), np.uint32(0), np.float32(1))
+NO_DROPS = Drops(np.zeros((0, 2), np.uint32), np.uint16(0), np.float32(1))
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many magnitudes of each expert are below, and in each bin of, its range of bit patterns.
+
+    Args:
+        lows: (experts,) where the ranges begin.
+        widths: (experts,) how many bit patterns they hold.
+        shifts: (experts,); a bin holds 1 << shift bit patterns.
+        common: (experts,) a magnitude that is counted by itself.
+        outside: (experts, 2) how many are below the range, and how many are the common one.
+        bins: (experts, bins) how many others are in each bin.
+        loose: (experts, bins) 1 where one of them isn't the bin's first bit pattern.
+    """
+
+    lows: NDArray[np.uint32]
+    widths: NDArray[np.uint32]
+    shifts: NDArray[np.uint32]
+    common: NDArray[np.uint32]
+    outside: NDArray[np.int64]
+    bins: NDArray[np.int32]
+    loose: NDArray[np.uint8]
+
+    @property
+    def arrays(self) -> tuple[NDArray[Any], ...]:
+        """In the order the loop takes them."""
+        return self.lows, self.widths, self.shifts, self.common, self.outside, self.bins, self.loose
 
 
 @dataclass(frozen=True)
@@ -78,24 +106,16 @@ class StoredDeltas:
     def _run(self, loop: Any, *rest: Any) -> Any:
         """Calls a compiled loop with what they all begin with, and the rest."""
         drops = self.drops
-        first = (self.rows, self.from_base, self.factors, drops.keys, drops.least, drops.gain, self.start)
+        first = (self.rows, self.from_base, self.factors, drops.keys, drops.limit, drops.gain, self.start)
         return loop(*first, *rest)
-
-    def magnitudes(self) -> NDArray[np.uint32]:
-        """|τᵢ| as bits, (experts, size)."""
-        out = np.empty((self.factors.size, self.rows.shape[1]), np.float32)
-        self._run(kernels.deltas, out)
-        return out.view(np.uint32) & kernels.MAGNITUDE
 
     def sum(self, divisor: float, scale: float, out: NDArray[Any]) -> bool:
         """W₀ + scale·Σ τᵢ/divisor, or Σ/divisor without a base, into `out`; whether all is finite."""
         return bool(self._run(kernels.sum_deltas, np.float32(divisor), np.float32(scale), out))
 
-    def count_magnitudes(
-        self, lows: NDArray[np.uint32], below: NDArray[np.int64], within: NDArray[np.int32]
-    ) -> bool:
-        """Adds to the counts of magnitudes below `lows`, and of each from there on; whether all is finite."""
-        return bool(self._run(kernels.count_magnitudes, lows, below, within))
+    def count_magnitudes(self, counts: Counts) -> bool:
+        """Adds to the counts; whether all is finite."""
+        return bool(self._run(kernels.count_magnitudes, *counts.arrays))
 
     def sum_of_signs(self, thresholds: Sequence[float]) -> int:
         """How many entries of Σ τ̂ᵢ are positive, less how many are negative."""
