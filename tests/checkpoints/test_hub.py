@@ -128,13 +128,13 @@ def answer(monkeypatch: pytest.MonkeyPatch, problem: type[HfHubHTTPError]) -> No
     def refuse(*_: object, **__: object) -> None:
         raise problem("no", response=SimpleNamespace(headers={}, request=None))
 
-    monkeypatch.setattr(hub, "snapshot_download", refuse)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
 
 
 def test_pickles_are_fetched_only_when_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[list[str]] = []
     monkeypatch.setattr(
-        hub, "snapshot_download", lambda *_, ignore_patterns, **__: asked.append(ignore_patterns) or "x"
+        huggingface_hub, "snapshot_download", lambda *_, ignore_patterns, **__: asked.append(ignore_patterns) or "x"
     )
     locate("org/secret")
     locate("org/secret", allow_pickle=True)
