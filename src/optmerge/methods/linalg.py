@@ -80,7 +80,7 @@ def leading_directions(matrix: Tensor, k: int) -> TopSingular:
     out with their vectors: for a method that weighs them by their value they don't exist.
     """
     tall = matrix.shape[0] >= matrix.shape[1]
-    squares, vectors = torch.linalg.eigh(matrix.T @ matrix if tall else matrix @ matrix.T)  # ascending
+    squares, vectors = torch.linalg.eigh(gram(matrix if tall else matrix.T))  # ascending
     squares, vectors = squares[-k:].flip(0), vectors[:, -k:].flip(1)
     floor = max(matrix.shape) * torch.finfo(matrix.dtype).eps * squares[:1].clamp(min=0)
     kept = int((squares > floor).sum())
@@ -88,6 +88,25 @@ def leading_directions(matrix: Tensor, k: int) -> TopSingular:
     if tall:
         return TopSingular((matrix @ vectors) / values, values, vectors)
     return TopSingular(vectors, values, (matrix.T @ vectors) / values)
+
+
+LEAF = 112
+"""Columns below which a Gram matrix isn't split any more."""
+
+
+def gram(matrix: Tensor, out: Tensor | None = None) -> Tensor:
+    """AᵀA, (n, n), for a little more than half of a product's work: blocks below the diagonal are copied."""
+    n = matrix.shape[1]
+    out = matrix.new_empty(n, n) if out is None else out
+    if n <= LEAF:
+        return torch.mm(matrix.T, matrix, out=out)
+    half = n // 2
+    left, right = matrix[:, :half], matrix[:, half:]
+    gram(left, out[:half, :half])
+    gram(right, out[half:, half:])
+    torch.mm(left.T, right, out=out[:half, half:])
+    out[half:, :half].copy_(out[:half, half:].T)
+    return out
 
 
 def squared_norm(matrix: Tensor) -> float:
@@ -102,7 +121,7 @@ def polar_factor(matrix: Tensor) -> Tensor:
     arbitrary null directions.
     """
     matrix = matrix.to(torch.float64)
-    squares, vectors = torch.linalg.eigh(matrix.T @ matrix)
+    squares, vectors = torch.linalg.eigh(gram(matrix))
     floor = max(matrix.shape) * torch.finfo(matrix.dtype).eps * squares[-1:].clamp(min=0)
     inverse = torch.where(squares > floor, squares.clamp(min=torch.finfo(squares.dtype).tiny).rsqrt(), 0.0)
     factor: Tensor = matrix @ ((vectors * inverse) @ vectors.T)

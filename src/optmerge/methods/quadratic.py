@@ -21,7 +21,7 @@ from torch import Tensor
 
 from optmerge.deltas import Delta, Dense, FactorSpace, LowRank, zero_like
 from optmerge.errors import MethodError
-from optmerge.methods.linalg import solver_dtype, squared_norm
+from optmerge.methods.linalg import gram, solver_dtype, squared_norm
 
 Filter = Callable[[Tensor], Tensor]
 """φ: eigenvalues in descending order, (K,) → (K,)."""
@@ -89,7 +89,7 @@ class Dual:
 
     def solve(self, start: Tensor, phi: Filter) -> Tensor:
         """M₀ + (E − M₀Fᵀ) P φ(Λ) Pᵀ F, (m, n)."""
-        values, vectors = torch.linalg.eigh(self.seen @ self.seen.T)
+        values, vectors = torch.linalg.eigh(gram(self.seen.T))
         residual = torch.addmm(self.pull, start, self.seen.T, alpha=-1)  # (m, R)
         filtered = (vectors * _descending(phi, values)) @ (vectors.T @ self.seen)  # (R, n): no product with m
         return torch.addmm(start, residual, filtered)
@@ -145,14 +145,14 @@ def interaction(deltas: Sequence[Tensor]) -> Quadratic:
     m, n = deltas[0].shape
     weighted = ((1 / norm, delta) for delta in in_solver_dtype(deltas) if (norm := squared_norm(delta)) > 0)
     if m * len(deltas) <= n:
-        terms = (Term(weight, delta, delta @ delta.T) for weight, delta in weighted)
+        terms = (Term(weight, delta, gram(delta.T)) for weight, delta in weighted)
         return build_dual(terms, deltas[0], m * len(deltas))
     dtype = solver_dtype(deltas[0])
     curvature, target = (deltas[0].new_zeros(size, n, dtype=dtype) for size in (n, m))
     for weight, delta in weighted:
-        gram = delta.T @ delta  # serves both C and D, so that nothing is m×m
-        curvature.add_(gram, alpha=weight)
-        target.addmm_(delta, gram, alpha=weight)
+        squares = gram(delta)  # serves both C and D, so that nothing is m×m
+        curvature.add_(squares, alpha=weight)
+        target.addmm_(delta, squares, alpha=weight)
     return Primal(curvature, target)
 
 
