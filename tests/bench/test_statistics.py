@@ -128,7 +128,7 @@ def test_an_expert_beside_itself_is_one_without_doubt():
 
 
 def test_a_ratio_is_of_the_same_questions():
-    """Right on the expert's questions or on others: one score, but only the former moves with the expert's."""
+    """One score, on the expert's questions or on others; only the former moves with the expert's."""
     expert = bits("1" * 60 + "0" * 40)
     along = normalised([bits("1" * 50 + "0" * 50)], [expert])
     against = normalised([bits("0" * 50 + "1" * 50)], [expert])

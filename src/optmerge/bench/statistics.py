@@ -1,4 +1,4 @@
-"""How sure a score is, and which differences are real: bootstrap intervals, paired tests, several expert sets.
+"""How sure a score is, and which differences are real: bootstrap intervals, paired tests, expert sets.
 
 A group of scores, a capability say, is an array (expert set, question) of values in [0, 1]; every set answers
 the same questions, and so do both sides of a comparison. Groups are resampled each on their own and averaged
