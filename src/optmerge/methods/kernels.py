@@ -417,3 +417,20 @@ def mean_of_agreeing(
             total[i] = base[i] + merged * scale if from_base else merged
         finite = store(total, out[first:last]) and finite
     return finite
+
+
+@njit(nogil=True, cache=True)
+def adam_step(
+    values: Any, gradient: Any, mean: Any, squares: Any,
+    beta1: Any, beta2: Any, epsilon: Any, rate: Any, root: Any,
+) -> None:  # fmt: skip
+    """One step of Adam on flat float32 arrays, in one pass; `rate` and `root` correct the biases.
+
+    mean ← β₁·mean + (1 − β₁)·g,  squares ← β₂·squares + (1 − β₂)·g²,
+    values ← values − rate·mean/(√squares/root + ε)
+    """
+    one = np.float32(1)
+    for i in range(values.size):
+        mean[i] += (gradient[i] - mean[i]) * (one - beta1)
+        squares[i] = squares[i] * beta2 + gradient[i] * gradient[i] * (one - beta2)
+        values[i] -= rate * mean[i] / (np.sqrt(squares[i]) / root + epsilon)
