@@ -16,7 +16,6 @@ from huggingface_hub.errors import (
 )
 from safetensors.torch import save
 
-from optmerge.checkpoints import hub
 from optmerge.checkpoints.hub import locate, looks_like_hub_id
 from optmerge.checkpoints.reader import open_checkpoint
 from optmerge.checkpoints.side_files import copy_side_files
@@ -134,7 +133,9 @@ def answer(monkeypatch: pytest.MonkeyPatch, problem: type[HfHubHTTPError]) -> No
 def test_pickles_are_fetched_only_when_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[list[str]] = []
     monkeypatch.setattr(
-        huggingface_hub, "snapshot_download", lambda *_, ignore_patterns, **__: asked.append(ignore_patterns) or "x"
+        huggingface_hub,
+        "snapshot_download",
+        lambda *_, ignore_patterns, **__: asked.append(ignore_patterns) or "x",
     )
     locate("org/secret")
     locate("org/secret", allow_pickle=True)

@@ -71,6 +71,7 @@ def save(
         {"format": "pt"},
     )
     for name, content in {**({"config.json": dict(config)} if config else {}), **(files or {})}.items():
+        (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(content if isinstance(content, str) else json.dumps(content), "utf-8")
     return folder
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -62,7 +63,8 @@ class CheckpointWriter:
                 self._open[shard.file_name] = writer
         except OptMergeError:
             for path in created:  # they hold nothing yet, and a full disk shouldn't stay full
-                path.unlink(missing_ok=True)
+                with suppress(OSError):  # the disk may have failed altogether
+                    path.unlink(missing_ok=True)
             raise
         for writer in list(self._open.values()):  # all written before the interruption, or nothing to write
             self._commit_if_complete(writer)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -64,7 +65,8 @@ class ShardWriter:
                     os.close(descriptor)
                 begun.replace(partial)
             except OSError:  # a full disk shouldn't stay full
-                begun.unlink(missing_ok=True)
+                with suppress(OSError):
+                    begun.unlink(missing_ok=True)
                 raise
         return writer
 

@@ -13,10 +13,12 @@ from torch import Tensor
 
 from optmerge.architectures import Architecture
 from optmerge.checkpoints.adapters import Adapter
+from optmerge.checkpoints.paths import require_regular_file
 from optmerge.checkpoints.reader import Checkpoint
 from optmerge.checkpoints.reading import Reader
-from optmerge.checkpoints.safetensors_format import TensorInfo
+from optmerge.checkpoints.safetensors_format import Header, TensorInfo
 from optmerge.deltas import Delta, Dense, LowRank
+from optmerge.errors import CheckpointError
 from optmerge.recipe import BASE, Expert
 
 FLOATS = ("F64", "F32", "F16", "BF16")
@@ -84,9 +86,10 @@ class FullExpert:
         """What it is, for provenance."""
         return {"kind": "full", "identity": self.checkpoint.identity(), "bytes": self.checkpoint.nbytes}
 
-    def stamps(self) -> list[list[int]]:
-        """Size and time of change of every file, to notice a change between two runs."""
-        return [[header.file_bytes, header.modified_ns] for header in self.checkpoint.headers.values()]
+    @property
+    def headers(self) -> Mapping[Path, Header]:
+        """Of its files."""
+        return self.checkpoint.headers
 
     def open(self) -> Reader:
         """A context manager to read from."""
@@ -149,9 +152,10 @@ class AdapterExpert:
             "bytes": self.adapter.header.file_bytes,
         }
 
-    def stamps(self) -> list[list[int]]:
-        """Size and time of change of every file, to notice a change between two runs."""
-        return [[self.adapter.header.file_bytes, self.adapter.header.modified_ns]]
+    @property
+    def headers(self) -> Mapping[Path, Header]:
+        """Of its file."""
+        return {self.adapter.file: self.adapter.header}
 
     def open(self) -> AbstractContextManager[None]:
         """Adapters open their file for each delta; nothing is held."""
@@ -190,6 +194,24 @@ class Inputs:
             held = expert.adapter if isinstance(expert, AdapterExpert) else expert.checkpoint
             found[expert.name] = held.content_hash()
         return found
+
+    def check_unchanged(self) -> None:
+        """Refuses what was made of files that somebody wrote to meanwhile.
+
+        Raises:
+            CheckpointError: a file's size or time of change isn't what it was when its header was read.
+        """
+        headers = dict(self.base.checkpoint.headers)
+        for expert in self.experts:
+            headers |= expert.headers
+        for file, header in headers.items():
+            status = require_regular_file(file)
+            if (status.st_size, status.st_mtime_ns) != (header.file_bytes, header.modified_ns):
+                raise CheckpointError(
+                    "The file changed while it was merged",
+                    where=file,
+                    hint="nothing may write to a checkpoint while it is read; start again",
+                )
 
     def expert(self, name: str) -> AnyExpert:
         """The expert of that name."""

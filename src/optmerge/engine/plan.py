@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from optmerge.checkpoints.safetensors_format import Header
 from optmerge.checkpoints.shards import DEFAULT_SHARD_BYTES, Shard, plan_shards
 from optmerge.engine.adapter_limits import check_adapter_output
 from optmerge.engine.cost import Cost, cost_of
@@ -93,6 +94,7 @@ class Plan:
         cost: bytes, memory and work.
         warnings: what the user should know.
         fingerprint: of everything that decides the output's bytes.
+        ingredients: what was given → its own fingerprint, to say what has changed.
     """
 
     recipe: Recipe
@@ -108,6 +110,7 @@ class Plan:
     cost: Cost
     warnings: tuple[str, ...]
     fingerprint: str
+    ingredients: Mapping[str, str]
 
     def use(self, tensor: TensorPlan) -> MethodUse:
         """The method of a merged tensor."""
@@ -159,6 +162,7 @@ def make_plan(recipe: Recipe | Mapping[str, Any], inputs: Inputs | None = None) 
     check_adapter_output(recipe, tensors, inputs)
     shards = _shards(recipe, tensors)
     donor = _donor(recipe, inputs, names)
+    given = _given(recipe, inputs)
     experts = tuple(
         {"name": expert.name, "model": expert.spec.model, "weight": expert.spec.weight, **expert.identity()}
         for expert in inputs.experts
@@ -181,7 +185,15 @@ def make_plan(recipe: Recipe | Mapping[str, Any], inputs: Inputs | None = None) 
         side_files=donor,
         cost=cost_of(tensors, uses, inputs, recipe),
         warnings=_warnings(recipe, tensors, inputs),
-        fingerprint=_fingerprint(recipe, inputs, uses, tensors, shards),
+        fingerprint=_digest(
+            [
+                given,
+                [asdict(use) if use else None for use in uses],
+                [asdict(tensor) for tensor in tensors],
+                [shard.file_name for shard in shards],
+            ]
+        ),
+        ingredients={name: _digest(each) for name, each in given.items()},
     )
 
 
@@ -302,22 +314,20 @@ def _warnings(recipe: Recipe, tensors: tuple[TensorPlan, ...], inputs: Inputs) -
     return tuple(found)
 
 
-def _fingerprint(
-    recipe: Recipe,
-    inputs: Inputs,
-    uses: tuple[MethodUse | None, ...],
-    tensors: tuple[TensorPlan, ...],
-    shards: tuple[Shard, ...],
-) -> str:
-    """SHA-256 over the recipe, the inputs with their times of change, every decision, and versions."""
-    stamps = [[header.file_bytes, header.modified_ns] for header in inputs.base.checkpoint.headers.values()]
-    decided = {
+def _given(recipe: Recipe, inputs: Inputs) -> dict[str, Any]:
+    """The recipe, every input with its files' sizes and times of change, and versions."""
+    base = inputs.base.checkpoint
+    return {
         "recipe": recipe.plain(),
-        "base": [inputs.base.checkpoint.identity(), stamps],
-        "experts": [[expert.identity(), expert.stamps()] for expert in inputs.experts],
-        "methods": [asdict(use) if use else None for use in uses],
-        "tensors": [asdict(tensor) for tensor in tensors],
-        "shards": [shard.file_name for shard in shards],
-        "versions": [version("optmerge"), version("torch")],
+        "base": [base.identity(), _stamps(base.headers)],
+        **{f"expert {each.name!r}": [each.identity(), _stamps(each.headers)] for each in inputs.experts},
+        "version of optmerge or torch": [version("optmerge"), version("torch")],
     }
-    return hashlib.sha256(json.dumps(decided, sort_keys=True).encode()).hexdigest()
+
+
+def _stamps(headers: Mapping[Path, Header]) -> list[list[int]]:
+    return [[header.file_bytes, header.modified_ns] for header in headers.values()]
+
+
+def _digest(data: object) -> str:
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()

@@ -44,6 +44,7 @@ def write_provenance(plan: Plan, inputs: Inputs, out: Path, details: Mapping[str
         **plan.plain(),
     }
     record["fingerprint"] = details["fingerprint"]
+    del record["cost"]  # which depends on the number of cores
     record["tensors"] = {
         tensor.name: {
             "action": tensor.action,

@@ -116,7 +116,8 @@ def execute(
         return Result(out, plan, 0.0, plan.warnings, resumed_tensors=len(plan.tensors))
     started = time.monotonic()
     truncation = None
-    with OutputFolder(out, fingerprint, mode) as folder, _collected_warnings() as found:
+    ingredients = {**plan.ingredients, "device": device.partition(":")[0]}
+    with OutputFolder(out, fingerprint, ingredients, mode) as folder, _collected_warnings() as found:
         try:
             if not folder.complete:
                 truncation = _write(plan, inputs, folder, device, budget, content_hashes, progress)
@@ -190,6 +191,7 @@ def _write(
             truncation = write_merged_adapter(plan, sources, surveys, folder.staging, progress)
         else:
             write_merged_checkpoint(plan, sources, surveys, pool, budget, folder, progress)
+    inputs.check_unchanged()
     # No warnings of methods: a resumed run doesn't repeat those of tensors already written.
     details: dict[str, Any] = {"fingerprint": folder.fingerprint, "device": device, "truncation": truncation}
     if content_hashes:

@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -33,6 +34,7 @@ class OutputFolder:
     Args:
         path: the folder; made if need be.
         fingerprint: of the plan; a journal of another plan is refused.
+        ingredients: what the plan was made of → its fingerprint; says what is other about that plan.
         mode: `new` wants an empty folder, `resume` continues an interrupted merge (or starts one),
             `overwrite` replaces an earlier merge once the new one is complete.
 
@@ -40,12 +42,13 @@ class OutputFolder:
         OutputError: the folder isn't empty, is in use, or holds another merge.
     """
 
-    def __init__(self, path: Path, fingerprint: str, mode: Mode) -> None:
+    def __init__(self, path: Path, fingerprint: str, ingredients: Mapping[str, str], mode: Mode) -> None:
         self.path = path
         self.staging = path / STATE / "staging"
         self.written: frozenset[str] = frozenset()
         self.complete = False
         self.fingerprint = fingerprint
+        self._ingredients = dict(ingredients)
         self._journal: int | None = None
         self._journal_bytes = 0
         check_usable(path, mode)
@@ -116,8 +119,8 @@ class OutputFolder:
             raise OutputError(
                 "the unfinished merge in this folder is another one",
                 where=self.path,
-                got="other inputs, recipe or version",
-                hint="put the inputs and the recipe back, or start over with --overwrite",
+                got=f"another {', another '.join(self._changed(lines[0]))}",
+                hint="put it back as it was, or start over with --overwrite",
             )
         with disk_errors(journal):
             if not lines:
@@ -127,9 +130,16 @@ class OutputFolder:
             os.ftruncate(self._journal, length)  # a line that a full disk cut short would spoil the next
         self._journal_bytes = length
         if not lines:
-            self._note({"fingerprint": self.fingerprint})
+            self._note({"fingerprint": self.fingerprint, "ingredients": self._ingredients})
         self.written = frozenset(name for line in lines for name in line.get("written", []))
         self.complete = any("complete" in line for line in lines)
+
+    def _changed(self, line: Mapping[str, Any]) -> list[str]:
+        """Which ingredients aren't those of a journal's first line."""
+        theirs = line.get("ingredients")
+        theirs = theirs if isinstance(theirs, dict) else {}
+        names = [*self._ingredients, *(name for name in theirs if name not in self._ingredients)]
+        return [name for name in names if theirs.get(name) != self._ingredients.get(name)] or ["plan"]
 
     def _note(self, line: dict[str, Any]) -> None:
         assert self._journal is not None, "the folder is closed"
