@@ -30,6 +30,11 @@ for _slow in ("optmerge", "wudi"):
 WORLDS = ("float32", "bfloat16", "adapters")
 
 
+@pytest.fixture(autouse=True)
+def budgets_are_for_tensors_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budget, "around_tensors", lambda: 0)
+
+
 class Stop(BaseException):
     """Stops a merge half-way."""
 

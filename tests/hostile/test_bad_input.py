@@ -512,7 +512,13 @@ def resuming_and_overwriting(it: Case) -> None:
     it.options = ["--resume", "--overwrite"]
 
 
-@case("the memory budget can't be kept", "got: 0.0 MiB", "expected: at least", "next: ")
+@case(
+    "the memory budget can't be kept",
+    "got: 0.0 MiB",
+    "expected: at least",
+    "the process itself",
+    "next: ",
+)
 def too_little_memory(it: Case) -> None:
     it.recipe["method"] = "tsv"
     it.options = ["--memory", "1KB"]

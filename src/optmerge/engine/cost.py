@@ -24,6 +24,9 @@ FACTOR_SLICE_ELEMENTS = 1 << 20
 """The same for tensors with low-rank deltas, whatever the budget: how a product of factors rounds depends on
 how many rows are asked for at once, and a budget may not change the result."""
 
+AROUND_BYTES = 16 << 20
+"""What threads, their stacks and the allocator take around the tensors (measured)."""
+
 _FLOAT32 = 4
 
 
@@ -34,10 +37,11 @@ class Cost:
     Args:
         bytes_read: from the inputs, passes of a survey included.
         bytes_written: of weights.
-        peak_bytes: anonymous memory for tensors without a budget, beside the interpreter and its libraries:
-            one slice or one whole tensor per core.
+        peak_bytes: anonymous memory without a budget, beside the interpreter and its libraries: one slice or
+            one whole tensor per core.
         peak_tensor: where that peak is reached.
         whole_tensor_bytes: what the largest tensor that isn't sliced needs alone; no budget can be below it.
+        whole_tensor: its name.
         slice_bytes: what the largest slice needs.
         flops: floating-point operations.
     """
@@ -47,6 +51,7 @@ class Cost:
     peak_bytes: int
     peak_tensor: str
     whole_tensor_bytes: int
+    whole_tensor: str
     slice_bytes: int
     flops: float
 
@@ -57,7 +62,7 @@ def cost_of(
     """Adds up every tensor."""
     read = written = peak = whole = sliced = 0
     cores = torch.get_num_threads()
-    where, flops = "", 0.0
+    where, largest, flops = "", "", 0.0
     for tensor in tensors:
         if tensor.action == "alias":
             continue
@@ -71,11 +76,11 @@ def cost_of(
             peak, where = tensor_peak * side_by_side, tensor.name
         if in_slices and not inputs.factors(tensor.name):
             sliced = max(sliced, tensor_peak)
-        else:
-            whole = max(whole, tensor_peak)
+        elif tensor_peak > whole:
+            whole, largest = tensor_peak, tensor.name
     if recipe.output.format == "adapter":
         written = _adapter_bytes(tensors, inputs, recipe)
-    return Cost(read, written, peak, where, whole, sliced, flops)
+    return Cost(read, written, peak + AROUND_BYTES, where, whole, largest, sliced, flops)
 
 
 def slice_limit(name: str, inputs: Inputs, slice_elements: int = SLICE_ELEMENTS) -> int:
@@ -104,7 +109,7 @@ def _tensor_cost(tensor: TensorPlan, use: MethodUse | None, inputs: Inputs) -> t
     columns = tensor.shape[-1] if tensor.shape else 1
     if tensor.layout in ("transposed", "transposed_stack"):
         rows, columns = columns, rows
-    workspace = method.workspace(count, rows, columns) if deltas >= held else 2.0
+    workspace = method.workspace(count, rows, columns, use.parameters) if deltas >= held else 2.0
     peak = int((deltas + held * (2 + workspace)) * _FLOAT32) + min(stored, held * 8)
     matrices = size / max(1, rows * columns)
     return read, peak, matrices * method.work(rows, columns, count)

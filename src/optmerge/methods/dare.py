@@ -30,7 +30,7 @@ class DroppedSurvey(TrimSurvey):
     scale=0.3,
     entrywise=lambda experts, parameters: Entrywise(drop=parameters["drop"], seed=parameters["seed"]),
     work=lambda m, n, experts: 12.0 * m * n * experts,
-    workspace=lambda experts, m=1, n=1: experts + 10.0,
+    workspace=lambda experts, m, n, parameters: experts + 10.0,
 )
 def dare_task_arithmetic(
     deltas: Sequence[Delta],
@@ -64,7 +64,7 @@ def dare_task_arithmetic(
         drop=parameters["drop"], seed=parameters["seed"], keep=parameters["keep"]
     ),
     work=lambda m, n, experts: 24.0 * m * n * experts,
-    workspace=lambda experts, m=1, n=1: 2.0 * experts + 8.0,
+    workspace=lambda experts, m, n, parameters: 2.0 * experts + 8.0,
 )
 def dare_ties(
     deltas: Sequence[Delta],

@@ -9,6 +9,7 @@ import torch
 
 from optmerge.deltas import Delta, Dense, linear_combination
 from optmerge.errors import MergeWarning
+from optmerge.methods.linalg import squareness
 from optmerge.methods.registry import Context, method
 
 RANK_TOLERANCE = 1e-5
@@ -20,7 +21,7 @@ RANK_TOLERANCE = 1e-5
     scale=0.3,
     one_core=False,
     work=lambda m, n, experts: 20.0 * m * n * min(m, n),
-    workspace=lambda experts, m=1, n=1: 9.0,
+    workspace=lambda experts, m, n, parameters: 4.8 + 2.2 * squareness(m, n),
 )
 def iso_c(deltas: Sequence[Delta], *, context: Context | None = None) -> Delta:
     """The sum of the task vectors with all singular values replaced by their mean.

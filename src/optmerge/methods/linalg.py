@@ -31,6 +31,16 @@ def solver_dtype(like: Tensor) -> torch.dtype:
     return torch.float64 if like.dtype == torch.float64 or small else torch.float32
 
 
+def solver_width(m: int, n: int) -> int:
+    """Size of that type where the matrix is float32, in units of float32."""
+    return 2 if min(m, n) <= SMALL_SIDE else 1
+
+
+def squareness(m: int, n: int) -> float:
+    """Entries of the smaller Gram matrix for each of the m×n matrix's own; 1 where it is square."""
+    return min(m, n) ** 2 / max(1, m * n)
+
+
 @dataclass(frozen=True, eq=False)
 class TopSingular:
     """The leading singular triplets of an m×n matrix, τ ≈ left · diag(values) · rightᵀ.

@@ -12,7 +12,7 @@ from torch import Tensor
 from optmerge.deltas import Delta, Dense, LowRank, zero_like
 from optmerge.errors import MethodError
 from optmerge.methods.iterations import Optimizer, descend, literal_loop
-from optmerge.methods.linalg import leading_directions, squared_norm, top_rank
+from optmerge.methods.linalg import leading_directions, solver_width, squared_norm, squareness, top_rank
 from optmerge.methods.parameters import Fraction, Momentum, Positive, Steps
 from optmerge.methods.quadratic import (
     Dual,
@@ -77,12 +77,17 @@ def _scale(parameters: Mapping[str, Any]) -> float:
     return _VARIANTS["full" if parameters["variant"] == "auto" else parameters["variant"]].scale
 
 
+def _workspace(experts: int, m: int, n: int, parameters: Mapping[str, Any]) -> float:
+    steps = 12.0 if parameters["solver"] != "closed_form" else 0.0
+    return max(steps, 4.7 + 6.1 * squareness(m, n)) * solver_width(m, n)
+
+
 @method(
     granularity="matrix",
     scale=_scale,
     resolve=_resolve,
     work=lambda m, n, experts: 6.0 * m * n * min(m, n) * experts,
-    workspace=lambda experts, m=1, n=1: 30.0,
+    workspace=_workspace,
 )
 def optmerge(
     deltas: Sequence[Delta],

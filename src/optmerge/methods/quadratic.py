@@ -13,15 +13,16 @@ for a scalar function φ, so the smaller of the two eigenproblems is the only on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from optmerge.deltas import Delta, Dense, FactorSpace, LowRank, zero_like
 from optmerge.errors import MethodError
-from optmerge.methods.linalg import gram, solver_dtype, squared_norm
+from optmerge.methods.linalg import gram, solver_dtype, solver_width, squared_norm
 
 Filter = Callable[[Tensor], Tensor]
 """φ: eigenvalues in descending order, (K,) → (K,)."""
@@ -156,14 +157,12 @@ def interaction(deltas: Sequence[Tensor]) -> Quadratic:
     return Primal(curvature, target)
 
 
-def interaction_workspace(experts: int, m: int = 1, n: int = 1) -> float:
-    """Tensor-sized float32 arrays that solving the interaction holds, LAPACK's own included (measured).
-
-    Four matrices of the eigenproblem's side, F where it is dual, and some of the tensor's size.
-    """
-    side = min(experts * m, n)
-    stacked = 2.0 * experts if experts * m <= n else 0.0
-    return max(16.0, 9.0 + 4 * 2.0 * side**2 / (m * n) + stacked)
+def interaction_workspace(experts: int, m: int, n: int, parameters: Mapping[str, Any]) -> float:
+    """Tensor-sized float32 arrays that the closed form of the interaction holds: some of the tensor's size,
+    matrices of the eigenproblem's side, and F where it is dual."""
+    dual = experts * m <= n
+    side = experts * m if dual else n
+    return (5.5 + 3.5 * side**2 / (m * n) + dual * experts) * solver_width(m, n)
 
 
 def in_solver_dtype(matrices: Sequence[Tensor]) -> Iterator[Tensor]:

@@ -33,11 +33,11 @@ Granularity = Literal["element", "tensor", "matrix"]
 class Workspace(Protocol):
     """Memory as a multiple of the tensor's own."""
 
-    def __call__(self, experts: int, m: int = 1, n: int = 1) -> float:
+    def __call__(self, experts: int, m: int, n: int, parameters: Mapping[str, Any]) -> float:
         """Tensor-sized float32 arrays."""
 
 
-def _two(experts: int, m: int = 1, n: int = 1) -> float:
+def _two(experts: int, m: int, n: int, parameters: Mapping[str, Any]) -> float:
     return 2.0
 
 
@@ -63,8 +63,8 @@ class Method:
         passes: how often that survey reads every tensor.
         exactly: the number of experts it takes; any where None.
         work: floating-point operations for an m×n matrix of N experts.
-        workspace: peak number of tensor-sized float32 arrays, beside the N deltas, that the method holds at
-            its defaults, by (experts, m, n); a square matrix where m and n aren't given.
+        workspace: peak number of tensor-sized float32 arrays, beside the N deltas, that the method holds for
+            (experts, m, n, resolved parameters), LAPACK's own included (measured).
         one_core: a whole tensor is solved on one core, several side by side. Not where published values hang
             on how LAPACK splits its work.
         takes_context: the function has a `context` argument.

@@ -13,7 +13,7 @@ COLINEAR = 1e-4
 """Angles (radians) below which the great circle can't be told from the chord in float32."""
 
 
-@method(granularity="tensor", scale=1.0, exactly=2, workspace=lambda experts, m=1, n=1: 6.0)
+@method(granularity="tensor", scale=1.0, exactly=2, workspace=lambda experts, m, n, parameters: 6.0)
 def slerp(deltas: Sequence[Delta], *, t: UnitInterval = 0.5) -> Delta:
     """Spherical interpolation between the task vectors of two experts.
 

@@ -101,7 +101,7 @@ def ties_passes(parameters: Mapping[str, Any]) -> int:
     passes=ties_passes,
     entrywise=lambda experts, parameters: Entrywise(keep=parameters["keep"]),
     work=lambda m, n, experts: 12.0 * m * n * experts,
-    workspace=lambda experts, m=1, n=1: experts + 6.0,
+    workspace=lambda experts, m, n, parameters: experts + 6.0,
 )
 def ties(
     deltas: Sequence[Delta],

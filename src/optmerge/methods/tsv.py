@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from optmerge.deltas import Delta, Dense, LowRank, zero_like
-from optmerge.methods.linalg import polar_factor, top_rank, top_singular
+from optmerge.methods.linalg import polar_factor, squareness, top_rank, top_singular
 from optmerge.methods.registry import method
 
 
@@ -16,7 +16,7 @@ from optmerge.methods.registry import method
     scale=0.3,
     one_core=False,
     work=lambda m, n, experts: 10.0 * m * n * min(m, n) * experts,
-    workspace=lambda experts, m=1, n=1: 19.0,
+    workspace=lambda experts, m, n, parameters: 9.2 + 10.0 * squareness(m, n),
 )
 def tsv(deltas: Sequence[Delta]) -> Delta:
     """Leading singular triplets of every task vector, decorrelated between the experts.

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 
 from optmerge.deltas import Delta, Dense, zero_like
 from optmerge.methods.iterations import Optimizer, descend, literal_loop
-from optmerge.methods.linalg import squared_norm
+from optmerge.methods.linalg import solver_width, squared_norm
 from optmerge.methods.parameters import Positive, Steps
 from optmerge.methods.quadratic import (
     Dual,
@@ -26,11 +26,18 @@ NULL = 1e-10
 """Eigenvalues below this share of the largest are the null space of C, where M stays at its start."""
 
 
+def _workspace(experts: int, m: int, n: int, parameters: Mapping[str, Any]) -> float:
+    if parameters["solver"] == "exact":  # in float64
+        return 2 * interaction_workspace(experts, m, n, parameters)
+    shape = experts + 1.0 if experts * m <= n else 4.0 * n / m
+    return (10.0 + shape) * solver_width(m, n)
+
+
 @method(
     granularity="matrix",
     scale=0.3,
     work=lambda m, n, experts: 4.0 * m * n * min(m, n) * experts + 600.0 * m * n * n,
-    workspace=interaction_workspace,
+    workspace=_workspace,
 )
 def wudi(
     deltas: Sequence[Delta],
