@@ -9,10 +9,11 @@ import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 from perf import measure, synthetic
-from perf.run import FULL_EXPERTS, ROOT
+from perf.run import FULL_EXPERTS, ROOT, machine, record
 
 PEER = Path("out/peer-venv/bin/mergekit-yaml")
 CASE = "qwen2-0.5b"
@@ -29,6 +30,16 @@ class Pair:
     needs_base: bool = True
 
 
+@dataclass(frozen=True)
+class Compared:
+    """What one method cost here and there."""
+
+    pair: Pair
+    ours: measure.Cost
+    theirs: measure.Cost
+    machine: dict[str, Any]
+
+
 PAIRS = [
     Pair("average", "linear", {"weight": 1.0}, needs_base=False),
     Pair("task_arithmetic", "task_arithmetic", {"weight": 0.3}),
@@ -38,18 +49,21 @@ PAIRS = [
 
 
 def main() -> None:
-    """Runs every pair once, ours first, and prints the ratio."""
+    """Runs every pair once, ours first, prints the ratio and writes a record."""
     base = synthetic.checkpoint(ROOT, CASE, None)
     experts = [synthetic.checkpoint(ROOT, CASE, index) for index in range(FULL_EXPERTS)]
+    measured = []
     for pair in PAIRS:
         ours = _ours(pair, base, experts)
         theirs = _theirs(pair, base, experts)
+        measured.append(Compared(pair, ours, theirs, machine()))
         print(
             f"{pair.ours:18s} {ours.wall_seconds:6.1f} s {ours.peak_anonymous_bytes / 2**20:6.0f} MiB   "
             f"mergekit {theirs.wall_seconds:6.1f} s {theirs.peak_anonymous_bytes / 2**20:6.0f} MiB   "
             f"× {theirs.wall_seconds / ours.wall_seconds:.1f}",
             flush=True,
         )
+    record(measured)
 
 
 def _ours(pair: Pair, base: Path, experts: list[Path]) -> measure.Cost:

@@ -9,7 +9,7 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -61,7 +61,7 @@ ROWS = {
     "solvers": [
         Row("internvl2.5-1b", "full", "optmerge", ("--set", "variant=lora"), "≤ 90 s"),
         Row("internvl2.5-1b", "full", "optmerge", ("--set", "solver=closed_form"), "≤ 90 s"),
-        Row("internvl2.5-1b", "full", "optmerge", ("--memory", "1GiB"), "≤ 1 GiB"),
+        Row("internvl2.5-1b", "full", "optmerge", ("--set", "variant=lora", "--memory", "1GiB"), "≤ 1 GiB"),
     ],
     "adapters": [
         Row("qwen2-vl-7b", "adapter", "optmerge", ("--set", "output=adapter"), "≤ 60 s"),
@@ -120,7 +120,7 @@ def measure_row(row: Row, idle: measure.Cost, rate: float) -> Measured:
     io_seconds = measure.io_limit(files, planned.cost.bytes_written, ROOT / "scratch")
     shutil.rmtree(out)
     return Measured(
-        row, cost, io_seconds, planned.cost.flops / rate, idle, planned.cost.peak_bytes, _machine()
+        row, cost, io_seconds, planned.cost.flops / rate, idle, planned.cost.peak_bytes, machine()
     )
 
 
@@ -147,14 +147,15 @@ def print_row(measured: Measured) -> None:
     )
 
 
-def record(measured: list[Measured]) -> None:
-    """Appends a record file."""
+def record(measured: Sequence[Any]) -> None:
+    """Appends a record file with a list of dataclass instances."""
     RECORDS.mkdir(parents=True, exist_ok=True)
     stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
     (RECORDS / f"{stamp}.json").write_text(json.dumps([asdict(each) for each in measured], indent=1) + "\n")
 
 
-def _machine() -> dict[str, Any]:
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
     commit = subprocess.run(
         ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
     ).stdout.strip()

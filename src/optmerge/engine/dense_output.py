@@ -107,7 +107,7 @@ class _Merge:
             lambda tensor: self._write_sliced(tensor, one_after_another),
             (tensor for tensor in sliced if prod(tensor.shape) <= ONE_THREAD_ELEMENTS),
         )
-        with Pool(self.budget.whole_tensors) as pool:
+        with Pool(self.budget.whole_tensors, self.sources.device) as pool:
             pool.each(self._merge_whole, side_by_side)
         for tensor in alone:
             self._merge_whole(tensor)

@@ -184,7 +184,7 @@ def _write(
     write_side_files(plan, inputs, folder.staging)
     truncation = None
     keep_freed_memory()
-    with Sources(inputs, device) as sources, Pool() as pool:
+    with Sources(inputs, device) as sources, Pool(device=sources.device) as pool:
         _check_aliases(plan, sources)
         surveys = run_surveys(plan, sources, pool, budget.slice_elements)
         if plan.recipe.output.format == "adapter":

@@ -135,6 +135,8 @@ class Sources:
         delta = expert.delta(tensor.name, lambda: self._base.read(tensor.name), tensor.shape)
         placed = _placed(delta, dtype, self.device)
         self._check_adapter(placed, expert, tensor)
+        if self.device.type == "cuda":  # other threads, with other streams, may use it next
+            torch.cuda.current_stream(self.device).synchronize()
         if isinstance(placed, LowRank):
             self._factors[expert.name] = ((tensor.name, dtype), placed)
         return placed
@@ -151,6 +153,8 @@ class Sources:
             flat = values.view(torch.uint16).flatten()
             if widen(flat.numpy(), moved.view(torch.uint32).flatten().numpy()):
                 return moved
+        if self.device.type == "cuda":  # from pinned memory a copy runs beside the computation
+            values = values.pin_memory().to(self.device, non_blocking=True)
         moved = values.to(self.device, torch.float64 if values.dtype == torch.float64 else torch.float32)
         _check_finite(moved, what, file)
         return moved
