@@ -8,6 +8,7 @@ import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 from optmerge.errors import InputError
 
 SCHEMA = 1
-LIBRARIES = ("optmerge", "torch", "transformers", "tokenizers", "numpy", "easy-vqa")
+LIBRARIES = ("optmerge", "torch", "transformers", "tokenizers", "peft", "numpy", "easy-vqa")
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,14 @@ class Record:
 
 def new(**fields: Any) -> Record:
     """A record stamped with the time and the versions in use."""
-    versions = {"python": platform.python_version(), "machine": platform.machine()}
-    versions |= {name: _version(name) for name in LIBRARIES}
     created = datetime.now(UTC).isoformat(timespec="microseconds")
-    return Record(**fields, versions=versions, created=created)
+    return Record(**fields, versions=versions(), created=created)
+
+
+def versions() -> dict[str, str]:
+    """What is in use: Python, the kind of machine, and `LIBRARIES`."""
+    found = {"python": platform.python_version(), "machine": platform.machine()}
+    return found | {name: _version(name) for name in LIBRARIES}
 
 
 def write(record: Record, folder: Path) -> Path:
@@ -88,6 +93,7 @@ def weights_hash(folder: Path) -> str:
     return digest.hexdigest()
 
 
+@cache
 def _version(name: str) -> str:
     try:
         return metadata.version(name)

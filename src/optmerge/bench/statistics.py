@@ -18,7 +18,7 @@ from optmerge.errors import InputError
 Scores = NDArray[np.float64]
 """Scores in [0, 1], (expert set, question)."""
 
-RESAMPLES = 5000
+RESAMPLES = 2000
 FLIPS = 19_999
 TAILS = (2.5, 97.5)
 """Percentiles between which the 95 % interval lies."""

@@ -17,6 +17,9 @@ from optmerge.methods.quadratic import Quadratic
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8
 
+ROWS = 256
+"""Rows that are optimised at a time."""
+
 
 @dataclass(frozen=True)
 class Optimizer:
@@ -80,8 +83,17 @@ def adam_step(values: Tensor, gradient: Tensor, mean: Tensor, squares: Tensor, s
 
 
 def descend(quadratic: Quadratic, start: Tensor, optimizer: Optimizer) -> Tensor:
-    """The steps on the quadratic's gradient 2(MC − D): no product larger than M·C, m×n×min(n, R)."""
-    return optimizer.run(start, quadratic.to(start.dtype).gradient)
+    """The steps on the quadratic's gradient 2(MC − D).
+
+    Rows of M don't know of each other, so some take all their steps before the next begin: what the optimiser
+    keeps of them stays in the cache.
+    """
+    quadratic = quadratic.for_steps().to(start.dtype)
+    merged = torch.empty_like(start)
+    for first in range(0, len(start), ROWS):
+        last = min(len(start), first + ROWS)
+        merged[first:last] = optimizer.run(start[first:last], quadratic.rows(first, last).gradient)
+    return merged
 
 
 def literal_loop(

@@ -59,6 +59,14 @@ class Primal:
         """The same in another float type."""
         return Primal(self.curvature.to(dtype), self.target.to(dtype))
 
+    def rows(self, start: int, stop: int) -> Primal:
+        """The part of the problem that is about some rows of M; rows don't know of each other."""
+        return Primal(self.curvature, self.target[start:stop])
+
+    def for_steps(self) -> Primal:
+        """The form in which a gradient costs least: this."""
+        return self
+
     def solve(self, start: Tensor, phi: Filter) -> Tensor:
         """M₀ + (D − M₀C) Q φ(Λ) Qᵀ, (m, n)."""
         values, vectors = torch.linalg.eigh(self.curvature)
@@ -83,6 +91,16 @@ class Dual:
     def to(self, dtype: torch.dtype) -> Dual:
         """The same in another float type."""
         return Dual(self.seen.to(dtype), self.pull.to(dtype))
+
+    def rows(self, start: int, stop: int) -> Dual:
+        """The part of the problem that is about some rows of M; rows don't know of each other."""
+        return Dual(self.seen, self.pull[start:stop])
+
+    def for_steps(self) -> Quadratic:
+        """The form in which a gradient costs least: m×n×n operations, or twice m×n×R."""
+        if 2 * len(self.seen) < self.seen.shape[1]:
+            return self
+        return Primal(gram(self.seen), self.pull @ self.seen)
 
     def expand(self, space: FactorSpace) -> Dual:
         """From the coordinates of a factor space to those of the tensor."""
