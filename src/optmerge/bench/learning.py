@@ -1,0 +1,127 @@
+"""transformers' Trainer for the lines: a run depends on its seed alone and goes on after a kill."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from optmerge.bench.conversations import Diet
+from optmerge.bench.lines.family import Processor
+from optmerge.bench.packing import Conversations, Pack
+
+LINEAR = r".*language_model\.layers\..*\.(q|k|v|o|gate|up|down)_proj"
+"""The language model's matrices: what an adapter lies on, and what a fully trained expert may change."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One run of the Trainer.
+
+    Args:
+        pictures: how many conversations the model sees.
+        learning_rate: at its highest, after the warm-up.
+        batch: conversations a step.
+        part: what is trained: everything, the language model's layers, or an adapter on them.
+        rank: of the adapter.
+        keep_every: steps between checkpoints.
+        look_every: steps between looks at the validation questions; 0 never looks.
+    """
+
+    pictures: int
+    learning_rate: float
+    batch: int = 64
+    part: str = "all"
+    rank: int = 16
+    weight_decay: float = 0.02
+    warmup: float = 0.05
+    keep_every: int = 250
+    look_every: int = 500
+
+    @property
+    def steps(self) -> int:
+        """Steps of the run."""
+        return -(-self.pictures // self.batch)
+
+
+def prepared(model: Any, stage: Stage) -> Any:
+    """The model with what the stage trains set free, or with an adapter on it, and nothing else."""
+    if stage.part == "adapter":
+        from peft import LoraConfig, get_peft_model
+
+        config = LoraConfig(r=stage.rank, lora_alpha=stage.rank, lora_dropout=0.0, target_modules=LINEAR)
+        return get_peft_model(model, config)
+    for name, weight in model.named_parameters():
+        weight.requires_grad_(stage.part == "all" or ".language_model.layers." in name)
+    return model
+
+
+def fit(
+    model: Any,
+    processor: Processor,
+    diet: Diet,
+    stage: Stage,
+    folder: Path,
+    *,
+    seed: int,
+    fast: bool = True,
+    callbacks: Sequence[Any] = (),
+) -> Any:
+    """Train a model in place.
+
+    Args:
+        model: as `prepared` gives it; comes back in eval mode.
+        processor: of the model.
+        diet: what it learns from.
+        stage: how long and how fast.
+        folder: gets the checkpoints; a killed run goes on from the last one.
+        seed: of the conversations and of the Trainer.
+        fast: compute in bfloat16 where autocast allows it; the weights are float32 either way.
+        callbacks: `TrainerCallback`s.
+    """
+    from transformers import TrainingArguments
+    from transformers.trainer_utils import get_last_checkpoint
+
+    arguments = TrainingArguments(
+        output_dir=str(folder), use_cpu=True, seed=seed, data_seed=seed, report_to=[], disable_tqdm=True,
+        max_steps=stage.steps, per_device_train_batch_size=stage.batch, learning_rate=stage.learning_rate,
+        weight_decay=stage.weight_decay, warmup_steps=int(stage.warmup * stage.steps),
+        lr_scheduler_type="cosine", adam_beta2=0.98, max_grad_norm=1.0, bf16=fast,
+        save_steps=stage.keep_every, save_total_limit=1, logging_steps=50, remove_unused_columns=False,
+        train_sampling_strategy="sequential", dataloader_num_workers=0,
+    )  # fmt: skip
+    data = Conversations(diet, stage.steps * stage.batch, seed=seed)
+    trainer = _trainer_class()(
+        model, arguments, Pack(processor), train_dataset=data, callbacks=list(callbacks)
+    )
+    last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+    # `eager` adds the batches' masks, and on a CPU its backward pass is twice as fast as `sdpa`'s.
+    model.set_attn_implementation("eager")
+    model.train()
+    trainer.train(resume_from_checkpoint=last)
+    model.set_attn_implementation("sdpa")
+    return model.eval()
+
+
+def _trainer_class() -> Any:
+    """Trainer whose checkpoints come back whole.
+
+    transformers 5.23 saves InternVL under other tensor names than the live model has, and its Trainer,
+    loading by live name, warns and goes on with fresh weights; `from_pretrained` knows the names. Adapters
+    the Trainer loads by itself.
+    """
+    from peft import PeftModel
+    from transformers import Trainer
+
+    class Resuming(Trainer):  # type: ignore[misc]
+        def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+            if isinstance(self.model, PeftModel):
+                super()._load_from_checkpoint(resume_from_checkpoint, model)
+                return
+            saved = type(self.model).from_pretrained(resume_from_checkpoint, dtype=torch.float32)
+            self.model.load_state_dict(saved.state_dict())
+
+    return Resuming

@@ -1,0 +1,156 @@
+"""The lines from nothing to finished: a base, five experts that start from it, and a mixture of all five."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+
+from optmerge.bench import conversations, records
+from optmerge.bench.conversations import Diet
+from optmerge.bench.learning import Stage, fit, prepared
+from optmerge.bench.lines import checkpoint
+from optmerge.bench.lines.family import Processor, Size, write_json
+from optmerge.errors import InputError, did_you_mean
+
+BASE, MIXTURE = "base", "mixture"
+SIZE = Size()
+EXPERTS = tuple(conversations.trained())
+
+_FULL = Stage(pictures=64_000, learning_rate=2e-4, part="layers")
+_LORA = Stage(pictures=64_000, learning_rate=1e-3, part="adapter")
+STAGES: Mapping[str, Mapping[str, Stage]] = {
+    "full": {
+        BASE: Stage(pictures=640_000, learning_rate=1e-3),
+        **dict.fromkeys(EXPERTS, _FULL),
+        MIXTURE: Stage(pictures=320_000, learning_rate=2e-4, part="layers"),
+    },
+    "lora": {
+        BASE: Stage(pictures=640_000, learning_rate=1e-3),
+        **dict.fromkeys(EXPERTS, _LORA),
+        MIXTURE: Stage(pictures=320_000, learning_rate=1e-3, part="adapter"),
+    },
+}
+"""Line → stage → settings, in the order they are trained."""
+
+QUESTIONS: Mapping[str, float] = MappingProxyType({"full": 1.0, "lora": 0.1})
+"""Line → chance that the base is asked a question it may know, where it always gets the captions."""
+
+
+def train(
+    line: str,
+    out: Path,
+    *,
+    seed: int = 0,
+    only: Sequence[str] = (),
+    base: Path | None = None,
+    stages: Mapping[str, Stage] | None = None,
+    size: Size = SIZE,
+    threads: int = 2,
+) -> records.Record:
+    """Train the stages of a line into `out/STAGE`; unfinished work and learning curves lie in `out/work`.
+
+    A finished stage is passed over, an unfinished one goes on from its last checkpoint. The same seed, thread
+    count, machine type and library versions give the same weights, killed in between or not.
+
+    Args:
+        line: `full` or `lora`.
+        out: a new folder, or one that an earlier call was writing.
+        seed: of the initial weights and of everything drawn.
+        only: stages to train, by name; all of them if empty.
+        base: a base that is already trained, for another set of experts; otherwise `out/base`.
+        stages: other settings than the line's own.
+        size: shape of the model.
+        threads: processor threads; part of what the weights depend on.
+
+    Raises:
+        InputError: a line or a stage is unknown.
+    """
+    checkpoint.family_of(line)
+    stages = stages or STAGES[line]
+    for name in only:
+        if name not in stages:
+            raise InputError(f"unknown stage {name!r}", where="stage", hint=did_you_mean(name, stages))
+    wanted = [name for name in only or stages if not (base and name == BASE)]
+    torch.set_num_threads(threads)
+    notes = {}
+    for name in stages:
+        if name not in wanted:
+            continue
+        note = out / "work" / f"{name}.json"  # written last: the stage is complete
+        if not note.is_file():
+            started = time.perf_counter()
+            _train(line, name, stages[name], out, base or out / BASE, seed=seed, size=size)
+            write_json(note, {"last_call_seconds": round(time.perf_counter() - started, 1)})
+        notes[name] = json.loads(note.read_text("utf-8"))
+    settings = {name: asdict(stages[name]) for name in notes}
+    record = records.new(
+        kind=f"{line}/train",
+        config={"stages": settings, "size": asdict(size), "threads": threads, "questions": QUESTIONS[line]},
+        seeds={"train": seed},
+        metrics={name: _last_look(out, name) for name in notes},
+        cost=notes,
+        weights={name: records.weights_hash(out / name) for name in notes},
+    )
+    records.write(record, out / "work")
+    return record
+
+
+def diet(line: str, name: str) -> Diet:
+    """What a stage of a line learns from."""
+    if name == BASE:
+        return conversations.base(QUESTIONS[line])
+    return conversations.mixture() if name == MIXTURE else conversations.expert(name)
+
+
+def _train(line: str, name: str, stage: Stage, out: Path, base: Path, *, seed: int, size: Size) -> None:
+    """One stage, from its beginning or its last checkpoint to its finished folder."""
+    from optmerge.bench.curve import Curve
+
+    model, processor = _start(line, name, base, size, seed)
+    tasks = conversations.trained()
+    watched = {name: tasks[name]} if name in tasks else tasks
+    curve = Curve(out / "work" / f"{name}.jsonl", processor, watched, every=stage.look_every)
+    work = out / "work" / f"{name}-run"
+    model = fit(
+        prepared(model, stage), processor, diet(line, name), stage, work, seed=seed, callbacks=[curve]
+    )
+    if stage.part == "adapter":
+        _save_adapter(model, out / name)
+    else:
+        checkpoint.save(model, processor, out / name)
+    shutil.rmtree(work)
+
+
+def _start(line: str, name: str, base: Path, size: Size, seed: int) -> tuple[Any, Processor]:
+    """The model a stage starts from: a new one, or the base as it was written, in bfloat16 precision."""
+    torch.manual_seed(seed)  # an adapter's first weights are drawn too
+    if name != BASE:
+        return checkpoint.load(base)
+    processor = checkpoint.processor(line, size)
+    return checkpoint.build(processor, size, seed=seed), processor
+
+
+def _save_adapter(model: Any, folder: Path) -> None:
+    """Write a PEFT folder beside its base, in bfloat16."""
+    model = copy.deepcopy(model).to(torch.bfloat16)
+    # Where it was trained means nothing to who reads it.
+    model.peft_config["default"].base_model_name_or_path = f"../{BASE}"
+    model.save_pretrained(folder)
+    (folder / "README.md").unlink(missing_ok=True)  # an empty form
+
+
+def _last_look(out: Path, name: str) -> Mapping[str, Any]:
+    """What the stage's learning curve ends with."""
+    from optmerge.bench.curve import read
+
+    looks = [line for line in read(out / "work" / f"{name}.jsonl") if "score" in line]
+    return {"validation": looks[-1]["score"]} if looks else {}
