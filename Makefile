@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 # Two cores is what the project is sized for; more helps only the tests.
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: demo test test-slow check docs clean
+.PHONY: demo test test-slow check fuzz docs clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -29,6 +29,14 @@ check: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m 'not slow'
+
+# Coverage-guided, for so many seconds per target; what breaks one is left in out/fuzz.
+FUZZ_SECONDS ?= 60
+fuzz: $(READY)
+	@for name in $(notdir $(wildcard tests/fuzz/corpus/*)); do \
+	  echo "== $$name"; \
+	  PYTHONPATH=tests $(BIN)/python -m fuzz $$name --seconds $(FUZZ_SECONDS) || exit 1; \
+	done
 
 docs: $(READY)
 	$(BIN)/python docs/make_method_pages.py

@@ -236,10 +236,11 @@ def test_an_unknown_method_is_met_with_the_nearest(capsys: pytest.CaptureFixture
     ("problem", "code", "words"),
     [
         (RunError("the disk is full; make room and resume"), 1, "error: the disk is full"),
+        (MemoryError(), 1, "error: there isn't enough memory; set --memory"),
         (Interrupted(2), 130, "continues with the same command and --resume"),
         (Interrupted(15), 143, "continues with the same command and --resume"),
     ],
-    ids=["full disk", "SIGINT", "SIGTERM"],
+    ids=["full disk", "no memory", "SIGINT", "SIGTERM"],
 )
 def test_other_ends_have_codes_of_their_own(
     problem: BaseException,

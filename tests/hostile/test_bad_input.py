@@ -504,7 +504,57 @@ def a_thousand_brackets(it: Case) -> None:
     it.text = "base: " + "[" * 5000
 
 
+@case("isn't valid YAML", "(line 2, column 1)", "next: indent with spaces, not tabs")
+def a_tab(it: Case) -> None:
+    it.text = "experts:\n\t- one\n"
+
+
+@case("experts can't be used", "got: 'one'", "expected: a list")
+def experts_that_are_no_list(it: Case) -> None:
+    it.recipe["experts"] = "one"
+
+
+@case("experts can't be used", "got: []", "expected: at least 1")
+def no_experts(it: Case) -> None:
+    it.recipe["experts"] = []
+
+
+@case("experts.0.weight can't be used", "got: 'high'", "expected: a number")
+def a_weight_in_words(it: Case) -> None:
+    it.recipe["experts"] = [{"model": it.recipe["experts"][0], "weight": "high"}]
+
+
+@case("select can't be used", "got: 'language'", "expected: a mapping, {key: value}")
+def a_selection_that_is_no_mapping(it: Case) -> None:
+    it.recipe["select"] = "language"
+
+
+@case("method.name is missing", "next: as in: method: {name: ties, scale: 0.3}")
+def a_method_without_a_name(it: Case) -> None:
+    it.recipe["method"] = {"ties": 0.3}
+
+
+@case("dtype can't be used", "got: 'fp16'", "expected: 'auto', 'float32', 'bfloat16' or 'float16'")
+def a_type_of_another_name(it: Case) -> None:
+    it.recipe["dtype"] = "fp16"
+
+
+@case("Not a safetensors file", "got: what seems to be a JSON text", "next: give its folder")
+def a_config_as_checkpoint(it: Case) -> None:
+    it.recipe["base"] = str(it.models.base / "config.json")
+
+
+@case("The folder holds no checkpoint", "next: give the folder that holds the weights themselves")
+def a_folder_of_checkpoints(it: Case) -> None:
+    it.recipe["base"] = str(it.root)
+
+
 # --- options
+
+
+@case("isn't valid YAML", "--set select", "(line 1, column 3)")
+def a_setting_that_is_no_YAML(it: Case) -> None:
+    it.options = ["--set", "select=[x"]
 
 
 @case("--resume and --overwrite exclude each other", "next: ")
@@ -591,6 +641,25 @@ def test_no_output_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_nothing_to_merge_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["merge", "--out", str(tmp_path / "out")]) == 2
     assert "nothing to merge" in capsys.readouterr().err
+
+
+def test_it_is_said_which_of_base_and_experts_is_lacking(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["merge", "--out", str(tmp_path / "out"), "--base", "b"]) == 2
+    assert "got: no expert\n" in capsys.readouterr().err
+    assert run(["merge", "--out", str(tmp_path / "out"), "--expert", "e"]) == 2
+    assert "got: no base\n" in capsys.readouterr().err
+
+
+def test_a_recipe_that_is_not_there_is_met_with_its_neighbour(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "recipe.yaml").write_text("")
+    assert run(["merge", str(tmp_path / "recipe.yml"), "--out", str(tmp_path / "out")]) == 2
+    assert f"did you mean {tmp_path / 'recipe.yaml'}?" in capsys.readouterr().err
+    assert run(["merge", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
+    assert "a model goes after --base or --expert" in capsys.readouterr().err
 
 
 def taken(path: Path) -> None:

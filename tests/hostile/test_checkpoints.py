@@ -80,6 +80,7 @@ FILES: dict[str, bytes] = {
     "a lone surrogate": file_bytes(b'{"\\ud800":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}', bytes(1)),
     "a name without end": file_bytes({"w" * 1001: entry()}, bytes(8)),
     "metadata of numbers": file_bytes({"__metadata__": {"a": 1}}),
+    "metadata with half a character": file_bytes({"__metadata__": {"a\ud800": ""}}),
     "metadata that isn't an object": file_bytes({"__metadata__": ["a"]}),
     "a list": file_bytes([]),
     "a number": file_bytes(b"12345678"),

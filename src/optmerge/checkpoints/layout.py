@@ -91,7 +91,9 @@ def _no_weights(folder: Path, names: list[str]) -> CheckpointError:
         name for name in names if name.endswith((".gguf", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx"))
     ]
     got = ", ".join(others[:3]) or ", ".join(names[:5]) or "an empty folder"
-    hint = "convert the weights to safetensors (save_pretrained does)" if others else None
+    hint = "give the folder that holds the weights themselves"
+    if others:
+        hint = "convert the weights to safetensors (save_pretrained does)"
     if others and others[0].endswith(".gguf"):
         hint = "GGUF weights are quantised for inference; get the original safetensors checkpoint"
     expected = "model.safetensors, model.safetensors.index.json and its shards, or one *.safetensors"

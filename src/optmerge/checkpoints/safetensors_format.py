@@ -127,7 +127,11 @@ def _check_start(path: Path, start: bytes, size: int, file_bytes: int) -> None:
 
 def _not_safetensors(path: Path, start: bytes, got: str) -> CheckpointError:
     guess = seems_to_be(start)
-    got = f"{got}; it seems to be {guess}" if guess else got
+    if guess:
+        hint = "give its folder, or a .safetensors file" if path.suffix == ".json" else _CONVERT
+        return CheckpointError(
+            "Not a safetensors file", where=path, got=f"what seems to be {guess}", hint=hint
+        )
     expected = f"an 8-byte length ≤ {HEADER_LIMIT_BYTES} and a JSON header of that length"
     return CheckpointError("Not a safetensors file", where=path, got=got, expected=expected, hint=_CONVERT)
 
@@ -135,9 +139,14 @@ def _not_safetensors(path: Path, start: bytes, got: str) -> CheckpointError:
 def _metadata(path: Path, value: Any) -> dict[str, str]:
     if value is None:
         return {}
-    if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
+    if not isinstance(value, dict) or not all(_is_text(text) for pair in value.items() for text in pair):
         raise CheckpointError("__metadata__ must map text to text", where=path)
     return value
+
+
+def _is_text(value: object) -> bool:
+    """Whether a value is Unicode text: JSON can also spell half a character, a lone surrogate."""
+    return isinstance(value, str) and (value.isascii() or not any("\ud800" <= c <= "\udfff" for c in value))
 
 
 def _tensors(path: Path, entries: dict[str, Any], first: int, end_of_file: int) -> dict[str, TensorInfo]:
@@ -162,7 +171,7 @@ def _place(info: TensorInfo) -> tuple[int, int]:
 def _info(path: Path, name: str, entry: Any, first: int) -> TensorInfo:
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise _bad(path, name, "its entry is malformed", entry, "dtype, shape and data_offsets")
-    if not name.isascii() and any("\ud800" <= char <= "\udfff" for char in name):
+    if not _is_text(name):
         raise _bad(path, ascii(name), "its name isn't Unicode text", None, "no lone surrogates")
     if len(name) > _NAME_LIMIT:
         raise _bad(path, name, "its name is too long", len(name), f"at most {_NAME_LIMIT} characters")

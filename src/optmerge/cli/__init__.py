@@ -57,6 +57,9 @@ def run(arguments: list[str]) -> int:
     except Interrupted as stop:
         print("interrupted; a merge continues with the same command and --resume", file=sys.stderr)
         return stop.exit_code
+    except MemoryError:
+        print("error: there isn't enough memory; set --memory, or make room", file=sys.stderr)
+        return 1
     except BrokenPipeError:  # the reader of our output, `head` say, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

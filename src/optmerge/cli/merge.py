@@ -46,14 +46,15 @@ def command(
     from optmerge.engine.opening import open_inputs
     from optmerge.engine.plan import make_plan
     from optmerge.engine.run import execute
-    from optmerge.engine.state import Mode, check_usable
+    from optmerge.engine.state import Mode, check_usable, written_before
 
     mode: Mode = "resume" if resume else "overwrite" if overwrite else "new"
     if mode != "resume":
         check_usable(out, mode)
     inputs = open_inputs(chosen)
     plan = make_plan(chosen, inputs)
-    with progress_bar(plan, quiet=quiet or as_json) as progress:
+    before = written_before(out) if resume else frozenset()
+    with progress_bar(plan, before, quiet=quiet or as_json) as progress:
         result = execute(
             plan,
             inputs,

@@ -42,9 +42,12 @@ def build_recipe(
     """The recipe that a file, options, or both ask for; options win."""
     data: dict[str, Any] = read_recipe_data(recipe) if recipe is not None else {}
     if recipe is None and not (base and experts):
+        lacking = (
+            "no expert" if base else "no base" if experts else "neither a recipe nor --base and --expert"
+        )
         raise RecipeError(
             "nothing to merge",
-            got="neither a recipe nor --base and --expert",
+            got=lacking,
             hint="optmerge merge RECIPE.yaml --out DIR, or "
             "optmerge merge --base B --expert E1 --expert E2 --method optmerge --out DIR",
         )

@@ -44,6 +44,14 @@ def size_words(size: float) -> str:
     return f"{size:.1f} TB"
 
 
+def time_words(seconds: float) -> str:
+    """A time for people."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
 def print_plan(plan: Plan, *, every_tensor: bool) -> None:
     """The fate of every tensor, layers folded unless asked otherwise, and the cost."""
     out = console()

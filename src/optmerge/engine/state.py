@@ -23,7 +23,7 @@ from optmerge.checkpoints.paths import is_inside
 from optmerge.checkpoints.shards import INDEX_NAME
 from optmerge.errors import InputError, OutputError
 
-STATE = ".optmerge"
+STATE, JOURNAL = ".optmerge", "journal.jsonl"
 PROVENANCE = "optmerge.json"
 Mode = Literal["new", "resume", "overwrite"]
 
@@ -113,7 +113,7 @@ class OutputFolder:
         self._lock.close()
 
     def _start(self, mode: Mode) -> None:
-        journal = self.path / STATE / "journal.jsonl"
+        journal = self.path / STATE / JOURNAL
         lines, length = _read_journal(journal) if mode == "resume" else ([], 0)
         if lines and lines[0].get("fingerprint") != self.fingerprint:
             raise OutputError(
@@ -131,7 +131,7 @@ class OutputFolder:
         self._journal_bytes = length
         if not lines:
             self._note({"fingerprint": self.fingerprint, "ingredients": self._ingredients})
-        self.written = frozenset(name for line in lines for name in line.get("written", []))
+        self.written = _names(lines)
         self.complete = any("complete" in line for line in lines)
 
     def _changed(self, line: Mapping[str, Any]) -> list[str]:
@@ -200,12 +200,19 @@ def check_usable(path: Path, mode: Mode) -> None:
         )
     if mode == "new" or (mode == "resume" and not unfinished):
         raise OutputError(
-            "the output folder isn't empty",
+            "the output folder isn't empty"
+            + (", and holds no unfinished merge of these inputs" if mode == "resume" else ""),
             where=path,
             expected="a new or empty folder",
             hint="choose another --out"
             + (", or replace the merge in it with --overwrite" if finished else ""),
         )
+
+
+def written_before(path: Path) -> frozenset[str]:
+    """Tensors that the journal of an unfinished merge names; of whatever merge it is."""
+    lines, _ = _read_journal(path / STATE / JOURNAL)
+    return _names(lines)
 
 
 def finished_fingerprint(path: Path) -> str | None:
@@ -257,9 +264,12 @@ def _read_journal(path: Path) -> tuple[list[dict[str, Any]], int]:
             line = parse_object(text, path, "journal")
         except InputError:
             break
-        written = line.get("written", [])
-        if not text.endswith(b"\n") or not isinstance(written, list):
+        if not text.endswith(b"\n") or not isinstance(line.get("written", []), list):
             break
         lines.append(line)
         length += len(text)
     return lines, length
+
+
+def _names(lines: list[dict[str, Any]]) -> frozenset[str]:
+    return frozenset(name for line in lines for name in line.get("written", []) if isinstance(name, str))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +40,38 @@ def read_recipe_data(path: Path) -> dict[str, Any]:
             raise RecipeError("the recipe is too large", where=path, expected=f"≤ {LIMIT_BYTES} bytes")
         data = yaml.load(raw.decode("utf-8"), Loader=PlainLoader)
     except OSError as problem:
-        hint = "give the path of a YAML recipe, or --base, --expert and --method instead"
-        raise RecipeError("the recipe can't be read", where=path, got=problem.strerror, hint=hint) from None
+        raise RecipeError(
+            "the recipe can't be read", where=path, got=problem.strerror, hint=_nearby(path)
+        ) from None
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as problem:
-        raise RecipeError("the recipe isn't valid YAML", where=path, got=problem, hint=EXAMPLE) from None
+        got = yaml_problem(problem)
+        hint = "indent with spaces, not tabs" if "'\\t'" in got else EXAMPLE
+        raise RecipeError("the recipe isn't valid YAML", where=path, got=got, hint=hint) from None
     if not isinstance(data, dict):
         raise RecipeError("a recipe is a mapping", where=path, got=type(data).__name__, hint=EXAMPLE)
     return _beside(data, path.parent)
+
+
+def yaml_problem(problem: Exception) -> str:
+    """What a YAML library's exception says, on one line."""
+    if isinstance(problem, yaml.MarkedYAMLError) and problem.problem_mark is not None:
+        mark = problem.problem_mark
+        return f"{problem.problem} (line {mark.line + 1}, column {mark.column + 1})"
+    return str(problem)
+
+
+def _nearby(path: Path) -> str:
+    """What to do instead of reading something that is no recipe."""
+    if path.is_dir():
+        return "give the path of a YAML recipe; a model goes after --base or --expert"
+    try:
+        names = [each.name for each in path.parent.iterdir() if each.is_file()]
+    except OSError:
+        names = []
+    close = get_close_matches(path.name, sorted(names), n=1)
+    if close:
+        return f"did you mean {path.parent / close[0]}?"
+    return "give the path of a YAML recipe, or --base, --expert and --method instead"
 
 
 class PlainLoader(yaml.SafeLoader):

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from optmerge.errors import RecipeError
-from optmerge.recipe.files import PlainLoader
+from optmerge.recipe.files import PlainLoader, yaml_problem
 from optmerge.recipe.models import Recipe
 
 _LONG_FORMS = {"method": "name", "experts": "model", "output": "format", "side_files": "from"}
@@ -47,7 +47,9 @@ def _value(text: str, key: str) -> Any:
     try:
         return yaml.load(text, Loader=PlainLoader)
     except (yaml.YAMLError, ValueError, RecursionError) as problem:
-        raise RecipeError("the value isn't valid YAML", where=f"--set {key}", got=problem) from None
+        raise RecipeError(
+            "the value isn't valid YAML", where=f"--set {key}", got=yaml_problem(problem)
+        ) from None
 
 
 def _holder(data: dict[str, Any], parts: Sequence[str], key: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from optmerge.errors import RecipeError, did_you_mean
 from optmerge.recipe.models import Expert, Match, Output, Recipe, Rule, Select, SideFiles
@@ -43,11 +44,36 @@ def _explained(error: ValidationError, where: object) -> RecipeError:
             hint=did_you_mean(str(path[-1]), known),
         )
     if first["type"] == "missing":
-        return RecipeError(f"{key} is missing", where=where, hint=EXAMPLE)
-    got = first.get("input")
-    return RecipeError(
-        f"{key} can't be used", where=f"{where}, {key}", got=repr(got)[:200], expected=first["msg"]
-    )
+        hint = "as in: method: {name: ties, scale: 0.3}" if key == "method.name" else EXAMPLE
+        return RecipeError(f"{key} is missing", where=where, hint=hint)
+    got = repr(first.get("input"))[:200]
+    return RecipeError(f"{key} can't be used", where=f"{where}, {key}", got=got, expected=_expected(first))
+
+
+_KINDS = {
+    "list_type": "a list",
+    "model_type": "a mapping, {key: value}",
+    "dict_type": "a mapping, {key: value}",
+    "string_type": "text",
+    "string_unicode": "text",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "finite_number": "a finite number",
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+}
+
+
+def _expected(error: ErrorDetails) -> str:
+    """What pydantic would have taken, in our words."""
+    if error["type"] == "too_short":
+        return f"at least {error['ctx']['min_length']}"
+    if error["type"] in _KINDS:
+        return _KINDS[error["type"]]
+    return error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
 
 
 def _fields_at(path: Sequence[str | int]) -> list[str]:
