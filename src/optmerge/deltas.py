@@ -13,6 +13,8 @@ from math import prod
 import torch
 from torch import Tensor
 
+from optmerge.thin import thin_qr
+
 PIECE_ELEMENTS = 1 << 18
 
 
@@ -194,13 +196,13 @@ class FactorSpace:
         """Two thin QR decompositions; float64 throughout, since everything after it is small."""
         ups = [delta.up.to(torch.float64) for delta in deltas]
         downs = [delta.down.to(torch.float64) for delta in deltas]
-        rows, row_parts = torch.linalg.qr(torch.cat(ups, dim=1))  # (m, R), (R, R)
-        columns, column_parts = torch.linalg.qr(torch.cat(downs).T)  # (n, R), (R, R)
+        rows, row_parts = thin_qr(torch.cat(ups, dim=1))  # (m, R), (R, R)
+        columns, column_parts = thin_qr(torch.cat(downs).T)  # (n, R), (R, R)
         ranks = [delta.rank for delta in deltas]
         cores = [
             left @ right.T
             for left, right in zip(
-                row_parts.split(ranks, dim=1), column_parts.split(ranks, dim=1), strict=True
+                torch.split(row_parts, ranks, 1), torch.split(column_parts, ranks, 1), strict=True
             )
         ]
         return cls(rows, cores, columns, deltas[0].full_shape)

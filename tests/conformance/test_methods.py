@@ -120,6 +120,17 @@ def test_costs_are_positive_and_grow(name: str) -> None:
 
 
 @every_method
+def test_a_method_keeps_factors_where_it_says_so(name: str) -> None:
+    each = METHODS[name]
+    parameters = each.resolve(each.validate({}), True)
+    if not each.keeps_factors(parameters):
+        return
+    ups, downs = random(3, 9, 2).unbind(), random(3, 2, 8).unbind()
+    deltas = [LowRank(up, down) for up, down in zip(ups, downs, strict=True)]
+    assert isinstance(each.apply(deltas, parameters, Context()), LowRank)
+
+
+@every_method
 def test_tensors_give_tensors_and_deltas_give_deltas(name: str) -> None:
     deltas = random(2, 5, 4)
     given: list[Any] = [deltas, list(deltas), [Dense(delta) for delta in deltas]]

@@ -32,19 +32,33 @@ def merged_weights(
     base = sources.base(tensor, rows)
     merged = _merged(use, sources.deltas(tensor, base, rows), _context(plan, tensor, surveys, rows))
     if isinstance(merged, LowRank):
-        flat = base.view(base.shape[0], -1)
-        return flat.addmm_(merged.up.to(base.dtype), merged.down.to(base.dtype), alpha=use.scale).view(
-            base.shape
-        )
+        return add_factors(base, merged, use.scale)
     # Rounded after each step, as W₀ + s·M is usually written; a fused multiply-add moves last digits.
     return base.add_(merged.values.to(base.dtype).mul_(use.scale))
 
 
 def merged_delta(plan: Plan, tensor: TensorPlan, sources: Sources, surveys: Surveys) -> Delta:
     """s·M for a whole tensor; factors where the method keeps them."""
-    use = plan.use(tensor)
-    deltas = sources.deltas(tensor, sources.base(tensor))
-    return _merged(use, deltas, _context(plan, tensor, surveys, None)).scaled(use.scale)
+    merged = merged_low_rank(plan, tensor, sources, surveys)
+    if merged is None:
+        deltas = sources.deltas(tensor, sources.base(tensor))
+        merged = _merged(plan.use(tensor), deltas, _context(plan, tensor, surveys, None))
+    return merged.scaled(plan.use(tensor).scale)
+
+
+def merged_low_rank(plan: Plan, tensor: TensorPlan, sources: Sources, surveys: Surveys) -> Delta | None:
+    """M for a whole tensor where every delta is factors; the base isn't read for it. None elsewhere."""
+    deltas = sources.low_rank_deltas(tensor)
+    if deltas is None:
+        return None
+    return _merged(plan.use(tensor), list(deltas), _context(plan, tensor, surveys, None))
+
+
+def add_factors(base: Tensor, merged: LowRank, scale: float) -> Tensor:
+    """W₀ + s·(up·down), in the base's memory."""
+    flat = base.view(base.shape[0], -1)
+    flat.addmm_(merged.up.to(base.dtype), merged.down.to(base.dtype), alpha=scale)
+    return base
 
 
 def _merged(use: MethodUse, deltas: list[Delta], context: Context) -> Delta:

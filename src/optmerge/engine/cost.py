@@ -100,19 +100,29 @@ def _tensor_cost(tensor: TensorPlan, use: MethodUse | None, inputs: Inputs) -> t
     passes = 1 + method.passes(use.parameters)
     read = passes * (base_read + sum(expert.input_bytes(tensor.name) for expert in inputs.experts))
     held = min(size, slice_limit(tensor.name, inputs)) if method.streams(use.parameters) else size
-    deltas = 0
-    for expert in inputs.experts:
-        rank = expert.rank(tensor.name) if isinstance(expert, AdapterExpert) else None
-        factors = None if rank is None else rank * (tensor.shape[0] + size // max(tensor.shape[0], 1))
-        deltas += held if factors is None else min(factors, size)
     rows = tensor.shape[-2] if len(tensor.shape) > 1 else 1
     columns = tensor.shape[-1] if tensor.shape else 1
     if tensor.layout in ("transposed", "transposed_stack"):
         rows, columns = columns, rows
+    sides, rank = rows + size // max(1, rows), _joint_rank(tensor.name, inputs)
+    if rank is not None and rank * sides < size and method.keeps_factors(use.parameters):
+        # The factors, the float64 bases of their spaces with what they are made from, and a slice of W₀.
+        peak = rank * sides * (_FLOAT32 + 5 * 8) + 12 * FACTOR_SLICE_ELEMENTS
+        return read, peak, 2.0 * size * rank + 8.0 * sides * rank**2
+    deltas = 0
+    for expert in inputs.experts:
+        own = expert.rank(tensor.name) if isinstance(expert, AdapterExpert) else None
+        deltas += held if own is None else min(own * sides, size)
     workspace = method.workspace(count, rows, columns, use.parameters) if deltas >= held else 2.0
     peak = int((deltas + held * (2 + workspace)) * _FLOAT32) + min(stored, held * 8)
     matrices = size / max(1, rows * columns)
     return read, peak, matrices * method.work(rows, columns, count)
+
+
+def _joint_rank(name: str, inputs: Inputs) -> int | None:
+    """Σ ranks of the experts' deltas of a tensor; None where one is dense."""
+    ranks = [each.rank(name) if isinstance(each, AdapterExpert) else None for each in inputs.experts]
+    return None if None in ranks else sum(rank for rank in ranks if rank is not None)
 
 
 def _adapter_bytes(tensors: Sequence[TensorPlan], inputs: Inputs, recipe: Recipe) -> int:

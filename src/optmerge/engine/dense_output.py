@@ -14,9 +14,17 @@ from torch import Tensor
 
 from optmerge.checkpoints.checkpoint_writer import CheckpointWriter
 from optmerge.checkpoints.dtypes import DTYPES
+from optmerge.deltas import LowRank
 from optmerge.engine.budget import Budget
-from optmerge.engine.compute import Surveys, merged_weights, row_slices, survey_tensor
-from optmerge.engine.cost import slice_limit
+from optmerge.engine.compute import (
+    Surveys,
+    add_factors,
+    merged_low_rank,
+    merged_weights,
+    row_slices,
+    survey_tensor,
+)
+from optmerge.engine.cost import FACTOR_SLICE_ELEMENTS, slice_limit
 from optmerge.engine.fused import Each, FusedMerge, FusedSlices
 from optmerge.engine.plan import Plan, TensorPlan
 from optmerge.engine.pool import Pool
@@ -113,8 +121,21 @@ class _Merge:
             self._merge_whole(tensor)
 
     def _merge_whole(self, tensor: TensorPlan) -> None:
-        self._merge_rows(tensor, self.surveys, None)
+        merged = merged_low_rank(self.plan, tensor, self.sources, self.surveys)
+        if isinstance(merged, LowRank):
+            self._add_factors(tensor, merged)
+        else:
+            self._merge_rows(tensor, self.surveys, None)
         self._done(tensor)
+
+    def _add_factors(self, tensor: TensorPlan, merged: LowRank) -> None:
+        """Writes W₀ + s·up·down some rows at a time, so that no more of the tensor is held."""
+        width = prod(tensor.shape[1:])
+        for rows in row_slices(tensor, FACTOR_SLICE_ELEMENTS):
+            first, last = rows or (0, tensor.shape[0])
+            part = LowRank(merged.up[first:last], merged.down)
+            values = add_factors(self.sources.base(tensor, rows), part, self.plan.use(tensor).scale)
+            self.writer.write_flat(tensor.name, first * width, _stored(values, tensor).flatten())
 
     def _write_sliced(self, tensor: TensorPlan, each: Each) -> None:
         if tensor.action == "copy":

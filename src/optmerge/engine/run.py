@@ -188,7 +188,7 @@ def _write(
         _check_aliases(plan, sources)
         surveys = run_surveys(plan, sources, pool, budget.slice_elements)
         if plan.recipe.output.format == "adapter":
-            truncation = write_merged_adapter(plan, sources, surveys, folder.staging, progress)
+            truncation = write_merged_adapter(plan, sources, surveys, budget, folder.staging, progress)
         else:
             write_merged_checkpoint(plan, sources, surveys, pool, budget, folder, progress)
     inputs.check_unchanged()

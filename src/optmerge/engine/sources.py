@@ -117,6 +117,19 @@ class Sources:
         """
         return [self._delta(expert, tensor, base, rows) for expert in self.inputs.experts]
 
+    def low_rank_deltas(self, tensor: TensorPlan) -> list[LowRank] | None:
+        """Every expert's delta as factors, without a look at the base; None where one isn't."""
+        wide = self.inputs.base.info(tensor.name).dtype == "F64"
+        deltas: list[LowRank] = []
+        for expert in self.inputs.experts:
+            if not isinstance(expert, AdapterExpert) or expert.rank(tensor.name) is None:
+                return None
+            delta = self._adapter_delta(expert, tensor, torch.float64 if wide else torch.float32)
+            if not isinstance(delta, LowRank):
+                return None
+            deltas.append(delta)
+        return deltas
+
     def _delta(
         self, expert: FullExpert | AdapterExpert, tensor: TensorPlan, base: Tensor, rows: Rows
     ) -> Delta:

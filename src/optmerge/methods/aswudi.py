@@ -38,6 +38,7 @@ def _known_rule(rule: str) -> str:
     scale=0.3,
     work=lambda m, n, experts: 4.0 * m * n * n * experts + 10.0 * n**3,
     workspace=interaction_workspace,
+    keeps_factors=lambda parameters: True,
 )
 def aswudi(
     deltas: Sequence[Delta],

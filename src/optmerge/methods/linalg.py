@@ -9,6 +9,7 @@ from torch import Tensor
 
 from optmerge.deltas import Delta, LowRank
 from optmerge.methods.parameters import share
+from optmerge.thin import gram, thin_qr
 
 
 def top_rank(shape: tuple[int, ...], fraction: float | None, experts: int) -> int:
@@ -70,8 +71,8 @@ def top_singular(delta: Delta, k: int) -> TopSingular:
     matrix, many times faster.
     """
     if isinstance(delta, LowRank):
-        rows, upper = torch.linalg.qr(delta.up.to(torch.float64))
-        columns, lower = torch.linalg.qr(delta.down.to(torch.float64).T)
+        rows, upper = thin_qr(delta.up.to(torch.float64))
+        columns, lower = thin_qr(delta.down.to(torch.float64).T)
         left, values, right = torch.linalg.svd(upper @ lower.T, full_matrices=False)
         k = min(k, int((values > max(delta.shape) * torch.finfo(torch.float64).eps * values[:1]).sum()))
         return TopSingular(rows @ left[:, :k], values[:k], columns @ right[:k].T)
@@ -98,25 +99,6 @@ def leading_directions(matrix: Tensor, k: int) -> TopSingular:
     if tall:
         return TopSingular((matrix @ vectors) / values, values, vectors)
     return TopSingular(vectors, values, (matrix.T @ vectors) / values)
-
-
-LEAF = 112
-"""Columns below which a Gram matrix isn't split any more."""
-
-
-def gram(matrix: Tensor, out: Tensor | None = None) -> Tensor:
-    """AᵀA, (n, n), for a little more than half of a product's work: blocks below the diagonal are copied."""
-    n = matrix.shape[1]
-    out = matrix.new_empty(n, n) if out is None else out
-    if n <= LEAF:
-        return torch.mm(matrix.T, matrix, out=out)
-    half = n // 2
-    left, right = matrix[:, :half], matrix[:, half:]
-    gram(left, out[:half, :half])
-    gram(right, out[half:, half:])
-    torch.mm(left.T, right, out=out[:half, half:])
-    out[half:, :half].copy_(out[:half, half:].T)
-    return out
 
 
 def squared_norm(matrix: Tensor) -> float:

@@ -88,6 +88,7 @@ def _workspace(experts: int, m: int, n: int, parameters: Mapping[str, Any]) -> f
     resolve=_resolve,
     work=lambda m, n, experts: 6.0 * m * n * min(m, n) * experts,
     workspace=_workspace,
+    keeps_factors=lambda parameters: parameters["solver"] == "closed_form",
 )
 def optmerge(
     deltas: Sequence[Delta],

@@ -22,7 +22,8 @@ from torch import Tensor
 
 from optmerge.deltas import Delta, Dense, FactorSpace, LowRank, zero_like
 from optmerge.errors import MethodError
-from optmerge.methods.linalg import gram, solver_dtype, solver_width, squared_norm
+from optmerge.methods.linalg import solver_dtype, solver_width, squared_norm
+from optmerge.thin import gram
 
 Filter = Callable[[Tensor], Tensor]
 """φ: eigenvalues in descending order, (K,) → (K,)."""

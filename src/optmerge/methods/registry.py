@@ -65,6 +65,7 @@ class Method:
         work: floating-point operations for an m×n matrix of N experts.
         workspace: peak number of tensor-sized float32 arrays, beside the N deltas, that the method holds for
             (experts, m, n, resolved parameters), LAPACK's own included (measured).
+        keeps_factors: whether it merges low-rank deltas into a low-rank one, for given parameters.
         one_core: a whole tensor is solved on one core, several side by side. Not where published values hang
             on how LAPACK splits its work.
         takes_context: the function has a `context` argument.
@@ -86,6 +87,7 @@ class Method:
     exactly: int | None = None
     work: Callable[[int, int, int], float] = lambda m, n, experts: 2.0 * m * n * experts
     workspace: Workspace = _two
+    keeps_factors: Callable[[Mapping[str, Any]], bool] = lambda parameters: False
     one_core: bool = True
     takes_context: bool = False
 

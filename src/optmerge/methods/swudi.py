@@ -25,6 +25,7 @@ Start = Literal["sum", "mean", "zero"]
     scale=0.3,
     work=lambda m, n, experts: 4.0 * m * n * n * experts + 10.0 * n**3,
     workspace=interaction_workspace,
+    keeps_factors=lambda parameters: True,
 )
 def swudi(
     deltas: Sequence[Delta],

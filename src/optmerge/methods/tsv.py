@@ -17,6 +17,7 @@ from optmerge.methods.registry import method
     one_core=False,
     work=lambda m, n, experts: 10.0 * m * n * min(m, n) * experts,
     workspace=lambda experts, m, n, parameters: 9.2 + 10.0 * squareness(m, n),
+    keeps_factors=lambda parameters: True,
 )
 def tsv(deltas: Sequence[Delta]) -> Delta:
     """Leading singular triplets of every task vector, decorrelated between the experts.

@@ -38,6 +38,7 @@ def _workspace(experts: int, m: int, n: int, parameters: Mapping[str, Any]) -> f
     scale=0.3,
     work=lambda m, n, experts: 4.0 * m * n * min(m, n) * experts + 600.0 * m * n * n,
     workspace=_workspace,
+    keeps_factors=lambda parameters: parameters["solver"] == "exact",
 )
 def wudi(
     deltas: Sequence[Delta],
