@@ -7,11 +7,14 @@ from typing import Annotated
 
 import typer
 
+from optmerge.cli import bench_suite
 from optmerge.errors import InputError, did_you_mean
 
 app = typer.Typer(help="Train experts, evaluate them, and compare merging methods.", no_args_is_help=True)
+for _command in (bench_suite.run, bench_suite.table, bench_suite.figure, bench_suite.preview):
+    app.command()(_command)
 
-LINES = ("easy-vqa",)
+LINES = ("full", "lora", "easy-vqa")
 
 
 @app.command()
@@ -35,16 +38,30 @@ def demo(
 @app.command()
 def train(
     line: Annotated[str, typer.Option(help=f"What to train: {', '.join(LINES)}.")] = LINES[0],
-    out: Annotated[Path, typer.Option(help="Output folder.", metavar="DIR")] = Path("out/easy_vqa"),
+    out: Annotated[
+        Path | None, typer.Option(help="Output folder; out/LINE if not given.", metavar="DIR")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of everything random.", min=0)] = 0,
+    stage: Annotated[
+        list[str] | None, typer.Option(help="Only this stage: base, a task, mixture; may be repeated.")
+    ] = None,
+    base: Annotated[
+        Path | None, typer.Option(help="Start another set of experts from this base.", metavar="DIR")
+    ] = None,
     threads: Annotated[int, typer.Option(help="Processor threads.", min=1)] = 2,
 ) -> None:
-    """Train a base and its experts from nothing; run again to continue after an interruption.
+    """Train a base, its experts and a mixture from nothing; run again to continue after an interruption.
 
-    Example: `optmerge bench train --line easy-vqa --seed 0 --out out/easy_vqa`
+    Example: `optmerge bench train --line full --seed 0 --out out/full`
     """
     if line not in LINES:
         raise InputError(f"unknown line {line!r}", where="--line", hint=did_you_mean(line, LINES))
-    from optmerge.bench.training import train_easy_vqa
+    out = out or Path("out") / line.replace("-", "_")
+    if line == "easy-vqa":
+        from optmerge.bench.training import train_easy_vqa
 
-    train_easy_vqa(out, seed=seed, threads=threads)
+        train_easy_vqa(out, seed=seed, threads=threads)
+        return
+    from optmerge.bench import stages
+
+    stages.train(line, out, seed=seed, only=stage or (), base=base, threads=threads)

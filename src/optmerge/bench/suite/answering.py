@@ -10,12 +10,12 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from optmerge.bench.asking import equally_long
 from optmerge.bench.lines.family import Processor
 from optmerge.bench.suite.questions import asked
 from optmerge.bench.tasks.registry import Question, Split, Task
@@ -91,14 +91,10 @@ def answer(model: Any, processor: Processor, texts: Sequence[str], features: Ten
     """
     prompts = [processor.tokens(text) for text in texts]
     replies = [""] * len(texts)
-    order = sorted(range(len(texts)), key=lambda row: (len(prompts[row]), row))
-    for _, group in groupby(order, key=lambda row: len(prompts[row])):
-        rows = list(group)
-        for start in range(0, len(rows), BATCH):
-            batch = rows[start : start + BATCH]
-            ids = torch.tensor([prompts[row] for row in batch])
-            for row, reply in zip(batch, _generate(model, processor, ids, features[batch]), strict=True):
-                replies[row] = reply
+    for rows in equally_long([len(prompt) for prompt in prompts], BATCH):
+        ids = torch.tensor([prompts[row] for row in rows])
+        for row, reply in zip(rows, _generate(model, processor, ids, features[rows]), strict=True):
+            replies[row] = reply
     return replies
 
 

@@ -121,8 +121,22 @@ def _standing(line: str, results: list[Result], swept: Sweeps, notes: list[str])
         tasks=(*trained(tasks), *sorted(set(tasks) - set(trained(tasks)))),
         entrants=tuple(sorted(entrants, key=_place)),
         sweeps=swept,
-        notes=tuple(notes),
+        notes=(*notes, *_lacking(entrants)),
     )
+
+
+def _lacking(entrants: Sequence[Entrant]) -> list[str]:
+    """Who wasn't tested on all expert sets, in words."""
+    everyone = sorted({number for entrant in entrants for number in entrant.sets})
+    return [
+        f"{each.model} ({each.rule}): of expert sets {_listed(everyone)} only {_listed(each.sets)}"
+        for each in sorted(entrants, key=_place)
+        if each.sets and len(each.sets) < len(everyone)
+    ]
+
+
+def _listed(numbers: Iterable[int]) -> str:
+    return ", ".join(map(str, numbers))
 
 
 def _entrant(model: str, rule: Rule, results: Sequence[Result]) -> Entrant:

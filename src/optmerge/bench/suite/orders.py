@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from optmerge.bench.lines.checkpoint import family_of
 from optmerge.bench.suite import zoo
 from optmerge.bench.suite.cells import BASE, EXPERT, MIXTURE, Cell
 from optmerge.bench.suite.selection import SCALES
@@ -65,32 +66,32 @@ def order(
     methods: Sequence[str],
     *,
     n: int = TEST,
-    sweep: bool = True,
+    quick: bool = False,
 ) -> Order:
     """The jobs of a run.
 
     Args:
         zoo_folder: with the trained models.
         lines: of models; all that the zoo holds if empty.
-        sets: expert sets; all that the zoo holds of a line if empty.
+        sets: expert sets; all that the zoo holds of a line if empty, or the first where it is to be quick.
         methods: names; every registered one if empty.
         n: test questions a task.
-        sweep: whether to choose scales on the validation split as well.
+        quick: leave out the choice of scales on the validation split.
 
     Raises:
         InputError: a line or method is unknown, or a method doesn't take so many experts.
         CheckpointError: a model is missing.
     """
-    chosen = [zoo.check_line(line) for line in lines] or zoo.lines(zoo_folder)
+    chosen = [family_of(line).line for line in lines] or zoo.lines(zoo_folder)
     names, remarks = _methods(methods)
     jobs: dict[str, Job] = {}
     for line in chosen:
-        numbers = sets or zoo.expert_sets(zoo_folder, line) or [0]
+        numbers = sets or zoo.expert_sets(zoo_folder, line)[: 1 if quick else None] or [0]
         for number in numbers:
             found = zoo.members(zoo_folder, line, number)
             if found.mixture is None:
                 remarks.append(f"{line} set {number}: no mixture in the zoo")
-            for job in _jobs(found, names, n, sweep):
+            for job in _jobs(found, names, n, sweep=not quick):
                 jobs.setdefault(job.cell.identity(), job)
     ranked = sorted(jobs.values(), key=lambda job: job.cell.split == "validation")
     return Order(tuple(ranked), tuple(remarks))
@@ -115,7 +116,7 @@ def _methods(names: Sequence[str]) -> tuple[list[str], list[str]]:
     return [name for name in registered() if name not in unfit], remarks
 
 
-def _jobs(found: Members, methods: Sequence[str], n: int, sweep: bool) -> Iterator[Job]:
+def _jobs(found: Members, methods: Sequence[str], n: int, *, sweep: bool) -> Iterator[Job]:
     hashes = zoo.weights(found)
     base = {BASE: hashes[BASE]}
     cell = Cell(found.line, BASE, None, "test", n, _versions("test"), base)
@@ -125,14 +126,15 @@ def _jobs(found: Members, methods: Sequence[str], n: int, sweep: bool) -> Iterat
         own = replace(cell, model=EXPERT + task, weights=base | {task: hashes[task]})
         yield Job(own, found.base, model=folder)
     if found.mixture:
-        own = replace(cell, model=MIXTURE, weights=base | {MIXTURE: hashes[MIXTURE]})
+        number = found.expert_set if found.own_mixture else None
+        own = replace(cell, model=MIXTURE, expert_set=number, weights=base | {MIXTURE: hashes[MIXTURE]})
         yield Job(own, found.base, model=found.mixture)
     merged = replace(cell, weights=base | {task: hashes[task] for task in found.experts})
     for method in methods:
-        yield from _merges(Job(replace(merged, model=method), found.base, experts=found.experts), sweep)
+        yield from _merges(Job(replace(merged, model=method), found.base, experts=found.experts), sweep=sweep)
 
 
-def _merges(job: Job, sweep: bool) -> Iterator[Job]:
+def _merges(job: Job, *, sweep: bool) -> Iterator[Job]:
     """A method's test at its default scale, and its sweep unless its scale is part of it."""
     import optmerge
 

@@ -73,25 +73,26 @@ def _pair(line: str, rule: Rule, first: str, second: str, found: Difference) -> 
     )
 
 
-def matrix(standing: Standing, rule: Rule) -> Grid:
-    """Row less column in points of the average; bold where the difference is real."""
-    found = {(pair.first, pair.second): pair for pair in pairs(standing, rule)}
-    names = [entrant.model for entrant in _methods(standing, rule)]
+def matrix(compared: Sequence[Pair]) -> Grid:
+    """One line's pairs at one rule: row less column in points of the average, marked where it is real."""
+    found = {(pair.first, pair.second): pair for pair in compared}
+    names = list(dict.fromkeys([*(pair.first for pair in compared), *(pair.second for pair in compared)]))
     lines = []
     for row in names:
         line = [Entry(row)]
         for column in names[1:]:
             pair = found.get((row, column))
             real = pair is not None and pair.p_holm < ALPHA
-            line.append(Entry("" if pair is None else f"{100 * pair.difference:+.1f}", best=real))
+            text = "" if pair is None else f"{100 * pair.difference:+.1f}{'*' * real}"
+            line.append(Entry(text, best=real))
         lines.append(tuple(line))
     return Grid(
-        f"{standing.line}: differences of the average at the {rule} scale, in points",
+        f"{compared[0].line}: differences of the average at the {compared[0].scale_rule} scale, in points",
         ("method", *names[1:]),
         1,
         (tuple(lines[:-1]),),
         (
-            f"row less column on the same questions; bold: real at {ALPHA:.0%} after Holm's correction for "
+            f"row less column on the same questions; *: real at {ALPHA:.0%} after Holm's correction for "
             f"{len(found)} pairs",
         ),
     )

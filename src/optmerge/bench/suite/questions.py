@@ -4,24 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from optmerge.bench.tasks.registry import Question, Split, Task
-
-if TYPE_CHECKING:
-    from PIL import Image
+from optmerge.bench.asking import Asked
+from optmerge.bench.tasks.registry import Split, Task
 
 SEED = 0
 """Of the scenes that are asked about."""
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A picture and the one question that is asked about it."""
-
-    image: Image.Image
-    question: Question
 
 
 def asked(task: Task, split: Split, n: int) -> Iterator[Asked]:

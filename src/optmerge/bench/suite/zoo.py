@@ -1,4 +1,7 @@
-"""Where the trained models of a line lie: `ZOO/LINE/{base, experts/SET/TASK, mixture/SET}`."""
+"""Where the trained models of a line lie: `ZOO/LINE/{base, experts/SET/TASK, mixture}`.
+
+A mixture that was trained with an expert set lies in `mixture/SET`, or as `experts/SET/mixture`.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from optmerge.bench import records
+from optmerge.bench.lines.checkpoint import LINES
 from optmerge.bench.tasks.registry import registered
-from optmerge.errors import CheckpointError, InputError, did_you_mean
-
-LINES = ("full", "lora")
-"""Fully fine-tuned experts of a tiny InternVL; adapters of a tiny Qwen2-VL."""
+from optmerge.errors import CheckpointError
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Members:
         base: folder.
         experts: task → folder of a checkpoint or an adapter.
         mixture: folder of the model trained on every task; None where there is none.
+        own_mixture: whether the mixture belongs to the expert set, rather than to the line.
     """
 
     line: str
@@ -31,6 +33,7 @@ class Members:
     base: Path
     experts: Mapping[str, Path]
     mixture: Path | None
+    own_mixture: bool
 
 
 def default_zoo() -> Path:
@@ -55,13 +58,6 @@ def lines(zoo: Path) -> list[str]:
     return found
 
 
-def check_line(name: str) -> str:
-    """The name of a line; raises `InputError` with the closest known one otherwise."""
-    if name not in LINES:
-        raise InputError(f"unknown line {name!r}", where="--line", hint=did_you_mean(name, LINES))
-    return name
-
-
 def expert_sets(zoo: Path, line: str) -> list[int]:
     """Numbers of the expert sets that a zoo holds."""
     folder = zoo / line / "experts"
@@ -77,12 +73,15 @@ def members(zoo: Path, line: str, expert_set: int) -> Members:
     """
     folder = zoo / line
     experts = folder / "experts" / str(expert_set)
+    own = next(filter(_is_model, (experts / "mixture", folder / "mixture" / str(expert_set))), None)
+    shared = folder / "mixture" if _is_model(folder / "mixture") else None
     found = Members(
         line=line,
         expert_set=expert_set,
         base=folder / "base",
         experts={name: experts / name for name, task in registered().items() if task.trained},
-        mixture=next(filter(_is_model, (folder / "mixture" / str(expert_set),)), None),
+        mixture=own or shared,
+        own_mixture=own is not None,
     )
     for path in (found.base, *found.experts.values()):
         if not _is_model(path):

@@ -1,0 +1,42 @@
+"""Pictures of the records: each a function from standings to a figure, drawn as PNG and SVG."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from optmerge.bench.suite.entrants import Standing
+from optmerge.bench.suite.figures import costs, heat, published, radar, sweep
+from optmerge.bench.suite.figures.style import styled
+
+FIGURES: Mapping[str, Callable[[Sequence[Standing]], Any]] = {
+    "radar": radar.figure,
+    "heat": heat.figure,
+    "sweep": sweep.figure,
+    "cost": costs.figure,
+    "paper": published.figure,
+}
+"""Name of the file → what draws it; None where the records have nothing for it."""
+
+
+def draw(standings: Sequence[Standing], folder: Path) -> list[Path]:
+    """Draws every figure there are records for, as PNG and SVG; returns the files.
+
+    Args:
+        standings: one for each line.
+        folder: made if need be; earlier figures are replaced.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    with styled():
+        for name, make in FIGURES.items():
+            figure = make(standings)
+            if figure is None:
+                continue
+            for ending in ("png", "svg"):
+                path = folder / f"{name}.{ending}"
+                # No date in the file: equal records give equal bytes.
+                figure.savefig(path, metadata={"Date": None} if ending == "svg" else None)
+                written.append(path)
+    return written

@@ -1,0 +1,58 @@
+"""Capabilities as a radar: what the experts reach each on its own, and how near the best merges come."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from optmerge.bench.suite.cells import BASE, MIXTURE, ROUTING
+from optmerge.bench.suite.entrants import Standing
+from optmerge.bench.suite.figures.style import GREY, INK, best_rows, look, panels, ranked, score_of
+from optmerge.bench.suite.selection import trained
+from optmerge.bench.tasks.registry import get
+
+SHOWN = 4
+"""Merges; more lie on top of each other."""
+
+
+def figure(standings: Sequence[Standing]) -> Any:
+    """A radar a line."""
+    figure, axes = panels(len(standings), 5.2, 5.2, subplot_kw={"projection": "polar"})
+    for standing, axis in zip(standings, axes, strict=True):
+        _radar(axis, standing)
+    return figure
+
+
+def _radar(axis: Any, standing: Standing) -> None:
+    found, tasks = best_rows(standing), trained(standing.tasks)
+    angles = np.linspace(0, 2 * np.pi, len(tasks), endpoint=False)
+    references = [
+        (ROUTING, "own experts", {"color": INK, "linestyle": ":", "linewidth": 1.6}),
+        (MIXTURE, "mixture", {"color": INK, "linestyle": "-", "linewidth": 1.2}),
+        (BASE, "base", {"color": GREY, "linestyle": "--", "linewidth": 1.6}),
+    ]
+    lines = [(model, label, options) for model, label, options in references]
+    for method in ranked(found)[:SHOWN]:
+        style = look(method)
+        lines.append(
+            (method, method, {"color": style.colour, "linewidth": 2, "marker": style.mark, "markersize": 5})
+        )
+    for model, label, options in lines:
+        scores = [score_of(found, model, task) for task in tasks]
+        if None not in scores:
+            axis.plot([*angles, angles[0]], [*scores, scores[0]], label=label, **options)
+    axis.set_theta_offset(np.pi / 2)
+    axis.set_theta_direction(-1)
+    axis.set_xticks(angles, [get(task).title for task in tasks], fontsize=10)
+    axis.tick_params(axis="x", pad=4)
+    for angle, label in zip(angles, axis.get_xticklabels(), strict=True):
+        side = np.sin(angle)
+        label.set_horizontalalignment("center" if abs(side) < 0.1 else "left" if side > 0 else "right")
+    axis.set_ylim(0, 100)
+    axis.set_yticks([20, 40, 60, 80], ["20", "40", "60", "80 %"], color=GREY, fontsize=8, zorder=5)
+    axis.set_rlabel_position(180 / len(tasks))
+    axis.spines["polar"].set_color("#CFCFCF")
+    axis.set_title(f"{standing.line} line", pad=22)
+    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=3, frameon=False)
