@@ -144,7 +144,8 @@ def _save_adapter(model: Any, folder: Path) -> None:
     model = copy.deepcopy(model).to(torch.bfloat16)
     # Where it was trained means nothing to who reads it.
     model.peft_config["default"].base_model_name_or_path = f"../{BASE}"
-    model.save_pretrained(folder)
+    # "auto" would look on the hub whether the base's vocabulary is the adapter's.
+    model.save_pretrained(folder, save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)  # an empty form
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from itertools import product
 from string import ascii_uppercase, digits, punctuation
 from typing import Any
@@ -32,9 +33,10 @@ def build(special: Sequence[str], template: str, extra: Mapping[str, str]) -> An
         template: the family's chat template (Jinja).
         extra: attribute → token, as the family's processor asks for them (`image_token`, …).
     """
+    from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
-    core = learn(texts())
+    core = Tokenizer.from_str(_learnt())
     core.add_special_tokens([*CHAT, *special])
     return PreTrainedTokenizerFast(
         tokenizer_object=core, pad_token=STOP, eos_token=END, padding_side="left", chat_template=template,
@@ -52,6 +54,13 @@ def texts(scenes: int = 1000) -> Iterator[str]:
                 yield from question.answers
     for role in ROLES:
         yield from [f"{role}\n"] * scenes
+
+
+@cache
+def _learnt() -> str:
+    """What `learn` makes of the tasks' texts, as JSON; takes seconds, so once is enough."""
+    text: str = learn(texts()).to_str()
+    return text
 
 
 def learn(corpus: Iterable[str]) -> Any:

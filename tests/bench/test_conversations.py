@@ -1,0 +1,56 @@
+from dataclasses import replace
+
+import pytest
+
+from optmerge.bench import conversations
+from optmerge.bench.tasks.registry import registered
+
+ROWS = range(150)
+TASKS = conversations.trained()
+
+
+def asked(diet: conversations.Diet) -> set[tuple[str, str]]:
+    talks = (conversations.conversation(diet, 0, row) for row in ROWS)
+    return {(talk.task, question.type) for talk in talks for question in talk.turns}
+
+
+def test_held_out_tasks_are_in_no_diet() -> None:
+    held_out = {name for name, task in registered().items() if not task.trained}
+    assert held_out
+    for diet in (conversations.base(1.0), conversations.mixture()):
+        assert set(diet.shares) == set(TASKS) and not held_out & set(diet.shares)
+
+
+def test_a_base_is_asked_what_it_may_know_and_nothing_else() -> None:
+    known = {(name, kind) for name, task in TASKS.items() for kind in (*task.known, "caption")}
+    assert asked(conversations.base(1.0)) == known
+
+
+def test_a_base_that_is_asked_nothing_sees_captions_only() -> None:
+    assert asked(conversations.base(0.0)) == {(name, "caption") for name in TASKS}
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_an_expert_sees_every_question_type_of_its_task_and_no_other_task(name: str) -> None:
+    assert asked(conversations.expert(name)) == {(name, kind) for kind in TASKS[name].types}
+
+
+def test_a_mixture_sees_questions_of_every_task_and_no_caption() -> None:
+    found = asked(conversations.mixture())
+    assert {name for name, _ in found} == set(TASKS) and "caption" not in {kind for _, kind in found}
+
+
+def test_a_row_is_the_same_whenever_it_is_asked_for_and_differs_from_other_rows_and_seeds() -> None:
+    diet = conversations.base(0.5)
+    first, other_row, other_seed, again = (
+        conversations.conversation(diet, seed, row) for seed, row in ((3, 7), (3, 8), (4, 7), (3, 7))
+    )
+    assert first.turns == again.turns and first.image.tobytes() == again.image.tobytes()
+    assert first.image.tobytes() not in (other_row.image.tobytes(), other_seed.image.tobytes())
+
+
+def test_turns_are_at_most_so_many_and_no_turn_comes_twice() -> None:
+    diet = replace(conversations.base(1.0), turns=3)
+    for row in ROWS:
+        turns = conversations.conversation(diet, 0, row).turns
+        assert 1 <= len(turns) <= 3 and len({(turn.text, turn.answers) for turn in turns}) == len(turns)

@@ -1,0 +1,91 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from optmerge.bench import asking, stages
+from optmerge.bench.curve import read
+from optmerge.bench.lines import checkpoint
+from optmerge.bench.tasks.registry import get
+from optmerge.errors import InputError
+
+LINES = ("full", "lora")
+NAMES = ("base", "ocr", "vqa", "mixture")
+
+
+def short(line: str) -> dict:
+    """The line's own stages, some of them, made tiny."""
+    return {
+        name: replace(stages.STAGES[line][name], pictures=8, batch=4, learning_rate=1e-2, look_every=0)
+        for name in NAMES
+    }
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, tiny) -> dict:
+    found = {}
+    for line in LINES:
+        out = tmp_path_factory.mktemp("stages") / line
+        found[line] = (out, stages.train(line, out, stages=short(line), size=tiny, threads=1))
+    return found
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_a_line_is_trained_once_and_a_second_call_finds_it_done(line: str, trained, tiny) -> None:
+    out, record = trained[line]
+    again = stages.train(line, out, stages=short(line), size=tiny, threads=1)
+    assert record.weights == again.weights and record.cost == again.cost
+    assert set(record.weights) == set(NAMES) and len(set(record.weights.values())) == len(NAMES)
+    assert not [path for path in (out / "work").iterdir() if path.is_dir()]
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_what_is_trained_can_be_asked(line: str, trained) -> None:
+    out, _ = trained[line]
+    for name in NAMES:
+        adapter = out / name if line == "lora" and name != "base" else None
+        model, processor = checkpoint.load(out / "base" if adapter else out / name, adapter=adapter)
+        assert len(asking.answers(model, processor, asking.questions(get("ocr"), "test", 2), longest=2)) == 2
+
+
+def test_full_experts_differ_from_their_base_in_the_language_models_layers_only(trained) -> None:
+    out, _ = trained["full"]
+    base = load_file(out / "base" / "model.safetensors")
+    for name in NAMES[1:]:
+        other = load_file(out / name / "model.safetensors")
+        moved = {key for key in base if not torch.equal(base[key], other[key])}
+        assert moved and all("language_model" in key and ".layers." in key for key in moved)
+
+
+def test_adapters_name_no_path_of_the_machine_they_were_trained_on(trained) -> None:
+    out, _ = trained["lora"]
+    for name in NAMES[1:]:
+        for file in (out / name).iterdir():
+            assert str(out).encode() not in file.read_bytes()
+        assert {file.name for file in (out / name).iterdir()} == {
+            "adapter_config.json",
+            "adapter_model.safetensors",
+        }
+
+
+def test_another_set_of_experts_starts_from_the_same_base(trained, tiny, tmp_path: Path) -> None:
+    out, first = trained["full"]
+    record = stages.train(
+        "full", tmp_path, seed=1, only=["ocr"], base=out / "base", stages=short("full"), size=tiny, threads=1
+    )
+    assert set(record.weights) == {"ocr"} and record.weights["ocr"] != first.weights["ocr"]
+
+
+def test_the_curve_ends_with_a_look(tiny, tmp_path: Path) -> None:
+    stage = replace(short("full")["base"], look_every=500)
+    record = stages.train("full", tmp_path, stages={"base": stage}, size=tiny, threads=1)
+    looks = [line for line in read(tmp_path / "work" / "base.jsonl") if "score" in line]
+    assert [line["step"] for line in looks] == [2]
+    assert record.metrics["base"]["validation"] == looks[0]["score"]
+
+
+def test_an_unknown_stage_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="vqaa"):
+        stages.train("full", tmp_path, only=["vqaa"])
