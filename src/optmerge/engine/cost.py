@@ -27,6 +27,9 @@ how many rows are asked for at once, and a budget may not change the result."""
 AROUND_BYTES = 16 << 20
 """What threads, their stacks and the allocator take around the tensors (measured)."""
 
+FRAGMENTATION = 1.25
+"""What the allocator holds for each byte of dense tensors of several shapes, one after the other (measured)."""
+
 _FLOAT32 = 4
 
 
@@ -68,7 +71,7 @@ def cost_of(
             continue
         written += prod(tensor.shape) * DTYPES[tensor.out_dtype].itemsize
         use = uses[tensor.group] if tensor.group is not None else None
-        tensor_read, tensor_peak, tensor_flops = _tensor_cost(tensor, use, inputs)
+        tensor_read, tensor_peak, tensor_flops = _tensor_cost(tensor, use, inputs, recipe)
         read, flops = read + tensor_read, flops + tensor_flops
         in_slices = use is None or get(use.name).streams(use.parameters)
         side_by_side = cores if in_slices or (use is not None and get(use.name).one_core) else 1
@@ -88,7 +91,9 @@ def slice_limit(name: str, inputs: Inputs, slice_elements: int = SLICE_ELEMENTS)
     return FACTOR_SLICE_ELEMENTS if inputs.factors(name) else slice_elements
 
 
-def _tensor_cost(tensor: TensorPlan, use: MethodUse | None, inputs: Inputs) -> tuple[int, int, float]:
+def _tensor_cost(
+    tensor: TensorPlan, use: MethodUse | None, inputs: Inputs, recipe: Recipe
+) -> tuple[int, int, float]:
     """Bytes read, peak bytes, and operations for one tensor."""
     size = prod(tensor.shape)
     stored = size * DTYPES[tensor.dtype].itemsize
@@ -106,15 +111,16 @@ def _tensor_cost(tensor: TensorPlan, use: MethodUse | None, inputs: Inputs) -> t
         rows, columns = columns, rows
     sides, rank = rows + size // max(1, rows), _joint_rank(tensor.name, inputs)
     if rank is not None and rank * sides < size and method.keeps_factors(use.parameters):
-        # The factors, the float64 bases of their spaces with what they are made from, and a slice of W₀.
-        peak = rank * sides * (_FLOAT32 + 5 * 8) + 12 * FACTOR_SLICE_ELEMENTS
+        # The factors, float64 bases of their spaces with what they are made from, and a slice of W₀ (measured).
+        arrays = 6.5 if recipe.output.format == "adapter" else 4.2
+        peak = int(rank * sides * (_FLOAT32 + 8 * arrays)) + 12 * FACTOR_SLICE_ELEMENTS
         return read, peak, 2.0 * size * rank + 8.0 * sides * rank**2
     deltas = 0
     for expert in inputs.experts:
         own = expert.rank(tensor.name) if isinstance(expert, AdapterExpert) else None
         deltas += held if own is None else min(own * sides, size)
     workspace = method.workspace(count, rows, columns, use.parameters) if deltas >= held else 2.0
-    peak = int((deltas + held * (2 + workspace)) * _FLOAT32) + min(stored, held * 8)
+    peak = int((deltas + held * (2 + workspace)) * _FLOAT32 * FRAGMENTATION) + min(stored, held * 8)
     matrices = size / max(1, rows * columns)
     return read, peak, matrices * method.work(rows, columns, count)
 

@@ -17,7 +17,7 @@ from optmerge.methods.quadratic import Quadratic
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8
 
-ROWS = 256
+ROWS = 512
 """Rows that are optimised at a time."""
 
 
