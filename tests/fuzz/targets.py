@@ -98,8 +98,8 @@ def safetensors(text: bytes) -> bytes:
 def _payload(text: bytes) -> int:
     try:
         ends = [entry["data_offsets"][1] for key, entry in json.loads(text).items() if key[:2] != "__"]
-        return max(0, min(MOST_PAYLOAD, max(ends, default=0)))
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
+        return int(max(0, min(MOST_PAYLOAD, max(ends, default=0))))
+    except (ArithmeticError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
         return 0
 
 

@@ -810,6 +810,9 @@ def test_a_strange_tokenizer_is_no_traceback(tokenizer: str, tmp_path: Path) -> 
     [
         {"architectures": "LlamaForCausalLM"},
         {"architectures": [3]},
+        {"architectures": [[]]},
+        {"text_config": {"model_type": []}},
+        {"quantization_config": {"quant_method": [[]]}},
         {"model_type": ["llama"]},
         {"text_config": "none"},
         {"text_config": [1], "hidden_size": "wide"},

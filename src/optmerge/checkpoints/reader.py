@@ -23,10 +23,10 @@ __all__ = ["Checkpoint", "Reader", "is_adapter", "open_checkpoint"]
 
 _HASH_BLOCK_BYTES = 1 << 20
 
-# Whoever reads a config may count on these.
-_CONFIG_KINDS = {"model_type": str, "architectures": list} | dict.fromkeys(
-    ("text_config", "llm_config", "vision_config", "audio_config", "quantization_config"), dict
-)
+# Whoever reads a config may count on these, and on the first two in those of its parts.
+_KINDS: dict[str, type] = {"model_type": str, "architectures": list}
+_PARTS = ("text_config", "llm_config", "vision_config", "audio_config")
+_CONFIG_KINDS = _KINDS | dict.fromkeys((*_PARTS, "quantization_config"), dict)
 
 
 @dataclass(frozen=True)
@@ -156,11 +156,22 @@ def _config(folder: Path) -> dict[str, Any] | None:
         return None
     path = member(folder, "config.json", folder)
     config = read_object(path, "model config")
-    for key, kind in _CONFIG_KINDS.items():
+    _check_kinds(path, config, _CONFIG_KINDS)
+    for part in _PARTS:
+        _check_kinds(path, config.get(part) or {}, _KINDS)
+    return config
+
+
+def _check_kinds(path: Path, config: Mapping[str, Any], kinds: Mapping[str, type]) -> None:
+    for key, kind in kinds.items():
         value = config.get(key)
         if value is not None and not isinstance(value, kind):
-            expected = f"{kind.__name__}, or nothing"
-            raise CheckpointError(
-                f"The config has a strange {key}", where=path, got=repr(value)[:200], expected=expected
-            )
-    return config
+            raise _strange(path, key, value, f"{kind.__name__}, or nothing")
+    classes = config.get("architectures") or []
+    if not all(isinstance(name, str) for name in classes):
+        raise _strange(path, "architectures", classes, "names of classes")
+
+
+def _strange(path: Path, key: str, value: object, expected: str) -> CheckpointError:
+    got = repr(value)[:200]
+    return CheckpointError(f"The config has a strange {key}", where=path, got=got, expected=expected)
