@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 from optmerge.bench import asking, stages
 from optmerge.bench.curve import read
 from optmerge.bench.lines import checkpoint
+from optmerge.bench.suite import questions
 from optmerge.bench.tasks.registry import get
 from optmerge.errors import InputError
 
@@ -47,7 +48,8 @@ def test_what_is_trained_can_be_asked(line: str, trained) -> None:
     for name in NAMES:
         adapter = out / name if line == "lora" and name != "base" else None
         model, processor = checkpoint.load(out / "base" if adapter else out / name, adapter=adapter)
-        assert len(asking.answers(model, processor, asking.questions(get("ocr"), "test", 2), longest=2)) == 2
+        asked = list(questions.asked(get("ocr"), "test", 2))
+        assert len(asking.answers(model, processor, asked, longest=2)) == 2
 
 
 def test_full_experts_differ_from_their_base_in_the_language_models_layers_only(trained) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from optmerge.bench.lines.family import Processor
-from optmerge.bench.tasks.registry import Question, Split, Task
+from optmerge.bench.tasks.registry import Question
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -22,16 +21,6 @@ class Asked:
 
     image: Image.Image
     question: Question
-
-
-def questions(task: Task, split: Split, count: int, *, seed: int = 0) -> list[Asked]:
-    """One question, drawn at random, about each of a split's first `count` scenes of that seed."""
-    found = []
-    for index in range(count):
-        scene = task.scene(split, index, seed)
-        drawn = random.Random(f"{task.name}/{split}/{seed}/{index}").choice(scene.questions)
-        found.append(Asked(scene.image, drawn))
-    return found
 
 
 @torch.inference_mode()

@@ -10,8 +10,9 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from optmerge.bench.asking import answers, questions
+from optmerge.bench.asking import answers
 from optmerge.bench.lines.family import Processor
+from optmerge.bench.suite.questions import asked
 from optmerge.bench.tasks.registry import Task
 
 
@@ -31,7 +32,7 @@ class Curve(TrainerCallback):  # type: ignore[misc]
     ) -> None:
         self.path, self.processor, self.every = path, processor, every
         self.tasks = tasks if every else {}
-        self.asked = {name: questions(task, "validation", count) for name, task in self.tasks.items()}
+        self.asked = {name: list(asked(task, "validation", count)) for name, task in self.tasks.items()}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Drop what a killed run wrote after the checkpoint that this one starts from."""
@@ -58,13 +59,13 @@ class Curve(TrainerCallback):  # type: ignore[misc]
         """Score of every task, and of every question type of it: {"score": …, "types": …}, in [0, 1]."""
         score: dict[str, float] = {}
         types: dict[str, dict[str, float]] = {}
-        for task, asked in self.asked.items():
+        for task, drawn in self.asked.items():
             metric = self.tasks[task].metric
-            replies = answers(model, self.processor, asked)
+            replies = answers(model, self.processor, drawn)
             found: dict[str, list[float]] = defaultdict(list)
-            for one, reply in zip(asked, replies, strict=True):
+            for one, reply in zip(drawn, replies, strict=True):
                 found[one.question.type].append(metric(reply, one.question))
-            score[task] = round(sum(map(sum, found.values())) / len(asked), 4)
+            score[task] = round(sum(map(sum, found.values())) / len(drawn), 4)
             types[task] = {name: round(sum(s) / len(s), 4) for name, s in sorted(found.items())}
         return {"score": score, "types": types}
 
