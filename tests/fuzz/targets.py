@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import time
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -30,7 +31,7 @@ from optmerge.recipe import override, parse_recipe, read_recipe_data
 Target = Callable[[bytes], None]
 TARGETS: dict[str, Target] = {}
 
-MOST_PAYLOAD = 1 << 20
+MOST_PAYLOAD, MOST_SECONDS = 1 << 20, 10
 WEIGHTS = {
     "model.embed_tokens.weight": torch.zeros(4, 2),
     "model.layers.0.self_attn.q_proj.weight": torch.zeros(2, 2),
@@ -46,13 +47,15 @@ TOKENIZER = {"model": {"vocab": {"a": 0, "b": 1}}, "added_tokens": [{"id": 2, "c
 
 
 def target(function: Target) -> Target:
-    """Registers a target whose wrong input is refused."""
+    """Registers a target whose wrong input is refused, and soon."""
 
     def run(data: bytes) -> None:
+        started = time.process_time()
         try:
             function(data)
         except InputError as problem:
             assert len(str(problem)) < 10_000, "a message without end"
+        assert time.process_time() - started < MOST_SECONDS, "no end"
 
     TARGETS[function.__name__] = run
     return function

@@ -109,10 +109,10 @@ def test_a_pattern_that_would_never_end_ends_at_once(tmp_path: Path) -> None:
     module = "base_model.model." + "a" * 900
     tensors = {f"{module}.lora_A.weight": GOOD[A], f"{module}.lora_B.weight": GOOD[B]}
     patterns = {"(a+)+b": 3, "(a|aa)*c": 3, "(.*.*.*.*.*)*d": 3, "a+": 2}
-    started = time.perf_counter()
+    started = time.process_time()
     opened = open_adapter(adapter(tmp_path, tensors, {**CONFIG, "r": 3, "rank_pattern": patterns}))
 
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1
     assert [target.rank for target in opened.targets.values()] == [2]
 
 

@@ -105,12 +105,12 @@ FILES: dict[str, bytes] = {
 def bounded() -> Iterator[None]:
     """At most 32 MiB of Python memory and a few seconds."""
     tracemalloc.start()
-    start = time.perf_counter()
+    start = time.process_time()
     yield
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 32 << 20
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
 
 
 @pytest.mark.usefixtures("bounded")

@@ -47,10 +47,10 @@ CARDS: dict[str, str] = {
 @pytest.mark.parametrize("head", CARDS.values(), ids=CARDS.keys())
 def test_a_strange_card_states_no_licence(models: World, head: str) -> None:
     (models.base / "README.md").write_text(f"---\n{head}\n---\n")
-    started = time.perf_counter()
+    started = time.process_time()
     optmerge.merge(models.recipe(), models.out)
 
-    assert time.perf_counter() - started < 10
+    assert time.process_time() - started < 10
     assert "| base | base | | not stated |" in (models.out / "README.md").read_text()
 
 
