@@ -69,6 +69,8 @@ def show_pairs(found: Iterable[Standing], form: Form, console: Console, rule: Ru
             if there and (compared := pairs(standing, each)):
                 everything += compared
                 grids.append(matrix(compared))
+    if not grids:
+        raise InputError("There are no two methods to compare.", hint="run another, or choose another --rule")
     _show(grids, everything, form, console)
 
 

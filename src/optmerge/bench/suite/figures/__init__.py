@@ -1,4 +1,4 @@
-"""Pictures of the records: each a function from standings to a figure, drawn as PNG and SVG."""
+"""Pictures of the records: each a function from boards to a figure, drawn as PNG and SVG."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 from optmerge.bench.suite.entrants import Standing
 from optmerge.bench.suite.figures import costs, heat, published, radar, sweep
-from optmerge.bench.suite.figures.style import styled
+from optmerge.bench.suite.figures.style import Board, board, styled
 
-FIGURES: Mapping[str, Callable[[Sequence[Standing]], Any]] = {
+FIGURES: Mapping[str, Callable[[Sequence[Board]], Any]] = {
     "radar": radar.figure,
     "heat": heat.figure,
     "sweep": sweep.figure,
@@ -28,10 +28,10 @@ def draw(standings: Sequence[Standing], folder: Path) -> list[Path]:
         folder: made if need be; earlier figures are replaced.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    written = []
+    boards, written = [board(standing) for standing in standings], []
     with styled():
         for name, make in FIGURES.items():
-            figure = make(standings)
+            figure = make(boards)
             if figure is None:
                 continue
             for ending in ("png", "svg"):

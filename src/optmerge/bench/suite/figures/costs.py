@@ -6,29 +6,28 @@ from collections.abc import Sequence
 from typing import Any
 
 from optmerge.bench.suite.cells import BASE, MIXTURE, ROUTING
-from optmerge.bench.suite.entrants import Standing
-from optmerge.bench.suite.figures.style import GREY, best_rows, look, panels, score_of, spread
+from optmerge.bench.suite.figures.style import GREY, Board, look, panels, score_of, spread
 from optmerge.bench.suite.rows import AVERAGE, Row
 from optmerge.bench.suite.tables import is_merge
 
 DASHES = {BASE: "--", ROUTING: ":", MIXTURE: "-"}
 
 
-def figure(standings: Sequence[Standing]) -> Any:
+def figure(boards: Sequence[Board]) -> Any:
     """A panel a line: seconds of a merge, to the power of ten, against the average."""
-    figure, axes = panels(len(standings), 5.6, 4.4)
-    for standing, axis in zip(standings, axes, strict=True):
-        _scatter(axis, standing)
+    figure, axes = panels(len(boards), 5.6, 4.4)
+    for board, axis in zip(boards, axes, strict=True):
+        _scatter(axis, board)
     shown = [handle for axis in axes for handle in zip(*axis.get_legend_handles_labels(), strict=True)]
     methods = {label: handle for handle, label in sorted(shown, key=lambda each: each[1])}
     figure.legend(methods.values(), methods, loc="outside lower center", ncols=3 * len(axes), frameon=False)
     return figure
 
 
-def _scatter(axis: Any, standing: Standing) -> None:
+def _scatter(axis: Any, board: Board) -> None:
     from matplotlib.ticker import LogLocator, NullFormatter
 
-    found = best_rows(standing)
+    found = board.rows
     points = [r for r in found if r.capability == AVERAGE and is_merge(r.model) and r.score is not None]
     for row in points:
         style = look(row.model)
@@ -44,7 +43,7 @@ def _scatter(axis: Any, standing: Standing) -> None:
     _references(axis, found)
     axis.set_xlabel("seconds of a merge on one core")
     axis.set_ylabel("average, % (with the 95 % interval)")
-    axis.set_title(f"{standing.line} line: cost")
+    axis.set_title(f"{board.title}: cost")
     axis.margins(x=0.1)
 
 

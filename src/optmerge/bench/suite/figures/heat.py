@@ -8,25 +8,24 @@ from typing import Any
 import numpy as np
 
 from optmerge.bench.suite.cells import BASE, EXPERT, MIXTURE, ROUTING
-from optmerge.bench.suite.entrants import Standing
-from optmerge.bench.suite.figures.style import best_rows, panels, ranked, score_of
+from optmerge.bench.suite.figures.style import Board, panels, ranked, score_of
 from optmerge.bench.suite.rows import AVERAGE
 from optmerge.bench.suite.selection import trained
 from optmerge.bench.tasks.registry import get
 
 
-def figure(standings: Sequence[Standing]) -> Any:
+def figure(boards: Sequence[Board]) -> Any:
     """A map a line: trained models, merges best first, references."""
-    tallest = max(len({entrant.model for entrant in standing.entrants}) for standing in standings)
-    figure, axes = panels(len(standings), 6.9, 1.1 + 0.3 * tallest)
-    for standing, axis in zip(standings, axes, strict=True):
-        _map(axis, standing)
+    tallest = max(len({row.model for row in board.rows}) for board in boards)
+    figure, axes = panels(len(boards), 6.9, 1.1 + 0.3 * tallest)
+    for board, axis in zip(boards, axes, strict=True):
+        _map(axis, board)
     return figure
 
 
-def _map(axis: Any, standing: Standing) -> None:
-    found, tasks = best_rows(standing), trained(standing.tasks)
-    columns = [*tasks, AVERAGE, *(task for task in standing.tasks if task not in tasks)]
+def _map(axis: Any, board: Board) -> None:
+    found, tasks = board.rows, trained(board.standing.tasks)
+    columns = [*tasks, AVERAGE, *(task for task in board.standing.tasks if task not in tasks)]
     names = {row.model for row in found}
     groups = [
         [name for name in (BASE, *(EXPERT + task for task in tasks)) if name in names],
@@ -55,7 +54,7 @@ def _map(axis: Any, standing: Standing) -> None:
         axis.axhline(edge, color="white", linewidth=4)
     for place in (len(tasks) - 0.5, len(tasks) + 0.5):
         axis.axvline(place, color="white", linewidth=4)
-    axis.set_title(f"{standing.line} line: score in %", pad=24)
+    axis.set_title(f"{board.title}: score in %", pad=24)
 
 
 def _title(capability: str) -> str:

@@ -7,25 +7,23 @@ from typing import Any
 
 from optmerge.bench.suite import paper
 from optmerge.bench.suite.cells import BASE, MIXTURE
-from optmerge.bench.suite.entrants import Standing
-from optmerge.bench.suite.figures.style import GREY, best_rows, look, panels, ranked, score_of
+from optmerge.bench.suite.figures.style import GREY, Board, look, panels, ranked, score_of
 from optmerge.bench.suite.rows import AVERAGE, Row
 
 COUNTERPARTS: Mapping[str, str] = {"full": "InternVL2.5-1B", "lora": "Qwen2-VL-7B"}
 """Line → the paper's model whose experts were made the same way."""
+Column = tuple[str, Sequence[Row]]
+"""Title and rows of a panel."""
 
 
-def figure(standings: Sequence[Standing]) -> Any:
+def figure(boards: Sequence[Board]) -> Any:
     """Two panels a line that has a counterpart; None without one."""
-    pairs = [(each, COUNTERPARTS[each.line]) for each in standings if each.line in COUNTERPARTS]
-    if not pairs:
+    columns: list[Column] = []
+    for board in boards:
+        if model := COUNTERPARTS.get(board.standing.line):
+            columns += [(f"{model}, published", paper.rows(model)), (f"{board.title}, ours", board.rows)]
+    if not columns:
         return None
-    columns: list[tuple[str, list[Row]]] = []
-    for standing, model in pairs:
-        columns += [
-            (f"{model}, published", paper.rows(model)),
-            (f"{standing.line} line, ours", best_rows(standing)),
-        ]
     models = [method for _, found in columns for method in ranked(found)]
     order = sorted(set(models), key=lambda method: -_mean_place(columns, method))
     figure, axes = panels(len(columns), 3.2, 0.9 + 0.32 * len(order), sharey=True)
@@ -34,7 +32,7 @@ def figure(standings: Sequence[Standing]) -> Any:
     return figure
 
 
-def _mean_place(columns: Sequence[tuple[str, list[Row]]], method: str) -> float:
+def _mean_place(columns: Sequence[Column], method: str) -> float:
     """Mean rank from the last, in the columns that have the method, as a share."""
     places = [ranked(found) for _, found in columns]
     shares = [1 - order.index(method) / len(order) for order in places if method in order]

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from optmerge.bench.suite.cells import BASE, MIXTURE, ROUTING
-from optmerge.bench.suite.entrants import Standing
-from optmerge.bench.suite.figures.style import GREY, INK, best_rows, look, panels, ranked, score_of
+from optmerge.bench.suite.figures.style import GREY, INK, Board, look, panels, ranked, score_of
 from optmerge.bench.suite.selection import trained
 from optmerge.bench.tasks.registry import get
 
@@ -17,16 +16,16 @@ SHOWN = 4
 """Merges; more lie on top of each other."""
 
 
-def figure(standings: Sequence[Standing]) -> Any:
+def figure(boards: Sequence[Board]) -> Any:
     """A radar a line."""
-    figure, axes = panels(len(standings), 5.2, 5.2, subplot_kw={"projection": "polar"})
-    for standing, axis in zip(standings, axes, strict=True):
-        _radar(axis, standing)
+    figure, axes = panels(len(boards), 5.2, 5.2, subplot_kw={"projection": "polar"})
+    for board, axis in zip(boards, axes, strict=True):
+        _radar(axis, board)
     return figure
 
 
-def _radar(axis: Any, standing: Standing) -> None:
-    found, tasks = best_rows(standing), trained(standing.tasks)
+def _radar(axis: Any, board: Board) -> None:
+    found, tasks = board.rows, trained(board.standing.tasks)
     angles = np.linspace(0, 2 * np.pi, len(tasks), endpoint=False)
     references = [
         (ROUTING, "own experts", {"color": INK, "linestyle": ":", "linewidth": 1.6}),
@@ -54,5 +53,5 @@ def _radar(axis: Any, standing: Standing) -> None:
     axis.set_yticks([20, 40, 60, 80], ["20", "40", "60", "80 %"], color=GREY, fontsize=8, zorder=5)
     axis.set_rlabel_position(180 / len(tasks))
     axis.spines["polar"].set_color("#CFCFCF")
-    axis.set_title(f"{standing.line} line", pad=22)
+    axis.set_title(board.title, pad=22)
     axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=3, frameon=False)

@@ -69,11 +69,30 @@ def styled() -> Iterator[None]:
         pyplot.switch_backend(backend)
 
 
-def best_rows(standing: Standing) -> list[Row]:
-    """Rows at the chosen scale where there is one, and at the default otherwise; one for each model."""
+@dataclass(frozen=True)
+class Board:
+    """What a panel shows of a line.
+
+    Args:
+        standing: of the line.
+        rows: of each model at the chosen scale where there is one, and at the default otherwise.
+    """
+
+    standing: Standing
+    rows: tuple[Row, ...]
+
+    @property
+    def title(self) -> str:
+        """Of the panel."""
+        return f"{self.standing.line} line"
+
+
+def board(standing: Standing) -> Board:
+    """A line's standing with its rows worked out."""
     everything = rows(standing)
     chosen = {row.model for row in everything if row.scale_rule == "validation"}
-    return [row for row in everything if row.scale_rule == "validation" or row.model not in chosen]
+    kept = (row for row in everything if row.scale_rule == "validation" or row.model not in chosen)
+    return Board(standing, tuple(kept))
 
 
 def ranked(found: Sequence[Row]) -> list[str]:

@@ -9,29 +9,28 @@ from typing import Any
 import numpy as np
 
 from optmerge.bench.suite.cells import Result
-from optmerge.bench.suite.entrants import Standing
-from optmerge.bench.suite.figures.style import INK, look, panels, spread
+from optmerge.bench.suite.figures.style import INK, Board, look, panels, spread
 from optmerge.bench.suite.selection import SCALES, Sweeps, average
 
 
-def figure(standings: Sequence[Standing]) -> Any:
+def figure(boards: Sequence[Board]) -> Any:
     """A panel a line; None without sweeps."""
-    swept = [standing for standing in standings if standing.sweeps]
+    swept = [board for board in boards if board.standing.sweeps]
     if not swept:
         return None
     figure, axes = panels(len(swept), 5.6, 4.4)
-    for standing, axis in zip(swept, axes, strict=True):
-        _curves(axis, standing)
+    for board, axis in zip(swept, axes, strict=True):
+        _curves(axis, board)
     return figure
 
 
-def _curves(axis: Any, standing: Standing) -> None:
-    curves = _means(standing.sweeps)
+def _curves(axis: Any, board: Board) -> None:
+    curves = _means(board.standing.sweeps)
     low, high = min(map(np.nanmin, curves.values())), max(map(np.nanmax, curves.values()))
     for method, curve in curves.items():
         style = look(method)
         axis.plot(SCALES, curve, color=style.colour, linestyle=style.dash, linewidth=1.8)
-        default = _default(standing.sweeps, method)
+        default = _default(board.standing.sweeps, method)
         for place, scale in enumerate(SCALES):
             best = curve[place] == np.nanmax(curve)
             face = style.colour if best else "white"
@@ -48,7 +47,7 @@ def _curves(axis: Any, standing: Standing) -> None:
     axis.set_xticks(SCALES)
     axis.set_xlabel("scale")
     axis.set_ylabel("average on the validation split, %")
-    axis.set_title(f"{standing.line} line: scale")
+    axis.set_title(f"{board.title}: scale")
     axis.text(
         0.0,
         -0.2,
