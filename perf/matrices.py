@@ -1,7 +1,7 @@
 """`python -m perf.matrices`: one matrix and five dense experts through every solver, and the literal loops.
 
-The literal loops are run for a few steps and extrapolated to all of them; everything else is measured whole, and
-what takes less than a few seconds three times, of which the median counts.
+The literal loops are run for a few steps and extrapolated to all of them; everything else is measured whole,
+and what takes less than a few seconds three times, of which the median counts.
 """
 
 from __future__ import annotations

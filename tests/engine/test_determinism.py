@@ -129,12 +129,13 @@ def test_interruptions_change_no_byte_even_on_other_machines(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dense_output, "SYNC_SECONDS", 0.0)
         patch.setattr(budget, "FEWEST_ELEMENTS", 64)
-        for after in [*stops, 1000]:
-            fixed = METHODS[method]["name"] in ALL_CORES
-            torch.set_num_threads(1 if fixed else data.draw(st.integers(1, 3)))
-            memory = needed + data.draw(st.integers(1, 100_000))
+        parts = [
+            (after, data.draw(st.integers(1, 3)), data.draw(st.integers(1, 10**5))) for after in [*stops, 999]
+        ]
+        for after, threads, more in parts:
+            torch.set_num_threads(1 if METHODS[method]["name"] in ALL_CORES else threads)
             try:
-                optmerge.merge(recipe, out, mode=mode, memory=memory, progress=_stop(after))
+                optmerge.merge(recipe, out, mode=mode, memory=needed + more, progress=_stop(after))
             except Stop:
                 mode = "resume"
             else:

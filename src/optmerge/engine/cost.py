@@ -28,7 +28,7 @@ AROUND_BYTES = 16 << 20
 """What threads, their stacks and the allocator take around the tensors (measured)."""
 
 FRAGMENTATION = 1.25
-"""What the allocator holds for each byte of dense tensors of several shapes, one after the other (measured)."""
+"""What the allocator holds for each byte of dense tensors of several shapes in turn (measured)."""
 
 _FLOAT32 = 4
 
@@ -111,7 +111,7 @@ def _tensor_cost(
         rows, columns = columns, rows
     sides, rank = rows + size // max(1, rows), _joint_rank(tensor.name, inputs)
     if rank is not None and rank * sides < size and method.keeps_factors(use.parameters):
-        # The factors, float64 bases of their spaces with what they are made from, and a slice of W₀ (measured).
+        # The factors, float64 bases of their spaces and what they are made from, a slice of W₀ (measured).
         arrays = 6.5 if recipe.output.format == "adapter" else 4.2
         peak = int(rank * sides * (_FLOAT32 + 8 * arrays)) + 12 * FACTOR_SLICE_ELEMENTS
         return read, peak, 2.0 * size * rank + 8.0 * sides * rank**2
