@@ -148,6 +148,7 @@ def preview(
     chosen = get(task)
     out.parent.mkdir(parents=True, exist_ok=True)
     contact_sheet(chosen, split, seed, out, captions=captions)
+    print(out)
 
 
 def _numbers(text: str | None) -> list[int]:

@@ -186,8 +186,20 @@ def test_signs_that_mean_something_elsewhere_are_escaped():
     assert r"x\|y_[bold]" in grid.markdown(strange) and "**1** ±2" in grid.markdown(strange)
     assert r"x|y\_[bold]" in grid.latex(strange)
     console = Console(record=True, width=80, file=io.StringIO())
-    console.print(grid.terminal(strange))
+    console.print(grid.terminal(strange, 80))
     assert "x|y_[bold]" in console.export_text()
+
+
+def test_where_there_is_no_room_intervals_go_and_scores_stay():
+    found = table("a title that is longer than its table is wide, and isn't broken", ROWS)
+    for width, there in ((200, True), (130, False), (110, False)):
+        console = Console(record=True, width=width, file=io.StringIO())
+        console.print(grid.terminal(found, width))
+        text = console.export_text()
+        assert found.title in text and ("±" in text.partition("half")[0].rpartition(",")[0]) == there
+        for row in ROWS:
+            assert row.capability != "chart" or f" {100 * row.score:.1f} " in text
+        assert "…" not in text and all(len(line) <= max(width, 120) for line in text.splitlines())
 
 
 def test_only_one_rule_leaves_the_other_out_and_keeps_trained_models():

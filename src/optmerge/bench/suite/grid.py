@@ -7,10 +7,11 @@ import io
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
+    from rich.console import RenderableType
     from rich.table import Table
 
 
@@ -48,25 +49,37 @@ class Grid:
     notes: tuple[str, ...] = ()
 
 
-def terminal(grid: Grid) -> Table:
-    """As a rich table."""
-    from rich import box, markup
-    from rich.table import Table
+def terminal(grid: Grid, width: int) -> RenderableType:
+    """For a console that is so many characters wide; without what follows ± where there isn't room for it."""
+    from rich.console import Console, Group
+    from rich.text import Text
 
-    shown = Table(
-        box=box.SIMPLE_HEAD, title=grid.title, title_justify="left", title_style="bold",
-        caption="\n".join(grid.notes), caption_justify="left", padding=(0, 1, 0, 0),
-    )  # fmt: skip
+    shown = _rich(grid, doubts=True)
+    if Console(width=10_000).measure(shown).maximum > width:
+        shown = _rich(grid, doubts=False)
+    notes = [Text(note, style="dim") for note in grid.notes]
+    return Group(Text(grid.title, style="bold"), shown, *notes, Text(""))
+
+
+def _rich(grid: Grid, *, doubts: bool) -> Table:
+    """The table alone; where it has to be narrower, heads are folded before anything else is."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    def field(entry: Entry) -> Text:
+        text = Text(entry.text, style="bold green" if entry.best else "")
+        return text.append(f" ±{entry.doubt}", "not bold dim") if entry.doubt and doubts else text
+
+    sections = [[[field(entry) for entry in row] for row in section] for section in grid.sections]
+    shown = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for place, column in enumerate(grid.columns):
-        shown.add_column(column, justify="left" if place < grid.words else "right", no_wrap=True)
-    for section in grid.sections:
-        for place, row in enumerate(section):
-            cells = []
-            for entry in row:
-                text = markup.escape(entry.text)
-                text = f"[bold green]{text}[/]" if entry.best else text
-                cells.append(f"{text} [dim]±{entry.doubt}[/]" if entry.doubt else text)
-            shown.add_row(*cells, end_section=place + 1 == len(section))
+        least = max((row[place].cell_len for section in sections for row in section), default=0)
+        side: Literal["left", "right"] = "left" if place < grid.words else "right"
+        shown.add_column(Text(column), justify=side, min_width=least, overflow="fold")
+    for section in sections:
+        for row in section:
+            shown.add_row(*row, end_section=row is section[-1])
     return shown
 
 

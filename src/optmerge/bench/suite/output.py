@@ -90,6 +90,6 @@ def _show(
         console.out("\n".join(map(_TEXTS[form], grids)), end="", highlight=False)
     else:
         for each in grids:
-            console.print(grid.terminal(each))
+            console.print(grid.terminal(each, console.width))
         for sentence in filter(None, words):
             console.print(sentence, highlight=False, markup=False)

@@ -1,0 +1,158 @@
+"""`optmerge bench run`, `table`, `figure` and `preview` from the command line, on models made at random."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from bench.suite import random_zoo, synthetic
+from optmerge.bench.suite.cells import read_all, write
+from optmerge.cli import run
+
+KEYS = ["line", "model", "capability", "score", "low", "high", "n", "seeds", "scale_rule", "normalised"]
+
+
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return random_zoo.make(tmp_path_factory.mktemp("zoo"), "lora")
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("records")
+    for result in (*synthetic.line(n=60), *synthetic.line("lora", n=60)):
+        write(result, folder)
+    return folder
+
+
+def output(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """What a command prints when it succeeds."""
+    code = run(["bench", *map(str, arguments)])
+    printed = capsys.readouterr()
+    assert code == 0, printed.err
+    return printed.out
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    code = run(["bench", *map(str, arguments)])
+    printed = capsys.readouterr()
+    assert code == 2 and "Traceback" not in printed.err, printed.err
+    return printed.err
+
+
+def test_a_killed_run_continues_and_a_broken_model_fails_alone(
+    zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = shutil.copytree(zoo / "lora", tmp_path / "zoo/lora")
+    (broken / "mixture/0/adapter_config.json").write_text("{}")
+    records, scratch = tmp_path / "records", tmp_path / "scratch"
+    command = ["bench", "run", "--quick", "--n", "2", "--jobs", "1", "--method", "average"]
+    command += ["--zoo", str(tmp_path / "zoo"), "--out", str(records), "--scratch", str(scratch)]
+    process = subprocess.Popen([sys.executable, "-m", "optmerge.cli", *command], start_new_session=True)
+    until = time.monotonic() + 60
+    while len(list(records.rglob("*.json"))) < 2 and time.monotonic() < until:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    before = {path: path.read_bytes() for path in records.rglob("*.json")}
+    assert len(before) >= 2
+
+    code = run(command)
+    printed = capsys.readouterr()
+    assert code == 1 and "1 of 8 cells failed" in printed.err, printed.err
+    assert "lora set 0: mixture, test:" in printed.err
+    assert "lora line, 2 questions a capability" in printed.out and "failed" in printed.out
+    assert all(path.read_bytes() == content for path, content in before.items())
+    done = [result.cell.identity() for result in read_all(records) if result.error is None]
+    assert len(set(done)) == 7 and list(scratch.glob("*/*")) == []
+
+
+def test_the_table_is_one_list_of_rows_for_programs(
+    recorded: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = json.loads(output(capsys, "table", "--records", recorded, "--json"))
+    assert all(list(row)[: len(KEYS)] == KEYS for row in rows)
+    assert {row["line"] for row in rows} == {"full", "lora"}
+    assert {row["capability"] for row in rows} == {*synthetic.TASKS, "average"}
+    only = json.loads(output(capsys, "table", "--records", recorded, "--json", "--line", "full"))
+    assert only == [row for row in rows if row["line"] == "full"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ([], "lora line, 60 questions a capability"),
+        (["--markdown"], "| optmerge | validation | 0.7 |"),
+        (["--latex"], r"\begin{tabular}"),
+        (["--csv"], "lora,optmerge,average,"),
+        (["--pairs"], "differences of the average at the validation scale"),
+        (["--paper", "--markdown"], "### Qwen2-VL-7B, published"),
+        (["--rule", "fixed", "--n", "60"], "task_arithmetic"),
+    ],
+)
+def test_the_table_comes_in_every_form(
+    recorded: Path, capsys: pytest.CaptureFixture[str], options: list[str], words: str
+) -> None:
+    assert words in output(capsys, "table", "--records", recorded, *options)
+
+
+def test_figures_are_written_and_named(
+    recorded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = output(capsys, "figure", "--records", recorded, "--line", "lora", "--out", tmp_path / "f")
+    paths = [Path(line) for line in text.split()]
+    assert len(paths) == 10 and all(path.stat().st_size > 5000 for path in paths)
+
+
+def test_a_preview_is_a_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sheets = []
+    for options in ([], ["--captions"]):
+        path = tmp_path / "new" / f"sheet{len(options)}.png"
+        assert str(path) in output(capsys, "preview", "ocr", "--out", path, *options).replace("\n", "")
+        with Image.open(path) as picture:
+            sheets.append(picture.size)
+    assert sheets[1][1] > sheets[0][1] > 500
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["preview", "grpunding", "--out", "x.png"], "did you mean 'grounding'"),
+        (["run", "--line", "ful"], "did you mean 'full'"),
+        (["run", "--zoo", "nowhere"], "no models to compare"),
+        (["run", "--set", "one"], "expert sets are numbers"),
+        (["table", "--records", "nowhere"], "optmerge bench run"),
+        (["table", "--csv", "--json"], "only one form"),
+        (["table", "--paper", "--pairs"], "aren't published"),
+        (["figure", "--records", "nowhere"], "nowhere"),
+    ],
+)
+def test_bad_input_is_refused_with_what_to_do(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
+) -> None:
+    assert words in refused(capsys, *arguments)
+
+
+def test_unknown_methods_and_sets_are_refused_before_anything_runs(
+    zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = ["--zoo", zoo, "--out", tmp_path / "r", "--scratch", tmp_path / "s"]
+    assert "did you mean 'ties'" in refused(capsys, "run", "--method", "tiesa", *paths)
+    assert "experts/7/vqa" in refused(capsys, "run", "--line", "lora", "--set", "0,7", *paths)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_record_is_named(
+    recorded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(synthetic.line(n=4)[0], tmp_path)
+    path.write_text(path.read_text()[:100])
+    assert str(path) in refused(capsys, "table", "--records", tmp_path).replace("\n", "")
