@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from types import TracebackType
 from typing import TypeVar
 
@@ -62,6 +62,7 @@ class Pool:
         finally:
             for future in running:
                 future.cancel()
+            wait(running)  # what still runs mustn't meet files that are being closed
 
 
 def keep_freed_memory() -> None:
