@@ -23,7 +23,9 @@ def command(
     method: MethodName = None,
     settings: Settings = None,
     device: Annotated[str, typer.Option(help="Where to compute: cpu or cuda.")] = "cpu",
-    memory: Annotated[str | None, typer.Option(help="Memory budget of the whole process, such as 2GiB.", metavar="SIZE")] = None,
+    memory: Annotated[
+        str | None, typer.Option(help="Memory budget of the whole process, such as 2GiB.", metavar="SIZE")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted merge.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier merge.")] = False,
     content_hashes: Annotated[
