@@ -148,7 +148,8 @@ def _merge_until(request: dict[str, Any], send: int) -> NoReturn:
     dense_output.SYNC_SECONDS = 0.0
     last = request["step"]
     try:
-        with steps(lambda n, _: os.kill(os.getpid(), signal.SIGKILL) if n == last else None) as count:
+        out = Path(request["out"])
+        with steps(out, lambda n, _: os.kill(os.getpid(), signal.SIGKILL) if n == last else None) as count:
             optmerge.merge(request["recipe"], request["out"], mode=request["mode"])
             os.write(send, str(count()).encode())
         os._exit(0)
@@ -159,8 +160,8 @@ def _merge_until(request: dict[str, Any], send: int) -> NoReturn:
 
 
 @contextmanager
-def steps(before: Callable[[int, str], object]) -> Iterator[Callable[[], int]]:
-    """Calls back before every change of the disk, with its number from 0 and its name; yields the count."""
+def steps(out: Path, before: Callable[[int, str], object]) -> Iterator[Callable[[], int]]:
+    """Calls back before every change of a folder, with its number from 0 and its name; yields the count."""
     number, active, lock = 0, True, threading.Lock()
 
     def tell(name: str) -> None:
@@ -170,7 +171,8 @@ def steps(before: Callable[[int, str], object]) -> Iterator[Callable[[], int]]:
             before(number - 1, name)
 
     def audit(event: str, arguments: tuple[Any, ...]) -> None:
-        if active and (event in CHANGES_THE_DISK or (event == "open" and _writes(arguments))):
+        changes = event in CHANGES_THE_DISK or (event == "open" and _writes(arguments))
+        if active and changes and _within(out, arguments[0]):
             tell(event)
 
     def told(name: str, action: Callable[..., Any]) -> Callable[..., Any]:
@@ -191,6 +193,12 @@ def steps(before: Callable[[int, str], object]) -> Iterator[Callable[[], int]]:
         active = False  # a hook can't be taken back
         for name, action in before_that.items():
             setattr(os, name, action)
+
+
+def _within(out: Path, place: Any) -> bool:
+    """Whether a path may be one of the folder: libraries keep caches elsewhere."""
+    path = Path(place) if isinstance(place, str | os.PathLike) else Path()
+    return not path.is_absolute() or path.is_relative_to(out)
 
 
 def _writes(arguments: tuple[Any, ...]) -> bool:

@@ -52,7 +52,7 @@ def failing(from_step: int, code: int, names: Container[str] | None = None) -> C
 
 
 def count_of(merge: Merge) -> int:
-    with steps(lambda step, name: None) as count:
+    with steps(merge.out, lambda step, name: None) as count:
         optmerge.merge(merge.recipe, merge.out)
         found = count()
     shutil.rmtree(merge.out)
@@ -63,7 +63,7 @@ def count_of(merge: Merge) -> int:
 def test_a_disk_that_is_full_at_any_step_is_said_and_resumed(merge: Merge, stride: int) -> None:
     full = 0
     for step in range(0, count_of(merge), stride):
-        with steps(failing(step, errno.ENOSPC, NEEDS_ROOM)):
+        with steps(merge.out, failing(step, errno.ENOSPC, NEEDS_ROOM)):
             try:
                 optmerge.merge(merge.recipe, merge.out)
             except RunError as problem:
@@ -182,14 +182,17 @@ def test_a_folder_that_can_not_be_written_to_is_refused(
 
 
 def test_a_folder_that_becomes_read_only_keeps_what_is_done(merge: Merge) -> None:
-    with steps(failing(25, errno.EROFS)), pytest.raises(OutputError, match="Read-only file system"):
+    with (
+        steps(merge.out, failing(25, errno.EROFS)),
+        pytest.raises(OutputError, match="Read-only file system"),
+    ):
         optmerge.merge(merge.recipe, merge.out)
     assert (merge.out / state.STATE).is_dir()
     merge.assert_resumable()
 
 
 def test_a_disk_that_fails_is_no_fault_of_the_input(merge: Merge) -> None:
-    with steps(failing(25, errno.EIO)), pytest.raises(RunError, match="Input/output error"):
+    with steps(merge.out, failing(25, errno.EIO)), pytest.raises(RunError, match="Input/output error"):
         optmerge.merge(merge.recipe, merge.out)
     merge.assert_resumable()
 

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+import optmerge
 from crash.killing import KINDS, Forks, Merge, pace_of, prepared, signalled
+from engine.small import contents
 from optmerge.engine.state import PROVENANCE, STATE
 
 SMALL = {"matrices": 4, "size": 24}
@@ -89,6 +91,37 @@ def test_an_overwriting_merge_killed_at_every_step_leaves_one_of_the_two(forks: 
         forks.run_until_step(merge, step, "overwrite")
         if (merge.out / STATE / "staging" / PROVENANCE).exists():
             merge.assert_resumable()
+        fresh(merge)
+
+
+@pytest.mark.slow
+def test_a_kill_while_starting_over_does_not_make_believe_that_the_first_merge_was_done(
+    forks: Forks, merge: Merge
+) -> None:
+    """A first merge is killed while its files are moved into place, and starting over is killed soon."""
+    count = steps_of(forks, merge)
+    for step in range(12):
+        assert forks.run_until_step(merge, count - 12) is None
+        forks.run_until_step(merge, step, "overwrite")
+        merge.assert_resumable()
+        fresh(merge)
+
+
+@pytest.mark.slow
+def test_starting_over_after_a_kill_leaves_no_file_of_the_first_merge(forks: Forks, merge: Merge) -> None:
+    """Of every merge given up while its files are moved; starting over may be killed too."""
+    count, other = steps_of(forks, merge), {**merge.recipe, "dtype": "float16"}
+    if merge.recipe["output"] != "adapter":
+        other["output"] = "dense"  # in one file
+    optmerge.merge(other, merge.out)
+    expected = Merge(other, merge.out, contents(merge.out))
+    fresh(merge)
+    for step in range(count - 25, count - 2):
+        forks.run_until_step(merge, step)
+        if step % 2:
+            forks.run_until_step(expected, 10, "overwrite")
+        optmerge.merge(other, merge.out, mode="overwrite")
+        expected.assert_whole()
         fresh(merge)
 
 

@@ -47,7 +47,8 @@ def write_merged_adapter(
     found: dict[str, Merged] = {}
     lock = threading.Lock()
     scratch = out / "factors"
-    scratch.mkdir(exist_ok=True)
+    with disk_errors(scratch):
+        scratch.mkdir(exist_ok=True)
 
     def merge(place: tuple[int, TensorPlan]) -> None:
         number, tensor = place

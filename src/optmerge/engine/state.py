@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import IO, Any, Literal
 
 from optmerge.checkpoints.json_files import parse_object, read_object
-from optmerge.checkpoints.output_files import disk_errors, sync_folder, write_all
+from optmerge.checkpoints.output_files import disk_errors, sync_folder, write_all, write_file
 from optmerge.checkpoints.paths import is_inside
 from optmerge.checkpoints.shards import INDEX_NAME
 from optmerge.errors import InputError, OutputError
@@ -49,6 +49,7 @@ class OutputFolder:
         self.complete = False
         self.fingerprint = fingerprint
         self._ingredients = dict(ingredients)
+        self._stale: frozenset[Path] = frozenset()
         self._journal: int | None = None
         self._journal_bytes = 0
         check_usable(path, mode)
@@ -114,25 +115,45 @@ class OutputFolder:
 
     def _start(self, mode: Mode) -> None:
         journal = self.path / STATE / JOURNAL
-        lines, length = _read_journal(journal) if mode == "resume" else ([], 0)
-        if lines and lines[0].get("fingerprint") != self.fingerprint:
+        lines, length = _read_journal(journal)
+        if mode == "resume" and lines and lines[0].get("fingerprint") != self.fingerprint:
             raise OutputError(
                 "the unfinished merge in this folder is another one",
                 where=self.path,
                 got=f"another {', another '.join(self._changed(lines[0]))}",
                 hint="put it back as it was, or start over with --overwrite",
             )
+        self._stale = self._half_moved(lines)
+        begun = mode == "resume" and any("begun" in line for line in lines)
+        if not begun:
+            length = self._start_over(journal)
         with disk_errors(journal):
-            if not lines:
-                shutil.rmtree(self.staging)
-                self.staging.mkdir()
-            self._journal = os.open(journal, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            self._journal = os.open(journal, os.O_WRONLY | os.O_CLOEXEC)
             os.ftruncate(self._journal, length)  # a line that a full disk cut short would spoil the next
         self._journal_bytes = length
-        if not lines:
-            self._note({"fingerprint": self.fingerprint, "ingredients": self._ingredients})
+        if not begun:
+            self._note({"begun": True})
+            return
         self.written = _names(lines)
         self.complete = any("complete" in line for line in lines)
+
+    def _start_over(self, journal: Path) -> int:
+        """A new journal, all at once, and an empty staging folder; `begun` is noted when both are there."""
+        line: dict[str, Any] = {"fingerprint": self.fingerprint, "ingredients": self._ingredients}
+        line["stale"] = sorted(map(str, self._stale))
+        data = _encoded(line)
+        write_file(journal, data)
+        with disk_errors(self.staging):
+            shutil.rmtree(self.staging)
+            self.staging.mkdir()
+        return len(data)
+
+    def _half_moved(self, lines: list[dict[str, Any]]) -> frozenset[Path]:
+        """Files of an earlier merge that was stopped while they were moved into place, and then given up."""
+        stale = [name for line in lines for name in line.get("stale", [])]
+        complete = any("complete" in line for line in lines)
+        own = _claimed(self.staging / PROVENANCE) if complete else []
+        return frozenset((*_inside(stale), *own))
 
     def _changed(self, line: Mapping[str, Any]) -> list[str]:
         """Which ingredients aren't those of a journal's first line."""
@@ -144,14 +165,15 @@ class OutputFolder:
     def _note(self, line: dict[str, Any]) -> None:
         assert self._journal is not None, "the folder is closed"
         with disk_errors(self.path):
-            data = (json.dumps(line) + "\n").encode()
+            data = _encoded(line)
             write_all(self._journal, memoryview(data), self._journal_bytes)
             os.fsync(self._journal)
             self._journal_bytes += len(data)
 
     def _earlier_files(self) -> list[Path]:
-        """Files that the provenance of an earlier merge in this folder claims, and that are really in it."""
-        files = [file for file in _claimed(self.path / PROVENANCE) if (self.path / file).is_file()]
+        """Files that an earlier merge in this folder has left, and that are really in it."""
+        claimed = {*_claimed(self.path / PROVENANCE), *self._stale}
+        files = [file for file in claimed if (self.path / file).is_file()]
         return [file for file in files if is_inside(self.path, (self.path / file).parent)]
 
     def _check_inside(self, files: list[Path]) -> None:
@@ -233,7 +255,11 @@ def _claimed(provenance: Path) -> list[Path]:
         files = read_object(provenance, "provenance").get("files")
     except InputError:
         return []
-    paths = [Path(file) for file in files if isinstance(file, str)] if isinstance(files, list) else []
+    return _inside(files) if isinstance(files, list) else []
+
+
+def _inside(files: list[Any]) -> list[Path]:
+    paths = [Path(file) for file in files if isinstance(file, str)]
     return [path for path in paths if not path.is_absolute() and ".." not in path.parts]
 
 
@@ -264,11 +290,16 @@ def _read_journal(path: Path) -> tuple[list[dict[str, Any]], int]:
             line = parse_object(text, path, "journal")
         except InputError:
             break
-        if not text.endswith(b"\n") or not isinstance(line.get("written", []), list):
+        lists = (line.get("written", []), line.get("stale", []))
+        if not text.endswith(b"\n") or not all(isinstance(each, list) for each in lists):
             break
         lines.append(line)
         length += len(text)
     return lines, length
+
+
+def _encoded(line: dict[str, Any]) -> bytes:
+    return (json.dumps(line) + "\n").encode()
 
 
 def _names(lines: list[dict[str, Any]]) -> frozenset[str]:
