@@ -25,18 +25,18 @@ BASE, MIXTURE = "base", "mixture"
 SIZE = Size()
 EXPERTS = tuple(conversations.trained())
 
-_FULL = Stage(pictures=64_000, learning_rate=2e-4, part="layers")
-_LORA = Stage(pictures=64_000, learning_rate=1e-3, part="adapter")
+_FULL = Stage(pictures=48_000, learning_rate=2e-4, part="layers")
+_LORA = Stage(pictures=48_000, learning_rate=1e-3, part="adapter")
 STAGES: Mapping[str, Mapping[str, Stage]] = {
     "full": {
-        BASE: Stage(pictures=640_000, learning_rate=1e-3),
+        BASE: Stage(pictures=384_000, learning_rate=1e-3),
         **dict.fromkeys(EXPERTS, _FULL),
-        MIXTURE: Stage(pictures=320_000, learning_rate=2e-4, part="layers"),
+        MIXTURE: Stage(pictures=160_000, learning_rate=2e-4, part="layers"),
     },
     "lora": {
-        BASE: Stage(pictures=640_000, learning_rate=1e-3),
+        BASE: Stage(pictures=384_000, learning_rate=1e-3),
         **dict.fromkeys(EXPERTS, _LORA),
-        MIXTURE: Stage(pictures=320_000, learning_rate=1e-3, part="adapter"),
+        MIXTURE: Stage(pictures=160_000, learning_rate=1e-3, part="adapter"),
     },
 }
 """Line → stage → settings, in the order they are trained."""
