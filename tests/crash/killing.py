@@ -14,7 +14,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -234,6 +234,10 @@ class Pace:
 
     before: float
     during: float
+
+    def faster(self) -> Pace:
+        """Of a machine that had been busy when it was measured."""
+        return replace(self, during=0.8 * self.during)
 
 
 def pace_of(merge: Merge) -> Pace:
