@@ -78,7 +78,7 @@ def same(found: Tensors, expected: Tensors) -> bool:
 
 kinds = st.sampled_from(WORLDS)
 methods = st.sampled_from(sorted(METHODS))
-LIMITS = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+LIMITS = settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @LIMITS
