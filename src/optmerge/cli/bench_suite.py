@@ -54,6 +54,7 @@ def run(
     from optmerge.bench.suite.run import run as run_order
     from optmerge.bench.suite.workers import Workers
     from optmerge.bench.suite.zoo import default_zoo
+    from optmerge.cli import Interrupted
     from optmerge.cli.tables import console
 
     questions = n or (orders.QUICK if quick else orders.TEST)
@@ -68,8 +69,12 @@ def run(
     shown = console()
     for remark in order.remarks:
         shown.print(f"[dim]{remark}[/]")
-    with Workers(examine.run, jobs) as pool, _progress() as report:
-        results = run_order(order, pool, out, scratch, n=questions, keep=keep, report=report)
+    try:
+        with Workers(examine.run, jobs) as pool, _progress() as report:
+            results = run_order(order, pool, out, scratch, n=questions, keep=keep, report=report)
+    except Interrupted:
+        print(f"what is done is recorded in {out}; the same command continues", file=sys.stderr)
+        raise
     output.show_scores(standings(results, n=questions), "terminal", shown)
     failures = [result for result in results if result.error is not None]
     if failures:

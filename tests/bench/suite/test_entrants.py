@@ -152,3 +152,13 @@ def test_who_lacks_a_set_is_named():
     kept = [r for r in results if (r.cell.model, r.cell.expert_set) != ("tsv", 1)]
     assert one(kept).notes == ("tsv (fixed): of expert sets 0, 1 only 0",)
     assert one(results).notes == ()
+
+
+def test_where_sets_have_mixtures_of_their_own_a_common_one_is_left_out():
+    results = synthetic.line(n=20, sets=2, swept=False)
+    own = next(r for r in results if r.cell.model == "mixture")
+    common = replace(own, cell=replace(own.cell, expert_set=None))
+    assert one([*results, common]).find("mixture").scores["ocr"].shape == (2, 20)
+    without = [r for r in results if r.cell.model != "mixture"]
+    alone = one([*without, common]).find("mixture")
+    assert alone.sets == () and alone.scores["ocr"].shape == (1, 20)

@@ -83,6 +83,25 @@ def test_a_mixture_belongs_to_a_set_or_to_the_line_or_is_missing(zoo, tmp_path):
     assert found.expert_set is None
 
 
+def test_the_first_set_may_lie_beside_the_base_as_training_leaves_it(zoo, tmp_path):
+    line = shutil.copytree(zoo / "lora", tmp_path / "lora")
+    for task in synthetic.TRAINED:
+        shutil.move(line / "experts/0" / task, line / task)
+    (line / "experts/0").rmdir()
+    shutil.copytree(zoo / "lora/experts/0", line / "experts/1")
+    found = cells(tmp_path, [], [], ["average"])
+    assert {cell.expert_set for cell in found if cell.merged} == {0, 1}
+    assert members(tmp_path, "lora", 0).experts["ocr"] == line / "ocr"
+    shutil.rmtree(line / "mixture")
+    shutil.copytree(zoo / "lora/mixture/0", line / "mixture")
+    assert members(tmp_path, "lora", 0).own_mixture and not members(tmp_path, "lora", 1).own_mixture
+    with pytest.raises(CheckpointError, match="experts/2/vqa"):
+        order(tmp_path, ["lora"], [2], [])
+    shutil.rmtree(line / "base")
+    with pytest.raises(CheckpointError, match=f"train --line lora --out {line}"):
+        order(tmp_path, ["lora"], [0], [])
+
+
 @pytest.mark.parametrize(
     ("lines", "methods", "words"),
     [
@@ -100,6 +119,7 @@ def test_a_missing_model_is_named_with_the_command_that_makes_it(zoo, tmp_path):
     with pytest.raises(CheckpointError) as caught:
         order(zoo, ["lora"], [3], [])
     assert str(zoo / "lora/experts/3/vqa") in str(caught.value)
-    assert "optmerge bench train --line lora --seed 3" in str(caught.value)
+    command = f"--line lora --seed 3 --base {zoo / 'lora/base'} --out {zoo / 'lora/experts/3'}"
+    assert f"optmerge bench train {command}" in str(caught.value)
     with pytest.raises(CheckpointError, match="no models to compare"):
         order(tmp_path, [], [], [])

@@ -140,6 +140,8 @@ def _listed(numbers: Iterable[int]) -> str:
 
 
 def _entrant(model: str, rule: Rule, results: Sequence[Result]) -> Entrant:
+    # A model is one for all sets or one for each; where there are both, each set's own counts.
+    results = [result for result in results if result.cell.expert_set is not None] or results
     ordered = sorted(
         results, key=lambda result: -1 if result.cell.expert_set is None else result.cell.expert_set
     )

@@ -1,6 +1,7 @@
 """Where the trained models of a line lie: `ZOO/LINE/{base, experts/SET/TASK, mixture}`.
 
-A mixture that was trained with an expert set lies in `mixture/SET`, or as `experts/SET/mixture`.
+The first expert set may lie beside the base, as `optmerge bench train` leaves it. A mixture that was trained
+with an expert set lies in `experts/SET/mixture` or `mixture/SET`.
 """
 
 from __future__ import annotations
@@ -62,7 +63,8 @@ def expert_sets(zoo: Path, line: str) -> list[int]:
     """Numbers of the expert sets that a zoo holds."""
     folder = zoo / line / "experts"
     names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-    return sorted(int(name) for name in names if name.isdecimal())
+    found = {int(name) for name in names if name.isdecimal()}
+    return sorted(found | ({0} if _beside_base(zoo / line) else set()))
 
 
 def members(zoo: Path, line: str, expert_set: int) -> Members:
@@ -73,25 +75,43 @@ def members(zoo: Path, line: str, expert_set: int) -> Members:
     """
     folder = zoo / line
     experts = folder / "experts" / str(expert_set)
-    own = next(filter(_is_model, (experts / "mixture", folder / "mixture" / str(expert_set))), None)
-    shared = folder / "mixture" if _is_model(folder / "mixture") else None
+    if expert_set == 0 and not experts.is_dir() and _beside_base(folder):
+        experts = folder
+    shared = folder / "mixture"
+    own = [path for path in (experts / "mixture", shared / str(expert_set)) if _is_model(path)]
     found = Members(
         line=line,
         expert_set=expert_set,
         base=folder / "base",
-        experts={name: experts / name for name, task in registered().items() if task.trained},
-        mixture=own or shared,
-        own_mixture=own is not None,
+        experts={name: experts / name for name in _tasks()},
+        mixture=own[0] if own else shared if _is_model(shared) else None,
+        own_mixture=bool(own),
     )
-    for path in (found.base, *found.experts.values()):
+    train = f"optmerge bench train --line {line}"
+    if not _is_model(found.base):
+        raise _missing(line, found.base, f"{train} --out {folder}")
+    for path in found.experts.values():
         if not _is_model(path):
-            raise CheckpointError(
-                f"A model of the {line} line is missing.",
-                where=path,
-                expected="a checkpoint or an adapter",
-                hint=f"`optmerge bench train --line {line} --seed {expert_set}` makes it; or correct --zoo",
-            )
+            raise _missing(line, path, f"{train} --seed {expert_set} --base {found.base} --out {experts}")
     return found
+
+
+def _missing(line: str, folder: Path, command: str) -> CheckpointError:
+    return CheckpointError(
+        f"A model of the {line} line is missing.",
+        where=folder,
+        expected="a checkpoint or an adapter",
+        hint=f"make it with `{command}`, or correct --zoo",
+    )
+
+
+def _tasks() -> list[str]:
+    return [name for name, task in registered().items() if task.trained]
+
+
+def _beside_base(folder: Path) -> bool:
+    """Whether a line's first expert set lies beside its base."""
+    return any(_is_model(folder / name) for name in _tasks())
 
 
 def weights(found: Members) -> dict[str, str]:
