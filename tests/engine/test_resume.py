@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 import yaml
 
 import optmerge
+from crash.killing import steps
 from engine.small import CONFIG, EMBEDDING, HEAD, QUERY, World, contents, load, save_adapter, weights, world
 from optmerge.checkpoints.checkpoint_writer import CheckpointWriter
 from optmerge.engine import dense_output, state
@@ -392,3 +394,25 @@ def test_two_processes_do_not_write_into_one_folder(tmp_path: Path) -> None:
     assert process.returncode == 0, message
     assert json.loads((models.out / "optmerge.json").read_text())["counts"]["merge"] > 0
     assert QUERY in load(models.out)
+
+
+def test_a_merge_killed_while_it_is_discarded_is_not_taken_for_written(tmp_path: Path) -> None:
+    out, killed = tmp_path, 0
+
+    def kill(step: int) -> bool:
+        def stop(number: int, _: str) -> None:
+            if number == step:
+                raise Stop
+
+        with state.OutputFolder(out, "plan", {}, "overwrite" if any(out.iterdir()) else "new") as folder:
+            (folder.staging / "model.safetensors").write_bytes(b"a tensor")
+            folder.record(["a tensor"])
+            with suppress(Stop), steps(out, stop):
+                folder.discard()
+        return (out / state.STATE).exists()
+
+    while kill(killed):
+        with state.OutputFolder(out, "plan", {}, "resume") as again:
+            assert not again.written or (again.staging / "model.safetensors").exists()
+        killed += 1
+    assert killed >= 4

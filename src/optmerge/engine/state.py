@@ -100,6 +100,8 @@ class OutputFolder:
 
     def discard(self) -> None:
         """Removes whatever this merge wrote: its input turned out to be wrong."""
+        with suppress(OSError):  # first of all, for without it nothing counts as written
+            (self.path / STATE / JOURNAL).unlink()
         shutil.rmtree(self.path / STATE, ignore_errors=True)
         self.close()
         with suppress(OSError):  # someone else has put a file there
