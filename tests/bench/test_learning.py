@@ -8,10 +8,13 @@ from transformers import TrainerCallback
 
 from optmerge.bench import conversations, curve, learning
 from optmerge.bench.lines import checkpoint
+from optmerge.bench.packing import Conversations, Pack
 from optmerge.bench.tasks.registry import get
 
 STAGE = learning.Stage(pictures=32, learning_rate=1e-2, batch=8, keep_every=2, look_every=0)
 RUNS = [("full", "all"), ("full", "layers"), ("lora", "all"), ("lora", "adapter")]
+MUON = {"all": 0.02}
+"""Part → learning rate of Muon, as the lines' own stages have it."""
 
 
 class Killed(RuntimeError):
@@ -30,10 +33,10 @@ class KillAfter(TrainerCallback):
 def trained(processor, size, part: str, folder: Path, callbacks=(), **kwargs) -> dict[str, torch.Tensor]:
     """Every weight after a run."""
     torch.manual_seed(0)
-    stage = replace(STAGE, part=part, **kwargs)
+    stage = replace(STAGE, part=part, matrix_rate=MUON.get(part, 0.0), **kwargs)
     model = learning.prepared(checkpoint.build(processor, size, seed=0), stage)
-    diet = conversations.base(0.5)
-    model = learning.fit(model, processor, diet, stage, folder, seed=3, callbacks=callbacks)
+    rows = Conversations(conversations.base(0.5), stage.steps * stage.batch, seed=3)
+    model = learning.fit(model, rows, Pack(processor), stage, folder, seed=3, callbacks=callbacks)
     return {name: weight.detach().clone() for name, weight in model.named_parameters()}
 
 

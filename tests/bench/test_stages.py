@@ -14,13 +14,14 @@ from optmerge.errors import InputError
 
 LINES = ("full", "lora")
 NAMES = ("base", "ocr", "vqa", "mixture")
+ALL = (stages.SIGHT, *NAMES)
 
 
 def short(line: str) -> dict:
     """The line's own stages, some of them, made tiny."""
     return {
         name: replace(stages.STAGES[line][name], pictures=8, batch=4, learning_rate=1e-2, look_every=0)
-        for name in NAMES
+        for name in ALL
     }
 
 
@@ -38,7 +39,7 @@ def test_a_line_is_trained_once_and_a_second_call_finds_it_done(line: str, train
     out, record = trained[line]
     again = stages.train(line, out, stages=short(line), size=tiny, threads=1)
     assert record.weights == again.weights and record.cost == again.cost
-    assert set(record.weights) == set(NAMES) and len(set(record.weights.values())) == len(NAMES)
+    assert set(record.weights) == set(ALL) and len(set(record.weights.values())) == len(ALL)
     assert not [path for path in (out / "work").iterdir() if path.is_dir()]
 
 

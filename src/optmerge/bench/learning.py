@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.data import Dataset
 
-from optmerge.bench.conversations import Diet
-from optmerge.bench.lines.family import Processor
-from optmerge.bench.packing import Conversations, Pack
+from optmerge.bench.muon import MuonAdamW
+from optmerge.bench.seeing import Seeing
 
 LINEAR = r".*language_model\.layers\..*\.(q|k|v|o|gate|up|down)_proj"
 """The language model's matrices: what an adapter lies on, and what a fully trained expert may change."""
@@ -22,17 +22,20 @@ class Stage:
     """One run of the Trainer.
 
     Args:
-        pictures: how many conversations the model sees.
-        learning_rate: at its highest, after the warm-up.
-        batch: conversations a step.
-        part: what is trained: everything, the language model's layers, or an adapter on them.
+        pictures: how many the model sees.
+        learning_rate: of AdamW at its highest, after the warm-up.
+        matrix_rate: of Muon, which then trains the matrices; 0 leaves them to AdamW.
+        batch: pictures a step.
+        part: what is trained: its sight (tower and projector), all of it, the language model's layers, or an
+            adapter on them.
         rank: of the adapter.
-        keep_every: steps between checkpoints.
+        keep_every: steps between checkpoints; 0 keeps none, and a killed run begins anew.
         look_every: steps between looks at the validation questions; 0 never looks.
     """
 
     pictures: int
     learning_rate: float
+    matrix_rate: float = 0.0
     batch: int = 64
     part: str = "all"
     rank: int = 16
@@ -48,7 +51,9 @@ class Stage:
 
 
 def prepared(model: Any, stage: Stage) -> Any:
-    """The model with what the stage trains set free, or with an adapter on it, and nothing else."""
+    """The model with what the stage trains set free, with an adapter on it, or in `Seeing`."""
+    if stage.part == "sight":
+        return Seeing(model)
     if stage.part == "adapter":
         from peft import LoraConfig, get_peft_model
 
@@ -61,8 +66,8 @@ def prepared(model: Any, stage: Stage) -> Any:
 
 def fit(
     model: Any,
-    processor: Processor,
-    diet: Diet,
+    rows: Dataset[Any],
+    batches: Callable[[Any], Any],
     stage: Stage,
     folder: Path,
     *,
@@ -74,11 +79,11 @@ def fit(
 
     Args:
         model: as `prepared` gives it; comes back in eval mode.
-        processor: of the model.
-        diet: what it learns from.
+        rows: what it learns from, as many as the stage takes.
+        batches: rows → the model's inputs.
         stage: how long and how fast.
         folder: gets the checkpoints; a killed run goes on from the last one.
-        seed: of the conversations and of the Trainer.
+        seed: of the Trainer.
         fast: compute in bfloat16 where autocast allows it; the weights are float32 either way.
         callbacks: `TrainerCallback`s.
     """
@@ -90,13 +95,11 @@ def fit(
         max_steps=stage.steps, per_device_train_batch_size=stage.batch, learning_rate=stage.learning_rate,
         weight_decay=stage.weight_decay, warmup_steps=int(stage.warmup * stage.steps),
         lr_scheduler_type="cosine", adam_beta2=0.98, max_grad_norm=1.0, bf16=fast,
-        save_steps=stage.keep_every, save_total_limit=1, logging_steps=50, remove_unused_columns=False,
+        save_strategy="steps" if stage.keep_every else "no", save_steps=stage.keep_every or 500,
+        save_total_limit=1, logging_steps=50, remove_unused_columns=False,
         train_sampling_strategy="sequential", dataloader_num_workers=0,
     )  # fmt: skip
-    data = Conversations(diet, stage.steps * stage.batch, seed=seed)
-    trainer = _trainer_class()(
-        model, arguments, Pack(processor), train_dataset=data, callbacks=list(callbacks)
-    )
+    trainer = _trainer_class(stage)(model, arguments, batches, train_dataset=rows, callbacks=list(callbacks))
     last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
     # `eager` adds the batches' masks, and on a CPU its backward pass is twice as fast as `sdpa`'s.
     model.set_attn_implementation("eager")
@@ -106,8 +109,8 @@ def fit(
     return model.eval()
 
 
-def _trainer_class() -> Any:
-    """Trainer whose checkpoints come back whole.
+def _trainer_class(stage: Stage) -> Any:
+    """Trainer whose checkpoints come back whole, with the stage's optimiser.
 
     transformers 5.23 saves InternVL under other tensor names than the live model has, and its Trainer,
     loading by live name, warns and goes on with fresh weights; `from_pretrained` knows the names. Adapters
@@ -123,5 +126,17 @@ def _trainer_class() -> Any:
                 return
             saved = type(self.model).from_pretrained(resume_from_checkpoint, dtype=torch.float32)
             self.model.load_state_dict(saved.state_dict())
+
+        def create_optimizer(self, model: Any = None) -> Any:
+            if not stage.matrix_rate:
+                return super().create_optimizer(model)
+            self.optimizer: Any = MuonAdamW(
+                [each for each in self.model.named_parameters() if each[1].requires_grad],
+                matrix_rate=stage.matrix_rate,
+                learning_rate=stage.learning_rate,
+                weight_decay=stage.weight_decay,
+                betas=(self.args.adam_beta1, self.args.adam_beta2),
+            )
+            return self.optimizer
 
     return Resuming

@@ -1,4 +1,4 @@
-"""The lines from nothing to finished: a base, five experts that start from it, and a mixture of all five."""
+"""The lines from nothing to finished: sight, a base, five experts that start from it, and their mixture."""
 
 from __future__ import annotations
 
@@ -19,22 +19,30 @@ from optmerge.bench.conversations import Diet
 from optmerge.bench.learning import Stage, fit, prepared
 from optmerge.bench.lines import checkpoint
 from optmerge.bench.lines.family import Processor, Size, write_json
+from optmerge.bench.packing import Conversations, Pack
+from optmerge.bench.seeing import SheetBatch, Sheets
 from optmerge.errors import InputError, did_you_mean
 
-BASE, MIXTURE = "base", "mixture"
+SIGHT, BASE, MIXTURE = "sight", "base", "mixture"
 SIZE = Size()
 EXPERTS = tuple(conversations.trained())
 
+_SIGHT = Stage(
+    pictures=96_000, learning_rate=3e-3, matrix_rate=0.02, part="sight", keep_every=0, look_every=0
+)
+_BASE = Stage(pictures=256_000, learning_rate=3e-3, matrix_rate=0.02)
 _FULL = Stage(pictures=48_000, learning_rate=2e-4, part="layers")
 _LORA = Stage(pictures=48_000, learning_rate=1e-3, part="adapter")
 STAGES: Mapping[str, Mapping[str, Stage]] = {
     "full": {
-        BASE: Stage(pictures=384_000, learning_rate=1e-3),
+        SIGHT: _SIGHT,
+        BASE: _BASE,
         **dict.fromkeys(EXPERTS, _FULL),
         MIXTURE: Stage(pictures=160_000, learning_rate=2e-4, part="layers"),
     },
     "lora": {
-        BASE: Stage(pictures=384_000, learning_rate=1e-3),
+        SIGHT: _SIGHT,
+        BASE: _BASE,
         **dict.fromkeys(EXPERTS, _LORA),
         MIXTURE: Stage(pictures=160_000, learning_rate=1e-3, part="adapter"),
     },
@@ -79,7 +87,7 @@ def train(
     for name in only:
         if name not in stages:
             raise InputError(f"unknown stage {name!r}", where="stage", hint=did_you_mean(name, stages))
-    wanted = [name for name in only or stages if not (base and name == BASE)]
+    wanted = [name for name in only or stages if not (base and name in (SIGHT, BASE))]
     torch.set_num_threads(threads)
     notes = {}
     for name in stages:
@@ -115,26 +123,31 @@ def _train(line: str, name: str, stage: Stage, out: Path, base: Path, *, seed: i
     """One stage, from its beginning or its last checkpoint to its finished folder."""
     from optmerge.bench.curve import Curve
 
-    model, processor = _start(line, name, base, size, seed)
+    model, processor = _start(line, name, base, out, size, seed)
     tasks = conversations.trained()
     watched = {name: tasks[name]} if name in tasks else tasks
     curve = Curve(out / "work" / f"{name}.jsonl", processor, watched, every=stage.look_every)
-    work = out / "work" / f"{name}-run"
-    model = fit(
-        prepared(model, stage), processor, diet(line, name), stage, work, seed=seed, callbacks=[curve]
-    )
+    work, count = out / "work" / f"{name}-run", stage.steps * stage.batch
+    learner = prepared(model, stage)
+    rows: Any = Sheets(count, seed=seed)
+    batches: Any = SheetBatch(processor)
+    if name != SIGHT:
+        rows, batches = Conversations(diet(line, name), count, seed=seed), Pack(processor)
+    fit(learner, rows, batches, stage, work, seed=seed, callbacks=[curve])
     if stage.part == "adapter":
-        _save_adapter(model, out / name)
+        _save_adapter(learner, out / name)
     else:
         checkpoint.save(model, processor, out / name)
-    shutil.rmtree(work)
+    shutil.rmtree(work, ignore_errors=True)  # a short run keeps nothing
 
 
-def _start(line: str, name: str, base: Path, size: Size, seed: int) -> tuple[Any, Processor]:
-    """The model a stage starts from: a new one, or the base as it was written, in bfloat16 precision."""
+def _start(line: str, name: str, base: Path, out: Path, size: Size, seed: int) -> tuple[Any, Processor]:
+    """The model a stage starts from: a new one, the sighted one, or the base, as written in bfloat16."""
     torch.manual_seed(seed)  # an adapter's first weights are drawn too
-    if name != BASE:
+    if name not in (SIGHT, BASE):
         return checkpoint.load(base)
+    if name == BASE and (out / SIGHT).is_dir():
+        return checkpoint.load(out / SIGHT)
     processor = checkpoint.processor(line, size)
     return checkpoint.build(processor, size, seed=seed), processor
 

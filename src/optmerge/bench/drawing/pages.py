@@ -101,10 +101,10 @@ def render(lines: Sequence[Line], look: Look) -> Image.Image:
         _print(pen, rng, line, replace(look, height=height), top + row * pitch, widest)
         if look.rules:
             under = top + row * pitch + (pitch + height) // 4 + 1
-            pen.line((_MARGIN, under, SIDE - _MARGIN, under), _faded("black", look, 0.3))
+            pen.line((_MARGIN, under, SIDE - _MARGIN, under), faded("black", look.paper, 0.3))
     if look.degrees:
         image = image.rotate(look.degrees, Image.Resampling.BILINEAR, fillcolor=look.paper)
-    return _noisy(image, rng, look.noise) if look.noise else image
+    return noisy(image, rng, look.noise) if look.noise else image
 
 
 @cache
@@ -123,7 +123,7 @@ def _print(
     pen: ImageDraw.ImageDraw, rng: random.Random, line: Line, look: Look, middle: int, widest: float
 ) -> None:
     """Prints a line around a height: single texts left or anywhere, a field's parts at both edges."""
-    letters, ink = capitals(look.family, look.height), _faded(line.ink, look, look.contrast)
+    letters, ink = capitals(look.family, look.height), faded(line.ink, look.paper, look.contrast)
     if len(line.cells) == 1:
         left = _MARGIN + rng.triangular(0, SIDE - 2 * _MARGIN - widest)
         pen.text((left, middle), line.cells[0], ink, letters, "lm")
@@ -137,13 +137,14 @@ def _width(line: Line, family: str, height: int) -> float:
     return sum(letters.getlength(cell) for cell in line.cells) + _GAP * (len(line.cells) - 1)
 
 
-def _faded(ink: str, look: Look, contrast: float) -> Colour:
+def faded(ink: str, paper: Colour, contrast: float) -> Colour:
+    """An ink on a paper: itself at contrast 1, the paper at 0."""
     full = COLOURS.get(ink, (255, 255, 255))
-    red, green, blue = (round(p + contrast * (i - p)) for i, p in zip(full, look.paper, strict=True))
+    red, green, blue = (round(p + contrast * (i - p)) for i, p in zip(full, paper, strict=True))
     return red, green, blue
 
 
-def _noisy(image: Image.Image, rng: random.Random, most: int) -> Image.Image:
+def noisy(image: Image.Image, rng: random.Random, most: int) -> Image.Image:
     """Every pixel lighter or darker by up to `most`, all channels alike."""
     grain = Image.frombytes("L", image.size, rng.randbytes(image.width * image.height))
     grain = grain.point([value * 2 * most // 255 for value in range(256)])

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from optmerge.bench import tokenizer
-from optmerge.bench.lines import internvl, qwen2_vl
+from optmerge.bench.lines import initial, internvl, qwen2_vl
 from optmerge.bench.lines.family import Family, Processor, Size
 from optmerge.errors import CheckpointError, InputError, did_you_mean
 
@@ -38,6 +38,7 @@ def build(processor: Processor, size: Size, *, seed: int) -> Any:
     """A randomly initialised model in float32."""
     torch.manual_seed(seed)
     model = processor.family.model(size, processor.tokenizer)
+    initial.draw(model, layers=size.layers)
     token = processor.tokenizer.convert_tokens_to_ids
     stop = {"eos_token_id": token(tokenizer.END), "pad_token_id": token(tokenizer.STOP)}
     model.generation_config.update(**stop, do_sample=False)
