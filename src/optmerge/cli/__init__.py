@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import typer
 
-from optmerge.cli import bench, inspect, merge, methods, plan, verify
+from optmerge.cli import ask, bench, inspect, merge, methods, plan, verify
 from optmerge.errors import InputError, OptMergeError, printable
 
 app = typer.Typer(
@@ -22,7 +22,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-for _module in (merge, plan, verify, inspect, methods):
+for _module in (merge, plan, verify, inspect, methods, ask):
     app.command(_module.__name__.rpartition(".")[2])(_module.command)
 app.add_typer(bench.app, name="bench")
 
