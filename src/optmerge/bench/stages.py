@@ -30,7 +30,7 @@ EXPERTS = tuple(conversations.trained())
 _SIGHT = Stage(
     pictures=96_000, learning_rate=3e-3, matrix_rate=0.02, part="sight", keep_every=0, look_every=0
 )
-_BASE = Stage(pictures=256_000, learning_rate=3e-3, matrix_rate=0.02)
+_BASE = Stage(pictures=144_000, learning_rate=3e-3, matrix_rate=0.02)
 _FULL = Stage(pictures=48_000, learning_rate=2e-4, part="layers")
 _LORA = Stage(pictures=48_000, learning_rate=1e-3, part="adapter")
 STAGES: Mapping[str, Mapping[str, Stage]] = {

@@ -1,0 +1,1 @@
+"""Modalities merged into one model: towers around one language model, composition, and its benchmark."""

@@ -1,0 +1,86 @@
+"""How a film and a picture look: the shapes of the capability benchmark, moving and still.
+
+Frames have the pictures' size, so that one kind of encoder fits both; eight of them, four a second, are enough
+for a movement within one half to take four frames, and short enough for a small model to attend to.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from optmerge.bench.drawing.fonts import FAMILIES
+from optmerge.bench.drawing.shapes import Item, Style, render, style, tint
+from optmerge.bench.tasks.registry import SIDE
+from optmerge.omni.bench.world import CAST, Actor, Thing
+
+FRAMES = 8
+"""Frame n shows the middle of the n-th eighth of the clip."""
+NEAR, FAR = 18, 45
+"""How many pixels an actor moves in all."""
+_LANE, _QUARTER = SIDE // CAST, SIDE // 2
+_ACTOR = (22, 25)
+_SMALL, _BIG = (25, 28), (42, 46)
+"""Fewest and most pixels that a shape is wide."""
+
+
+def frames(rng: random.Random, film: Sequence[Actor]) -> NDArray[np.uint8]:
+    """The film: `FRAMES`×`SIDE`×`SIDE`×3."""
+    background = style(rng, FAMILIES).background
+    shown = [_Shown(rng, actor, lane) for lane, actor in enumerate(film)]
+    images = []
+    for frame in range(FRAMES):
+        image = Image.new("RGB", (SIDE, SIDE), background)
+        for each in shown:
+            each.put(image, frame)
+        images.append(np.asarray(image))
+    return np.stack(images)
+
+
+def picture(rng: random.Random, things: Sequence[Thing]) -> Image.Image:
+    """The picture: RGB, `SIDE`×`SIDE`, each thing somewhere in its quarter."""
+    return render([_item(rng, thing, place) for place, thing in enumerate(things)], style(rng, FAMILIES))
+
+
+def _item(rng: random.Random, thing: Thing, place: int) -> Item:
+    size = rng.randint(*(_BIG if thing.big else _SMALL))
+    row, column = divmod(place, 2)
+    left, top = (_QUARTER * each + rng.randint(3, _QUARTER - 3 - size) for each in (column, row))
+    return Item(thing.kind, thing.colour, left, top, size, tint(rng, thing.colour), str(thing.number))
+
+
+class _Shown:
+    """An actor as it comes out: its exact size and colour, and where it is in each frame."""
+
+    def __init__(self, rng: random.Random, actor: Actor, lane: int) -> None:
+        size = rng.randint(*_ACTOR)
+        self.rgb, self.mask = tint(rng, actor.colour), _mask(actor.kind, size)
+        self.top = lane * _LANE + rng.randint(1, _LANE - 1 - size)
+        self.columns = _columns(rng, actor, SIDE - 4 - size)
+
+    def put(self, image: Image.Image, frame: int) -> None:
+        image.paste(self.rgb, (self.columns[frame], self.top), self.mask)
+
+
+def _columns(rng: random.Random, actor: Actor, room: int) -> list[int]:
+    """The first column in each frame; between the first and the last frame of a half, steps are equal."""
+    if actor.motion is None:
+        return [2 + rng.randint(0, room)] * FRAMES
+    way = FAR if actor.motion.far else NEAR
+    start = 2 + rng.randint(0, room - way)
+    half = FRAMES // 2
+    first = half if actor.motion.late else 0
+    steps = [min(max(frame - first, 0), half - 1) * way // (half - 1) for frame in range(FRAMES)]
+    return [start + step if actor.motion.right else start + way - step for step in steps]
+
+
+@cache
+def _mask(kind: str, size: int) -> Image.Image:
+    """A shape without its colour: white where it is; drawing it once is what makes films fast."""
+    white = Item(kind, "", 0, 0, size, (255, 255, 255))
+    return render([white], Style((0, 0, 0), 0, "")).crop((0, 0, size, size)).convert("L")
