@@ -1,1 +1,1 @@
-"""The modality benchmark: clips that are seen, heard or both, what is asked about them, and real data sets."""
+"""The modality benchmark: clips to see and to hear, questions about them, and real data sets."""

@@ -1,7 +1,7 @@
 """How a film and a picture look: the shapes of the capability benchmark, moving and still.
 
-Frames have the pictures' size, so that one kind of encoder fits both; eight of them, four a second, are enough
-for a movement within one half to take four frames, and short enough for a small model to attend to.
+Frames have the pictures' size, so that one kind of encoder fits both. There are eight, four a second: a
+movement within one half takes four of them, and a small model can attend to all.
 """
 
 from __future__ import annotations

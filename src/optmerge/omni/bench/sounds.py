@@ -1,8 +1,8 @@
 """How a sound comes out: a waveform, in which every kind of shape has a timbre of its own.
 
 The timbres are those of things named like the shapes, or near: a flute's round tone for the circle, a square
-wave, the musical triangle, a sparkle of octaves for the star, a plucked string for the cross, and for the ring
-two tones as of a ring modulator. Numbers are syllables of two formants that glide, over a voice's pulses.
+wave, the musical triangle, a sparkle of octaves for the star, a plucked string for the cross, and two tones
+as of a ring modulator for the ring. Numbers are syllables of two formants that glide, over a voice's pulses.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ FORMANTS: Mapping[int, tuple[tuple[float, float], tuple[float, float]]] = {
     3: ((300, 290), (1350, 2400)),
     4: ((620, 480), (900, 1250)),
 }
-"""Number → the first formant at the beginning and the end, then the second, in Hz: w-u-n, t-oo, thr-ee, f-o-r."""
+"""Number → first formant at the beginning and the end, then the second, in Hz: w-u-n, t-oo, thr-ee, f-o-r."""
 
 
 def waveform(rng: random.Random, sound: Sound) -> Wave:

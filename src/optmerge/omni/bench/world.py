@@ -1,8 +1,8 @@
-"""What a clip is about: a film, a picture and a sound of the same four kinds of shapes in the same four colours.
+"""What a clip is about: a film, a picture and a sound of the same four kinds of shapes in four colours.
 
-Given the cast, the three are drawn independently of each other, and each without preference: any kind may have
-any colour, place, voice or motion. That is what makes a question fair (see `asking`): who lacks one of the
-modalities that it needs has nothing to go by.
+Given the cast, the three are drawn independently of each other, and each without preference: any kind may
+have any colour, place, voice or motion. That is what makes a question fair (see `asking`): who lacks one of
+the modalities that it needs has nothing to go by.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Modality = Literal["audio", "video", "image"]
 MODALITIES: tuple[Modality, ...] = ("audio", "video", "image")
 
 CAST = 4
-"""Kinds and colours in a clip: every kind in every colour would be 16 things, a film or a picture shows four."""
+"""Kinds and colours in a clip, and shapes in its film and its picture: each kind once, each colour once."""
 SLOTS = 10
 """Notes that could be played one after the other; a spoken number takes the time of two."""
 HEIGHTS = ("top", "upper", "lower", "bottom")
@@ -32,7 +32,7 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Cast:
-    """The kinds and the colours that a clip has, in the order of `KINDS` and `COLOURS`, which tells nothing."""
+    """The kinds and colours that a clip has, in the order of `KINDS` and `COLOURS`, which tells nothing."""
 
     kinds: tuple[str, ...]
     colours: tuple[str, ...]

@@ -1,0 +1,61 @@
+"""Clips by number: what is seen, heard and asked depends on version, split, seed and index alone."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from optmerge.bench.tasks.registry import Split
+from optmerge.omni.bench import sights, sounds
+from optmerge.omni.bench.asking import Asked, questions
+from optmerge.omni.bench.world import Content, plan
+
+VERSION = 1
+"""Changes whenever any clip or question does."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """What a model is given, and what it is asked.
+
+    Args:
+        frames: uint8, `sights.FRAMES`×`SIDE`×`SIDE`×3, four a second.
+        picture: RGB, `SIDE`×`SIDE`; another view of the same cast.
+        waveform: float32, `sounds.SECONDS` at `sounds.RATE`, between -1 and 1; begins with the film.
+        questions: at most one of each family and set of modalities.
+    """
+
+    frames: NDArray[np.uint8]
+    picture: Image.Image
+    waveform: NDArray[np.float32]
+    questions: tuple[Asked, ...]
+
+
+def content(split: Split, index: int, seed: int = 0) -> Content:
+    """What clip number `index` of a split is about."""
+    return plan(random.Random(f"omni/{VERSION}/{split}/{seed}/{index}"), split)
+
+
+def asked(content: Content) -> tuple[Asked, ...]:
+    """The questions about a content."""
+    return questions(random.Random(content.seed), content)
+
+
+def make(content: Content) -> Clip:
+    """The clip with that content; the same content gives the same clip."""
+    film, still, sound = (random.Random(f"{part}/{content.seed}") for part in ("film", "picture", "sound"))
+    return Clip(
+        sights.frames(film, content.film),
+        sights.picture(still, content.picture),
+        sounds.waveform(sound, content.sound),
+        asked(content),
+    )
+
+
+def clip(split: Split, index: int, seed: int = 0) -> Clip:
+    """Clip number `index` of a split."""
+    return make(content(split, index, seed))

@@ -1,0 +1,245 @@
+"""Questions that need the sound and the film, the sound and the picture, or all three.
+
+What is named by its colour is heard by its kind: film or picture say which kind has which colour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from itertools import permutations
+
+from optmerge.bench.drawing.words import a
+from optmerge.omni.bench.asking import YES_NO, Query, template
+from optmerge.omni.bench.templates.single import COUNTS, yes
+from optmerge.omni.bench.world import HEIGHTS, QUARTERS, Actor, Content, Thing, Voice
+
+_Find = Callable[[Content, str], Actor | Thing]
+_FILM: tuple[str, _Find] = ("video", Content.actor)
+_PICTURE: tuple[str, _Find] = ("picture", Content.thing)
+_EXTREMES: Mapping[str, Callable[[Voice], bool]] = {
+    "loudest": lambda voice: voice.loud,
+    "softest": lambda voice: not voice.loud,
+    "highest": lambda voice: voice.high,
+    "lowest": lambda voice: not voice.high,
+}
+
+
+@template("existential", "audio", "video")
+def coloured_actor_heard(content: Content) -> Iterator[Query]:
+    """Whether the actor of a colour sounds."""
+    yield from _heard(content, *_FILM)
+
+
+@template("existential", "audio", "image")
+def coloured_thing_heard(content: Content) -> Iterator[Query]:
+    """Whether the thing of a colour sounds."""
+    yield from _heard(content, *_PICTURE)
+
+
+def _heard(content: Content, where: str, find: _Find) -> Iterator[Query]:
+    for colour in content.cast.colours:
+        voice = content.sound.voice(find(content, colour).kind)
+        yield Query(f"does the {colour} shape in the {where} make a sound?", yes(voice), YES_NO)
+
+
+@template("counting", "audio", "video")
+def coloured_actor_notes(content: Content) -> Iterator[Query]:
+    """How many notes the actor of a colour has."""
+    yield from _notes(content, *_FILM)
+
+
+@template("counting", "audio", "image")
+def coloured_thing_notes(content: Content) -> Iterator[Query]:
+    """How many notes the thing of a colour has."""
+    yield from _notes(content, *_PICTURE)
+
+
+def _notes(content: Content, where: str, find: _Find) -> Iterator[Query]:
+    for voice in _of_every_count(content):
+        colour = find(content, voice.kind).colour
+        text = f"how many times does the {colour} shape in the {where} sound?"
+        yield Query(text, str(voice.notes), COUNTS)
+
+
+@template("location", "audio", "video")
+def height_of_voice(content: Content) -> Iterator[Query]:
+    """In which lane the first or the last voice's actor is."""
+    for order, voice in _ends(content):
+        place = HEIGHTS[content.film.index(content.actor(voice.kind))]
+        text = f"where in the video is what sounds {order}: top, upper, lower or bottom?"
+        yield Query(text, place, HEIGHTS)
+
+
+@template("location", "audio", "image")
+def quarter_of_voice(content: Content) -> Iterator[Query]:
+    """In which quarter the first or the last voice's thing is."""
+    for order, voice in _ends(content):
+        text = f"where in the picture is what sounds {order}?"
+        yield Query(text, _place(content, content.thing(voice.kind)), QUARTERS)
+
+
+@template("location", "audio", "image")
+def quarter_of_number(content: Content) -> Iterator[Query]:
+    """In which quarter the spoken number is printed."""
+    thing = next(thing for thing in content.picture if thing.number == content.sound.number)
+    yield Query("where in the picture is the spoken number?", _place(content, thing), QUARTERS)
+
+
+@template("comparative", "audio", "video")
+def louder_actor(content: Content) -> Iterator[Query]:
+    """Which of two colours is louder."""
+    yield from _compared(content, "louder", lambda voice: voice.loud, *_FILM)
+
+
+@template("comparative", "audio", "image")
+def louder_thing(content: Content) -> Iterator[Query]:
+    """Which of two colours is louder."""
+    yield from _compared(content, "louder", lambda voice: voice.loud, *_PICTURE)
+
+
+@template("comparative", "audio", "video")
+def higher_actor(content: Content) -> Iterator[Query]:
+    """Which of two colours is higher."""
+    yield from _compared(content, "higher", lambda voice: voice.high, *_FILM)
+
+
+@template("comparative", "audio", "image")
+def higher_thing(content: Content) -> Iterator[Query]:
+    """Which of two colours is higher."""
+    yield from _compared(content, "higher", lambda voice: voice.high, *_PICTURE)
+
+
+def _compared(
+    content: Content, how: str, much: Callable[[Voice], bool], where: str, find: _Find
+) -> Iterator[Query]:
+    for one, other in permutations(content.sound.voices, 2):
+        if much(one) != much(other):
+            colours = find(content, one.kind).colour, find(content, other.kind).colour
+            text = f"which in the {where} sounds {how}, the {colours[0]} or the {colours[1]} shape?"
+            yield Query(text, colours[much(other)], colours)
+
+
+@template("temporal", "audio", "video")
+def colour_of_voice_in_film(content: Content) -> Iterator[Query]:
+    """What colour the first or the last voice's actor has."""
+    for order, voice in _ends(content):
+        colour = content.actor(voice.kind).colour
+        yield Query(f"what color in the video is what sounds {order}?", colour, content.cast.colours)
+
+
+@template("temporal", "audio", "image")
+def colour_of_voice_in_picture(content: Content) -> Iterator[Query]:
+    """What colour the first or the last voice's thing has."""
+    for order, voice in _ends(content):
+        colour = content.thing(voice.kind).colour
+        yield Query(f"what color in the picture is what sounds {order}?", colour, content.cast.colours)
+
+
+@template("temporal", "audio", "video")
+def sounds_while_moving(content: Content) -> Iterator[Query]:
+    """Whether a voice and its actor's movement are in the same half."""
+    for voice in content.sound.voices:
+        motion = content.actor(voice.kind).motion
+        if motion and voice.half is not None:
+            together = voice.half == motion.late
+            yield Query(f"does the {voice.kind} sound while it moves in the video?", yes(together), YES_NO)
+
+
+@template("temporal", "audio", "video")
+def moves_while_sounding(content: Content) -> Iterator[Query]:
+    """Which of two movers of different halves moves while a voice sounds."""
+    for voice in content.sound.voices:
+        for one, other in permutations(content.film, 2):
+            if (
+                voice.half is not None
+                and one.motion
+                and other.motion
+                and one.motion.late != other.motion.late
+            ):
+                colours = one.colour, other.colour
+                text = (
+                    f"which moves while the {voice.kind} sounds, the {colours[0]} or the {colours[1]} shape?"
+                )
+                yield Query(text, colours[voice.half != one.motion.late], colours)
+
+
+@template("existential", "audio", "video", "image")
+def colour_of_voice_on_kind(content: Content) -> Iterator[Query]:
+    """Whether the first or last voice's colour in the film is a given kind's in the picture."""
+    for order, voice in _ends(content):
+        found = _same_colour(content, voice).kind
+        for kind in content.cast.kinds:
+            text = f"is the video color of what sounds {order} on {a(kind)} in the picture?"
+            yield Query(text, yes(kind == found), YES_NO)
+
+
+@template("counting", "audio", "video", "image")
+def notes_of_colour_of_kind(content: Content) -> Iterator[Query]:
+    """How many notes the actor has whose colour a given kind has in the picture."""
+    for voice in _of_every_count(content):
+        kind = _same_colour(content, voice).kind
+        text = f"how many times does the video shape sound that has the color of the {kind} in the picture?"
+        yield Query(text, str(voice.notes), COUNTS)
+
+
+@template("location", "audio", "video", "image")
+def quarter_of_colour_of_voice(content: Content) -> Iterator[Query]:
+    """In which quarter of the picture the first or last voice's colour in the film is."""
+    for order, voice in _ends(content):
+        place = _place(content, _same_colour(content, voice))
+        yield Query(f"where in the picture is the video color of what sounds {order}?", place, QUARTERS)
+
+
+@template("location", "audio", "video", "image")
+def height_of_spoken_number(content: Content) -> Iterator[Query]:
+    """In which lane the kind is that has the spoken number in the picture."""
+    kind = next(thing.kind for thing in content.picture if thing.number == content.sound.number)
+    place = HEIGHTS[content.film.index(content.actor(kind))]
+    text = "where in the video is the shape that has the spoken number in the picture?"
+    yield Query(text, place, HEIGHTS)
+
+
+@template("comparative", "audio", "video", "image")
+def quarter_of_colour_of_loudest(content: Content) -> Iterator[Query]:
+    """In which quarter the film's colour of the loudest, softest, highest or lowest voice is."""
+    for extreme, voice in _extremes(content):
+        place = _place(content, _same_colour(content, voice))
+        yield Query(f"where in the picture is the video color of what sounds {extreme}?", place, QUARTERS)
+
+
+@template("temporal", "audio", "video", "image")
+def kind_of_colour_of_voice(content: Content) -> Iterator[Query]:
+    """Which kind in the picture has the first or last voice's colour in the film."""
+    for order, voice in _ends(content):
+        kind = _same_colour(content, voice).kind
+        yield Query(f"which shape in the picture has the video color of what sounds {order}?",
+                    kind, content.cast.kinds)  # fmt: skip
+
+
+def _ends(content: Content) -> Iterator[tuple[str, Voice]]:
+    """The first and the last voice, where there is more than one."""
+    if len(content.sound.voices) > 1:
+        yield "first", content.sound.voices[0]
+        yield "last", content.sound.voices[-1]
+
+
+def _extremes(content: Content) -> Iterator[tuple[str, Voice]]:
+    """The voices that differ from all others in loudness or pitch."""
+    for extreme, much in _EXTREMES.items():
+        alone = [voice for voice in content.sound.voices if much(voice)]
+        if len(alone) == 1 < len(content.sound.voices):
+            yield extreme, alone[0]
+
+
+def _of_every_count(content: Content) -> tuple[Voice, ...]:
+    """The voices where each count has one; else who hears them all can rule counts out."""
+    return content.sound.voices if len(content.sound.voices) == len(COUNTS) else ()
+
+
+def _same_colour(content: Content, voice: Voice) -> Thing:
+    """The thing in the picture with the colour that the voice's kind has in the film."""
+    return content.thing(content.actor(voice.kind).colour)
+
+
+def _place(content: Content, thing: Thing) -> str:
+    return QUARTERS[content.picture.index(thing)]

@@ -1,0 +1,181 @@
+"""Questions that one modality answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import permutations
+
+from optmerge.bench.drawing.words import a
+from optmerge.omni.bench.asking import YES_NO, Query, template
+from optmerge.omni.bench.world import CAST, QUARTERS, Actor, Content, Thing, Voice
+
+COUNTS = ("1", "2", "3")
+NUMBERS = tuple(str(number + 1) for number in range(CAST))
+
+
+@template("existential", "audio")
+def heard(content: Content) -> Iterator[Query]:
+    """Whether a kind sounds."""
+    for kind in content.cast.kinds:
+        yield Query(f"does the {kind} make a sound?", yes(content.sound.voice(kind)), YES_NO)
+
+
+@template("counting", "audio")
+def voices(content: Content) -> Iterator[Query]:
+    """How many kinds sound."""
+    yield Query("how many different shapes sound?", str(len(content.sound.voices)), COUNTS)
+
+
+@template("counting", "audio")
+def notes(content: Content) -> Iterator[Query]:
+    """How many notes a voice has."""
+    for voice in content.sound.voices:
+        yield Query(f"how many times does the {voice.kind} sound?", str(voice.notes), COUNTS)
+
+
+@template("counting", "audio")
+def number(content: Content) -> Iterator[Query]:
+    """Which number is said."""
+    yield Query("what number is spoken?", str(content.sound.number), NUMBERS)
+
+
+@template("comparative", "audio")
+def louder(content: Content) -> Iterator[Query]:
+    """Which of two voices is louder."""
+    for one, other in permutations(content.sound.voices, 2):
+        yield from which("sounds louder", one, other, one.loud, other.loud)
+
+
+@template("comparative", "audio")
+def higher(content: Content) -> Iterator[Query]:
+    """Which of two voices is higher."""
+    for one, other in permutations(content.sound.voices, 2):
+        yield from which("sounds higher", one, other, one.high, other.high)
+
+
+@template("comparative", "audio")
+def oftener(content: Content) -> Iterator[Query]:
+    """Which of two voices has more notes."""
+    for one, other in permutations(content.sound.voices, 2):
+        yield from which("sounds more often", one, other, one.notes, other.notes)
+
+
+@template("temporal", "audio")
+def earlier_voice(content: Content) -> Iterator[Query]:
+    """Which of two voices is first."""
+    for one, other in permutations(content.sound.voices, 2):
+        yield from which("sounds first", one, other, -one.slot, -other.slot)
+
+
+@template("temporal", "audio")
+def number_in_time(content: Content) -> Iterator[Query]:
+    """Whether the number is said before or after a voice."""
+    for voice in content.sound.voices:
+        when = "before" if content.sound.slot < voice.slot else "after"
+        text = f"is the number spoken before or after the {voice.kind} sounds?"
+        yield Query(text, when, ("before", "after"))
+
+
+@template("existential", "video")
+def in_film(content: Content) -> Iterator[Query]:
+    """Whether the film shows a kind in a colour, both of which it has."""
+    yield from _shown(content, content.film, "video")
+
+
+@template("counting", "video")
+def movers(content: Content) -> Iterator[Query]:
+    """How many actors move."""
+    moving = sum(actor.motion is not None for actor in content.film)
+    yield Query("how many shapes move in the video?", str(moving), COUNTS)
+
+
+@template("location", "video")
+def at_height(content: Content) -> Iterator[Query]:
+    """What colour is in the first or last lane."""
+    for height, actor in (("top", content.film[0]), ("bottom", content.film[-1])):
+        yield Query(f"what color is at the {height} of the video?", actor.colour, content.cast.colours)
+
+
+@template("location", "video")
+def way(content: Content) -> Iterator[Query]:
+    """In which direction an actor moves."""
+    for actor in content.film:
+        if actor.motion:
+            side = "right" if actor.motion.right else "left"
+            text = f"which way does the {actor.kind} move in the video?"
+            yield Query(text, side, ("left", "right"))
+
+
+@template("comparative", "video")
+def farther(content: Content) -> Iterator[Query]:
+    """Which of two actors moves farther."""
+    for one, other in permutations(content.film, 2):
+        if one.motion and other.motion:
+            yield from which("moves farther in the video", one, other, one.motion.far, other.motion.far)
+
+
+@template("temporal", "video")
+def earlier_mover(content: Content) -> Iterator[Query]:
+    """Which of two actors moves first."""
+    for one, other in permutations(content.film, 2):
+        if one.motion and other.motion:
+            late = one.motion.late, other.motion.late
+            yield from which("moves first in the video", one, other, *(not each for each in late))
+
+
+@template("existential", "image")
+def in_picture(content: Content) -> Iterator[Query]:
+    """Whether the picture shows a kind in a colour, both of which it has."""
+    yield from _shown(content, content.picture, "picture")
+
+
+@template("counting", "image")
+def big_ones(content: Content) -> Iterator[Query]:
+    """How many things are big."""
+    big = sum(thing.big for thing in content.picture)
+    yield Query("how many shapes in the picture are big?", str(big), COUNTS)
+
+
+@template("counting", "image")
+def printed(content: Content) -> Iterator[Query]:
+    """Which number is printed on a thing."""
+    for thing in content.picture:
+        yield Query(f"what number is on the {thing.kind} in the picture?", str(thing.number), NUMBERS)
+
+
+@template("location", "image")
+def quarter(content: Content) -> Iterator[Query]:
+    """In which quarter a kind is."""
+    for place, thing in zip(QUARTERS, content.picture, strict=True):
+        yield Query(f"where in the picture is the {thing.kind}?", place, QUARTERS)
+
+
+@template("comparative", "image")
+def bigger(content: Content) -> Iterator[Query]:
+    """Which of two things is bigger."""
+    for one, other in permutations(content.picture, 2):
+        yield from which("is bigger in the picture", one, other, one.big, other.big)
+
+
+def yes(true: object) -> str:
+    """The answer to whether something is so."""
+    return "yes" if true else "no"
+
+
+def which(
+    does: str, one: Voice | Actor | Thing, other: Voice | Actor | Thing, first: float, second: float
+) -> Iterator[Query]:
+    """Which of two kinds does something more than the other; nothing where neither does."""
+    if first != second:
+        text = f"which {does}, the {one.kind} or the {other.kind}?"
+        kinds = one.kind, other.kind
+        yield Query(text, kinds[first < second], kinds)
+
+
+def _shown(content: Content, shown: Sequence[Actor] | Sequence[Thing], where: str) -> Iterator[Query]:
+    pairs = {(each.colour, each.kind) for each in shown}
+    for colour in content.cast.colours:
+        for kind in content.cast.kinds:
+            yield Query(
+                f"is there {a(f'{colour} {kind}')} in the {where}?", yes((colour, kind) in pairs), YES_NO
+            )
