@@ -1,0 +1,157 @@
+"""What an omni model is made of: a causal language model and a tower for each modality it takes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.configuration_utils import SubConfigSpec
+
+from optmerge.errors import InputError
+from optmerge.omni.towers import tower_kind
+
+NO_TOKEN = -1
+"""Id of a placeholder that no tokenizer has yet."""
+
+MODALITIES = ("image", "audio", "video")
+
+
+class TowerConfig(PreTrainedConfig):  # type: ignore[misc]
+    """One modality's way into the language model: encoder, pooling, projector, placeholder.
+
+    Args:
+        kind: name of a tower kind, which knows how to call the encoder; see `optmerge.omni.towers`.
+        encoder: configuration of the encoder.
+        token: placeholder that stands for one item in a prompt; `<image>` and the like by default.
+        token_id: its id in the tokenizer. The language model needs no embedding for it.
+        layer: which of the encoder's hidden states is taken, as `hidden_states[layer]`; None takes its
+            output. The kind's default when left out.
+        special: keep the encoder's special tokens (CLIP's class token); the positions then lie in one row.
+        pooling: how many neighbours along each axis of an item's positions are averaged into one. The
+            kind's default when left out.
+        frames: how many pictures are taken of a video; the encoder's own number where it has one.
+        projector_depth: linear layers of the projector, with activations between them.
+        projector_act: the activation.
+        projector_bias: whether the layers have biases.
+
+    Raises:
+        InputError: unknown kind, an encoder it doesn't know, or values that don't fit the encoder.
+    """
+
+    model_type = "optmerge_omni_tower"
+    sub_configs_defaults = {"encoder": SubConfigSpec(AutoConfig, model_type="clip_vision_model")}  # noqa: RUF012
+
+    kind: str = "clip"
+    encoder: Any = None
+    token: str | None = None
+    token_id: int = NO_TOKEN
+    layer: int | str | None = "default"
+    special: bool = False
+    pooling: list[int] | None = None
+    frames: int | None = None
+    projector_depth: int = 2
+    projector_act: str = "gelu"
+    projector_bias: bool = True
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        kind = tower_kind(self.kind)
+        kind.check_encoder(self.encoder)
+        self.token = self.token or f"<{kind.modality}>"
+        self.layer = kind.layer if self.layer == "default" else self.layer
+        self.frames = kind.frames(self.encoder, self.frames)
+        axes = len(self.grid)
+        pooling = self.pooling or (list(kind.pooling) if len(kind.pooling) == axes else [1] * axes)
+        if len(pooling) != axes or min(pooling) < 1:
+            raise InputError(
+                "the pooling doesn't fit the tower", where=f"tower kind {self.kind}", got=pooling,
+                expected=f"one number ≥ 1 for each axis of {self.grid}",
+            )  # fmt: skip
+        self.pooling = list(pooling)
+
+    @property
+    def modality(self) -> str:
+        """What it takes."""
+        return tower_kind(self.kind).modality
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """Positions the encoder gives for one item, along each axis."""
+        return tower_kind(self.kind).grid(self)
+
+    @property
+    def pooled(self) -> tuple[int, ...]:
+        """Positions left after pooling, along each axis; what doesn't fill a window is averaged too."""
+        return tuple(-(-length // by) for length, by in zip(self.grid, self.pooling or (), strict=True))
+
+    @property
+    def tokens(self) -> int:
+        """Embeddings one item expands to; at most so many, where their number depends on its length."""
+        count = 1
+        for length in self.pooled:
+            count *= length
+        return count
+
+
+_TOWER = SubConfigSpec(TowerConfig, optional=True)
+
+
+class OmniConfig(PreTrainedConfig):  # type: ignore[misc]
+    """A causal language model and up to one tower for each modality.
+
+    Args:
+        text_config: of any causal language model.
+        towers: modality → tower; another way to give the next three.
+        image_tower: for pictures.
+        audio_tower: for sound.
+        video_tower: for videos.
+        routes: adapters that only some tokens go through, as `optmerge.omni.routing` has it.
+
+    Raises:
+        InputError: a tower of another modality, or two towers with one placeholder.
+    """
+
+    model_type = "optmerge_omni"
+    sub_configs_defaults = {  # noqa: RUF012
+        "text_config": SubConfigSpec(AutoConfig, model_type="qwen2"),
+        **{f"{modality}_tower": _TOWER for modality in MODALITIES},
+    }
+
+    text_config: Any = None
+    image_tower: Any = None
+    audio_tower: Any = None
+    video_tower: Any = None
+    routes: dict[str, Any] | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        for modality, tower in (kwargs.pop("towers", None) or {}).items():
+            if modality not in MODALITIES:
+                raise InputError("unknown modality", got=modality, expected=", ".join(MODALITIES))
+            setattr(self, f"{modality}_tower", tower)
+        super().__post_init__(**kwargs)
+        self._check_towers()
+
+    @property
+    def towers(self) -> dict[str, TowerConfig]:
+        """The towers there are, by modality."""
+        found = {modality: getattr(self, f"{modality}_tower") for modality in MODALITIES}
+        return {modality: tower for modality, tower in found.items() if tower is not None}
+
+    def _check_towers(self) -> None:
+        for modality, tower in self.towers.items():
+            if tower.modality != modality:
+                raise InputError(
+                    "the tower takes another modality", where=f"{modality}_tower",
+                    got=f"kind {tower.kind}, for {tower.modality}",
+                    hint=f"give it as {tower.modality}_tower",
+                )  # fmt: skip
+        for key in ("token", "token_id"):
+            used: dict[Any, str] = {}
+            for modality, tower in self.towers.items():
+                value = getattr(tower, key)
+                if value != NO_TOKEN and value in used:
+                    raise InputError(
+                        "two towers have one placeholder", where=f"{used[value]} and {modality}",
+                        got=f"{key} {value}", hint="each needs a token of its own",
+                    )  # fmt: skip
+                used[value] = modality

@@ -1,0 +1,180 @@
+"""Pictures, sound and video from files, as the towers' extractors take them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from optmerge.errors import InputError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Wave = NDArray[np.float32]
+"""A waveform, one channel, in [-1, 1]."""
+
+
+class MediaWarning(UserWarning):
+    """An item isn't taken just as it is: resampled, or longer than what the model hears."""
+
+
+def read_picture(path: Path) -> Image:
+    """A picture in RGB, its orientation put right.
+
+    Raises:
+        InputError: no such file, or no picture in it.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    _check_there(path)
+    try:
+        with Image.open(path) as picture:
+            return ImageOps.exif_transpose(picture).convert("RGB")
+    except (
+        UnidentifiedImageError,
+        OSError,
+        ValueError,
+        SyntaxError,
+        Image.DecompressionBombError,
+    ) as problem:
+        raise InputError("the picture can't be read", where=path, got=problem) from None
+
+
+def read_audio(path: Path, rate: int, longest: float | None = None) -> Wave:
+    """The sound in an audio or video file, its channels averaged.
+
+    Args:
+        path: any format that FFmpeg knows.
+        rate: samples a second to give; a file of another rate is resampled, with a warning.
+        longest: seconds after which the rest is left alone, with a warning.
+
+    Raises:
+        InputError: no such file, or no sound in it.
+    """
+    import av
+
+    blocks: list[Wave] = []
+    limit = None if longest is None else round(longest * rate)
+    samples = 0
+    with _opened(path, "sound") as container:
+        streams = container.streams.audio
+        if not streams:
+            raise InputError("the file holds no sound", where=path)
+        if streams[0].rate != rate:
+            told = f"{path}: resampled from {streams[0].rate} Hz to {rate} Hz"
+            warnings.warn(told, MediaWarning, stacklevel=2)
+        resampler = av.AudioResampler(format="flt", layout="mono", rate=rate)
+        for frame in _decoded(container, streams[0]):
+            for block in resampler.resample(frame):
+                blocks.append(block.to_ndarray()[0])
+                samples += len(blocks[-1])
+            if limit is not None and samples > limit:
+                break
+    if not samples:
+        raise InputError("the sound is empty", where=path)
+    return heard(np.concatenate(blocks), rate, longest, path)
+
+
+def heard(wave: Wave, rate: int, longest: float | None, where: object) -> Wave:
+    """The part of a sound that the model hears; a warning tells of the rest.
+
+    Raises:
+        InputError: not one channel of finite numbers, or nothing at all.
+    """
+    wave = np.asarray(wave, dtype=np.float32)
+    if wave.ndim != 1 or not len(wave) or not np.isfinite(wave).all():
+        raise InputError(
+            "not a sound", where=where, got=f"shape {wave.shape}", expected="one channel of finite samples",
+            hint="average the channels; leave out what is empty",
+        )  # fmt: skip
+    limit = len(wave) if longest is None else round(longest * rate)
+    if len(wave) > limit:
+        told = f"{where}: only the first {longest:g} s are heard"
+        warnings.warn(told, MediaWarning, stacklevel=2)
+    return wave[:limit]
+
+
+def read_video(path: Path, frames: int) -> list[Image]:
+    """Pictures of a video, evenly spread over it: the middles of equal parts.
+
+    Args:
+        path: any format that FFmpeg knows.
+        frames: how many; some come twice if the video has fewer.
+
+    Raises:
+        InputError: no such file, or no video in it.
+    """
+    with _opened(path, "video") as container:
+        if not container.streams.video:
+            raise InputError("the file holds no video", where=path)
+        there = sum(packet.size > 0 for packet in container.demux(container.streams.video[0]))
+    wanted = spread(max(1, there), frames)
+    found: dict[int, Image] = {}
+    with _opened(path, "video") as container:
+        for number, frame in enumerate(_decoded(container, container.streams.video[0])):
+            if number in wanted:
+                found[number] = frame.to_image()
+            if number >= wanted[-1]:
+                break
+    if not found:
+        raise InputError("the video is empty", where=path)
+    last = max(found)  # a damaged file may hold fewer frames than packets
+    return [found.get(number, found[last]) for number in wanted]
+
+
+def spread(there: int, frames: int) -> list[int]:
+    """Numbers of `frames` frames out of `there`: the middles of equal parts, in order."""
+    return [min(there - 1, (2 * part + 1) * there // (2 * frames)) for part in range(frames)]
+
+
+def chosen(pictures: Sequence[Any], frames: int, where: object) -> list[Any]:
+    """`frames` pictures of a video that is given as pictures, evenly spread.
+
+    Raises:
+        InputError: there are none.
+    """
+    if not hasattr(pictures, "__len__") or not len(pictures):
+        raise InputError(
+            "the video is empty", where=where, got=type(pictures).__name__, expected="a sequence of pictures",
+            hint="give each video as a sequence of its own",
+        )  # fmt: skip
+    return [pictures[number] for number in spread(len(pictures), frames)]
+
+
+def _check_there(path: Path) -> None:
+    if not path.is_file():
+        raise InputError("no such file", where=path)
+
+
+@contextmanager
+def _opened(path: Path, what: str) -> Iterator[Any]:
+    _check_there(path)
+    try:
+        import av
+    except ImportError:
+        raise InputError("PyAV isn't installed", hint="pip install 'optmerge[omni]'") from None
+    try:
+        with av.open(str(path)) as container:
+            yield container
+    except (av.FFmpegError, UnicodeDecodeError) as problem:
+        raise InputError(f"the {what} can't be read", where=path, got=problem) from None
+
+
+def _decoded(container: Any, stream: Any) -> Iterator[Any]:
+    """Frames until the end, or until the file is damaged, if some came before."""
+    import av
+
+    came = False
+    try:
+        for frame in container.decode(stream):
+            came = True
+            yield frame
+    except av.FFmpegError:
+        if not came:
+            raise

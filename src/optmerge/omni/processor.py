@@ -1,0 +1,229 @@
+"""Prompts and media → the inputs of an omni model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import AutoFeatureExtractor, AutoImageProcessor, AutoTokenizer, BatchFeature, ProcessorMixin
+
+from optmerge.errors import CheckpointError, InputError
+from optmerge.omni.config import MODALITIES, OmniConfig, TowerConfig
+from optmerge.omni.media import chosen, heard, read_audio, read_picture, read_video
+from optmerge.omni.model import MASKS, VALUES
+from optmerge.omni.prompts import USUAL, check_counts, expand
+from optmerge.omni.towers import tower_kind
+
+FOLDER = "towers"
+"""Subfolder of a checkpoint with one folder for each tower's extractor."""
+
+
+class OmniProcessor(ProcessorMixin):  # type: ignore[misc]
+    """A tokenizer, and for each tower the feature extractor or image processor of its encoder.
+
+    Args:
+        tokenizer: with each tower's placeholder as one token.
+        towers: modality → tower.
+        extractors: modality → extractor; those of the towers' kinds where none is given.
+        chat_template: the tokenizer's own by default.
+
+    Raises:
+        InputError: a placeholder isn't one token, or has another id than the tower says.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        towers: Mapping[str, TowerConfig],
+        extractors: Mapping[str, Any] | None = None,
+        chat_template: str | None = None,
+    ) -> None:
+        super().__init__(tokenizer, chat_template=chat_template or tokenizer.chat_template)
+        self.towers = dict(towers)
+        given = extractors or {}
+        self.extractors = {
+            modality: given.get(modality) or tower_kind(tower.kind).extractor(tower)
+            for modality, tower in towers.items()
+        }
+        for tower in towers.values():
+            _check_token(tokenizer, tower)
+
+    def __call__(
+        self,
+        text: str | Sequence[str],
+        images: Any = None,
+        audio: Any = None,
+        videos: Any = None,
+        *,
+        padding: bool = True,
+        add_special_tokens: bool = True,
+        return_tensors: str = "pt",
+    ) -> BatchFeature:
+        """The model's inputs, shorter prompts padded on the left.
+
+        Args:
+            text: one prompt, or several; each item's place is marked by its modality's placeholder.
+            images: pictures in the order of their placeholders, prompt after prompt: files or PIL pictures.
+            audio: sounds likewise: files, or waveforms (samples,) at the extractor's rate, or pairs of a
+                waveform and its rate.
+            videos: likewise: files, or sequences of frames (PIL pictures or (height, width, 3) arrays).
+            padding: whether to pad prompts to one length.
+            add_special_tokens: as the tokenizer takes it.
+            return_tensors: `pt`; nothing else is known.
+
+        Raises:
+            InputError: placeholders and items don't match, an item can't be used, or no tower takes it.
+        """
+        if return_tensors != "pt":
+            raise InputError("only PyTorch tensors can be made", got=return_tensors, expected="pt")
+        texts = [text] if isinstance(text, str) else list(text)
+        listed = {"image": _listed(images), "audio": _listed(audio), "video": _listed(videos)}
+        items = {modality: each for modality, each in listed.items() if each}
+        tokens = {modality: str(tower.token) for modality, tower in self.towers.items()}
+        check_counts(texts, tokens, {modality: len(each) for modality, each in items.items()})
+        media: dict[str, Any] = {}
+        lengths: dict[str, list[int]] = {}
+        for modality, each in items.items():
+            media |= self._extract(modality, each, lengths)
+        if self.tokenizer.pad_token is None:
+            self.tokenizer.pad_token = self.tokenizer.eos_token
+        words = self.tokenizer(
+            expand(texts, tokens, lengths), padding=padding, padding_side="left",
+            add_special_tokens=add_special_tokens, return_tensors="pt",
+        )  # fmt: skip
+        ids = {name: words[name] for name in ("input_ids", "attention_mask")}
+        return BatchFeature({**ids, **media})
+
+    def _extract(self, modality: str, items: list[Any], lengths: dict[str, list[int]]) -> dict[str, Any]:
+        """The model's inputs of one modality; `lengths` gets the number of embeddings of each item."""
+        tower, extractor = self.towers[modality], self.extractors[modality]
+        kind = tower_kind(tower.kind)
+        found = kind.extract(extractor, [self._ready(modality, n, item) for n, item in enumerate(items)])
+        lengths[modality] = kind.lengths(tower, found.mask, len(items))
+        inputs = {VALUES[modality]: found.values}
+        return inputs if found.mask is None else {**inputs, MASKS[modality]: found.mask}
+
+    def _ready(self, modality: str, number: int, item: Any) -> Any:
+        """An item as its kind's `extract` takes it."""
+        where = item if isinstance(item, str | os.PathLike) else f"{modality} {number}"
+        path = Path(item) if isinstance(item, str | os.PathLike) else None
+        if modality == "image":
+            return read_picture(path) if path else _picture(item, where)
+        tower, extractor = self.towers[modality], self.extractors[modality]
+        if modality == "video":
+            frames = tower.frames or 1
+            pictures = read_video(path, frames) if path else chosen(item, frames, where)
+            return [_picture(each, where) for each in pictures]
+        rate, seconds = extractor.sampling_rate, tower_kind(tower.kind).seconds
+        longest = seconds(extractor) if seconds else None
+        if path:
+            return read_audio(path, rate, longest)
+        wave, own = item if isinstance(item, tuple) else (item, rate)
+        if own != rate:
+            raise InputError(
+                "the sound has another rate", where=where, got=f"{own} Hz", expected=f"{rate} Hz",
+                hint="resample it, or give the file",
+            )  # fmt: skip
+        return heard(wave, rate, longest, where)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `processor_config.json` holds: the towers; their extractors have files of their own."""
+        towers = {modality: tower.to_dict() for modality, tower in self.towers.items()}
+        return {"processor_class": type(self).__name__, "towers": towers}
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> list[str]:
+        """Writes tokenizer, towers and, in a folder for each tower, its extractor."""
+        written: list[str] = super().save_pretrained(save_directory, **kwargs)
+        for modality, extractor in self.extractors.items():
+            extractor.save_pretrained(Path(save_directory) / FOLDER / modality)
+        return written
+
+    @classmethod
+    def from_pretrained(cls, folder: str | os.PathLike[str], **kwargs: Any) -> OmniProcessor:
+        """The processor that `save_pretrained` wrote.
+
+        Args:
+            folder: a folder or a hub id.
+            kwargs: how to load: `local_files_only`, `revision`, `token`, …
+
+        Raises:
+            CheckpointError: no such processor there.
+        """
+        for private in ("_from_auto", "trust_remote_code"):
+            kwargs.pop(private, None)
+        found, _ = cls.get_processor_dict(folder, **dict(kwargs))
+        towers = found.get("towers")
+        if not isinstance(towers, dict) or not set(towers) <= set(MODALITIES):
+            raise CheckpointError(
+                "no omni processor here", where=folder, expected="processor_config.json with its towers",
+                hint="give a folder that OmniProcessor.save_pretrained wrote",
+            )  # fmt: skip
+        extractors = {modality: _extractor(modality, folder, kwargs) for modality in towers}
+        configs = {modality: TowerConfig(**tower) for modality, tower in towers.items()}
+        return cls(AutoTokenizer.from_pretrained(folder, **kwargs), configs, extractors)
+
+    @classmethod
+    def from_config(cls, config: OmniConfig, tokenizer: Any) -> OmniProcessor:
+        """The processor of a new model, with the extractors that suit its encoders."""
+        return cls(tokenizer, config.towers)
+
+
+def add_placeholders(tokenizer: Any, modalities: Sequence[str] = MODALITIES) -> dict[str, int]:
+    """Adds the usual placeholders to a tokenizer, unless it has them.
+
+    Experts that are to be composed should all be trained with a tokenizer that holds all of them.
+
+    Returns:
+        Modality → id of its placeholder.
+    """
+    tokenizer.add_tokens([USUAL[modality] for modality in modalities], special_tokens=True)
+    return {m: int(tokenizer.convert_tokens_to_ids(USUAL[m])) for m in modalities}
+
+
+def _check_token(tokenizer: Any, tower: TowerConfig) -> None:
+    ids = tokenizer(tower.token, add_special_tokens=False)["input_ids"]
+    if ids != [tower.token_id]:
+        raise InputError(
+            f"the tokenizer doesn't read {tower.token} as the tower's placeholder",
+            got=f"ids {ids}", expected=f"token_id {tower.token_id}",
+            hint="add it with optmerge.omni.add_placeholders, and give the tower its id",
+        )  # fmt: skip
+
+
+def _extractor(modality: str, folder: str | os.PathLike[str], options: Mapping[str, Any]) -> Any:
+    auto = AutoFeatureExtractor if modality == "audio" else AutoImageProcessor
+    try:
+        return auto.from_pretrained(folder, subfolder=f"{FOLDER}/{modality}", **options)
+    except (OSError, ValueError) as problem:
+        raise CheckpointError(
+            f"the extractor of the {modality} tower can't be loaded", where=folder, got=problem,
+            expected=f"{FOLDER}/{modality}/preprocessor_config.json",
+        ) from problem  # fmt: skip
+
+
+def _picture(item: Any, where: object) -> Any:
+    """A PIL picture in RGB, of that or of an array.
+
+    Raises:
+        InputError: it is neither.
+    """
+    from PIL import Image
+
+    try:
+        picture = item if isinstance(item, Image.Image) else Image.fromarray(np.asarray(item))
+    except (TypeError, ValueError, KeyError):
+        raise InputError(
+            "not a picture", where=where, got=type(item).__name__,
+            expected="a file, a PIL picture, or a (height, width, 3) array of bytes",
+        ) from None  # fmt: skip
+    return picture.convert("RGB")
+
+
+def _listed(items: Any) -> list[Any]:
+    """Items in a list; one item alone is one of them."""
+    if items is None:
+        return []
+    return list(items) if isinstance(items, list) else [items]
