@@ -1,7 +1,7 @@
 """AVQA (Yang et al. 2022): four choices about everyday videos, which are those of VGGSound.
 
-`train_qa.json` and `val_qa.json` are lists of rows with a video's name (`<YouTube id>_<second>`), choices, and
-the number of the right one. Accuracy is the share of right choices, for each question type and in all.
+`train_qa.json` and `val_qa.json` are lists of rows with a video's name (`<YouTube id>_<second>`), choices,
+and the number of the right one. Accuracy is the share of right choices, for each question type and in all.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import GenericAlias
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, StringConstraints, TypeAdapter, ValidationError
 
@@ -85,10 +85,9 @@ def read_rows(path: Path, kind: type[_Row]) -> tuple[_Row, ...]:
     Raises:
         InputError: the file can't be read, or names the first row that isn't as it should be.
     """
+    many: Any = GenericAlias(tuple, (kind, ...))
     try:
-        rows: tuple[_Row, ...] = TypeAdapter(GenericAlias(tuple, (kind, ...))).validate_json(
-            path.read_bytes()
-        )
+        rows: tuple[_Row, ...] = TypeAdapter(many).validate_json(path.read_bytes())
     except OSError as problem:
         raise InputError("the annotation file can't be read", where=path, got=problem.strerror) from None
     except ValidationError as problem:
@@ -96,11 +95,11 @@ def read_rows(path: Path, kind: type[_Row]) -> tuple[_Row, ...]:
         if first["loc"] and isinstance(first["loc"][0], int):
             number, *fields = first["loc"]
             where = ".".join(map(str, [row_name(path, int(number)), *fields]))
-            raise InputError("a row can't be understood", where=where, got=first["input"],
-                             expected=first["msg"]) from None  # fmt: skip
-        told = first["msg"]
+            raise InputError(
+                "a row can't be understood", where=where, got=first["input"], expected=first["msg"]
+            ) from None
         raise InputError(
-            "not an annotation file", where=path, got=told, expected="a JSON list of rows"
+            "not an annotation file", where=path, got=first["msg"], expected="a JSON list of rows"
         ) from None
     if not rows:
         raise InputError("the annotation file has no rows", where=path)
