@@ -6,7 +6,6 @@ from collections import Counter
 from pathlib import Path
 
 from omni import tiny
-
 from optmerge.architectures import resolve
 from optmerge.checkpoints.reader import open_checkpoint
 

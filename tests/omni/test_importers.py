@@ -1,0 +1,176 @@
+"""Imported experts answer as the originals do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import CLIPVisionConfig, PreTrainedTokenizerFast, WhisperFeatureExtractor
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+import tiny_models
+from omni import tiny
+from optmerge.errors import InputError
+from optmerge.omni import OmniForConditionalGeneration, OmniProcessor
+from optmerge.omni.importers import convert, import_expert
+
+TOKENS = {"image": "<image>", "video": "<video>", "audio": "<|AUDIO|>"}
+PATCHES = tiny_models.PATCHES
+FRAMES = 3
+
+
+def tokens(*runs: tuple[int, int]) -> dict[str, Any]:
+    """A sentence with runs of (token, length)."""
+    ids = [1, 5, *(token for token, length in runs for token in [*[token] * length, 7]), 11, 13]
+    return {"input_ids": torch.tensor([ids]), "attention_mask": torch.ones(1, len(ids), dtype=torch.long)}
+
+
+def pictures(count: int) -> torch.Tensor:
+    return torch.randn(count, 3, tiny_models.SIDE, tiny_models.SIDE)
+
+
+def logits(model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+    with torch.no_grad():
+        found: torch.Tensor = model(**inputs).logits
+    return found
+
+
+def original(name: str, **options: Any) -> Any:
+    if name == "video_llava":
+        options.setdefault("video_seq_length", FRAMES * (PATCHES + 1))
+    return tiny_models.build(name, **options)
+
+
+@pytest.mark.parametrize("strategy", ["default", "full"])
+@pytest.mark.parametrize("layer", [-2, -1, [-2]])
+def test_llava_answers_the_same(strategy: str, layer: Any) -> None:
+    model = original("llava", vision_feature_select_strategy=strategy, vision_feature_layer=layer)
+    per_picture = PATCHES + (strategy == "full")
+    inputs = tokens((tiny_models.IMAGE, per_picture), (tiny_models.IMAGE, per_picture))
+    inputs["pixel_values"] = pictures(2)
+    expert = convert(model, {"image": "<image>"})
+    assert expert.config.towers["image"].tokens == per_picture
+    assert torch.allclose(logits(expert, inputs), logits(model, inputs), atol=1e-5)
+
+
+def test_llava_with_siglip_answers_the_same() -> None:
+    vision = tiny_models._SIGLIP
+    model = original("llava", vision_config=dict(vision), vision_feature_select_strategy="full")
+    inputs = {**tokens((tiny_models.IMAGE, PATCHES)), "pixel_values": pictures(1)}
+    expert = convert(model, {"image": "<image>"})
+    assert torch.allclose(logits(expert, inputs), logits(model, inputs), atol=1e-5)
+
+
+def test_video_llava_answers_the_same_with_both_towers_or_one() -> None:
+    model = original("video_llava")
+    image = (tiny_models.IMAGE, PATCHES)
+    video = (tiny_models.VIDEO, FRAMES * (PATCHES + 1))
+    clip = pictures(FRAMES)[None]
+    for asked, inputs in (
+        (
+            ["image", "video"],
+            {**tokens(image, video), "pixel_values": pictures(1), "pixel_values_videos": clip},
+        ),
+        (["image"], {**tokens(image), "pixel_values": pictures(1)}),
+        (["video"], {**tokens(video), "pixel_values_videos": clip}),
+    ):
+        expert = convert(model, {modality: TOKENS[modality] for modality in asked})
+        assert sorted(expert.config.towers) == asked
+        assert torch.allclose(logits(expert, inputs), logits(model, inputs), atol=1e-5)
+
+
+def test_qwen2_audio_answers_the_same_for_sounds_of_any_length() -> None:
+    model = original("qwen2_audio")
+    steps = 2 * model.config.audio_config.max_source_positions
+    mask = (torch.arange(steps)[None] < torch.tensor([[steps], [9]])).long()
+    lengths = [4, 2]  # halved by a convolution and halved again by averaging
+    inputs = tokens(*((tiny_models.AUDIO, length) for length in lengths))
+    sound = {"input_features": torch.randn(2, 8, steps)}
+    expert = convert(model, {"audio": "<|AUDIO|>"})
+    told = logits(expert, {**inputs, **sound, "input_features_mask": mask})
+    expected = logits(model, {**inputs, **sound, "feature_attention_mask": mask})
+    assert torch.allclose(told, expected, atol=1e-5)
+    other = logits(expert, {**inputs, **sound, "input_features_mask": torch.roll(mask, 1, 0)})
+    assert not torch.allclose(told[0, :6], other[0, :6], atol=1e-3)
+
+
+def test_a_tied_model_stays_tied() -> None:
+    model = original("llava", tie_word_embeddings=True)
+    expert = convert(model, {"image": "<image>"})
+    assert expert.get_output_embeddings().weight is expert.get_input_embeddings().weight
+    inputs = {**tokens((tiny_models.IMAGE, PATCHES)), "pixel_values": pictures(1)}
+    assert torch.allclose(logits(expert, inputs), logits(model, inputs), atol=1e-5)
+
+
+def saved(folder: Path, name: str) -> Path:
+    """A checkpoint with tokenizer and extractor, as it would be downloaded."""
+    model = (
+        original(name)
+        if name != "qwen2_audio"
+        else original(
+            name,
+            audio_config={
+                **tiny_models._AUDIO,
+                "model_type": "qwen2_audio_encoder",
+                "max_source_positions": 50,
+            },
+        )
+    )
+    model.save_pretrained(folder)
+    words = {f"w{n}": n for n in range(tiny_models.VOCABULARY)}
+    for modality, token in TOKENS.items():
+        number = getattr(tiny_models, modality.upper())
+        del words[f"w{number}"]
+        words[token] = number
+    rules = Tokenizer(models.WordLevel(words, unk_token="w3"))
+    rules.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=rules, unk_token="w3", pad_token="w0", eos_token="w2"
+    )
+    tokenizer.add_tokens(list(TOKENS.values()), special_tokens=True)
+    tokenizer.save_pretrained(folder)
+    square = {"height": tiny_models.SIDE, "width": tiny_models.SIDE}
+    if name == "qwen2_audio":
+        WhisperFeatureExtractor(feature_size=8, chunk_length=1).save_pretrained(folder)
+    else:
+        CLIPImageProcessorPil(size=square, crop_size=square, image_mean=[0.4] * 3).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["llava", "video_llava", "qwen2_audio"])
+def test_a_checkpoint_folder_becomes_an_expert_folder(name: str, tmp_path: Path) -> None:
+    source = saved(tmp_path / "source", name)
+    model, processor = import_expert(source)
+    for modality in model.config.towers:
+        token = processor.towers[modality].token
+        items = {tiny.ARGUMENT[modality]: [tiny.ITEMS[modality]()]}
+        told = logits(model, dict(processor(f"w4 {token} w5", **items)))
+        model.save_pretrained(tmp_path / "expert")
+        processor.save_pretrained(tmp_path / "expert")
+        back = OmniForConditionalGeneration.from_pretrained(tmp_path / "expert")
+        again = OmniProcessor.from_pretrained(tmp_path / "expert")(f"w4 {token} w5", **items)
+        assert torch.equal(told, logits(back, dict(again)))
+
+
+def test_the_expert_sees_pictures_as_the_original_did(tmp_path: Path) -> None:
+    _, processor = import_expert(saved(tmp_path, "llava"))
+    white = Image.fromarray(np.full((8, 8, 3), 255, np.uint8))
+    seen = processor("<image>", images=white)["pixel_values"]
+    assert torch.allclose(seen[0, 0], torch.tensor((1 - 0.4) / 0.26862954))
+
+
+def test_what_no_tower_can_do_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="joins several layers"):
+        convert(original("llava", vision_feature_layer=[-2, -1]), {"image": "<image>"})
+    with pytest.raises(InputError, match="drops SigLIP's first patch"):
+        convert(original("llava", vision_config=dict(tiny_models._SIGLIP)), {"image": "<image>"})
+    with pytest.raises(InputError, match="video_llava has no audio tower"):
+        import_expert(saved(tmp_path / "video", "video_llava"), ["audio"])
+    CLIPVisionConfig().save_pretrained(tmp_path / "other")
+    with pytest.raises(InputError, match="model_type clip_vision_model"):
+        import_expert(tmp_path / "other")
