@@ -178,7 +178,7 @@ def notes_of_colour_of_kind(content: Content) -> Iterator[Query]:
     """How many notes the actor has whose colour a given kind has in the picture."""
     for voice in _of_every_count(content):
         kind = _same_colour(content, voice).kind
-        text = f"how many times does the video shape sound that has the color of the {kind} in the picture?"
+        text = f"how many times does the video shape with the color of the {kind} in the picture sound?"
         yield Query(text, str(voice.notes), COUNTS)
 
 
