@@ -18,7 +18,7 @@ POSSIBLE = {
     ("image",): set(FAMILIES) - {"temporal"},  # a still has no time
 }
 TEXT = re.compile(r"(?:[a-z]+|[0-9]+|[ ,:?])+")
-WORDS_ASKED, WORDS_ANSWERED = 16, 2
+WORDS_ASKED, WORDS_ANSWERED = 17, 2
 
 
 @cache

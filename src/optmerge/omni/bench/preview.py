@@ -22,7 +22,8 @@ _WAVE, _SPECTRUM = 60, 128
 """Heights in pixels."""
 _PICTURE = SIDE + _GAP + _WAVE + _GAP + _SPECTRUM
 """The picture is as tall as all that is left of it."""
-_COLUMNS = 2
+_SECOND = 520
+"""Where the second column of questions begins, in pixels; the longer ones come last."""
 _INITIALS = {"audio": "A", "video": "V", "image": "I"}
 _WIDTH = _WIDE + _GAP + _PICTURE
 _QUESTION, _ANSWER, _NEEDS = "black", (0, 100, 30), (130, 130, 130)
@@ -40,15 +41,20 @@ def contact_sheet(split: Split, seed: int, path: Path, *, clips: int = 4) -> Non
         clips: how many.
     """
     made = [clip(split, index, seed) for index in range(clips)]
-    lines = -(-max(len(each.questions) for each in made) // _COLUMNS)
+    lines = max(_lines(each) for each in made)
     height = _PICTURE + _GAP + lines * _LINE + 2 * _MARGIN
     sheet = Image.new("RGB", (_WIDTH + 2 * _MARGIN, clips * height), "white")
     for index, each in enumerate(made):
-        _put(sheet, each, _MARGIN, index * height + _MARGIN, lines)
+        _put(sheet, each, _MARGIN, index * height + _MARGIN)
     sheet.save(path, format="PNG")
 
 
-def _put(sheet: Image.Image, each: Clip, left: int, top: int, lines: int) -> None:
+def _lines(each: Clip) -> int:
+    """How many lines its questions take, in two columns."""
+    return -(-len(each.questions) // 2)
+
+
+def _put(sheet: Image.Image, each: Clip, left: int, top: int) -> None:
     for number, frame in enumerate(each.frames):
         sheet.paste(Image.fromarray(frame), (left + number * SIDE, top))
     pen = ImageDraw.Draw(sheet)
@@ -59,14 +65,14 @@ def _put(sheet: Image.Image, each: Clip, left: int, top: int, lines: int) -> Non
     sheet.paste(spectrogram(each.waveform, (_WIDE, _SPECTRUM)), (left, below + _WAVE + _GAP))
     picture = each.picture.resize((_PICTURE, _PICTURE), Image.Resampling.NEAREST)
     sheet.paste(picture, (left + _WIDE + _GAP, top))
-    _write(pen, each, left, top + _PICTURE + _GAP, lines)
+    _write(pen, each, left, top + _PICTURE + _GAP)
 
 
-def _write(pen: ImageDraw.ImageDraw, each: Clip, left: int, top: int, lines: int) -> None:
+def _write(pen: ImageDraw.ImageDraw, each: Clip, left: int, top: int) -> None:
     """The questions, column by column."""
     for number, question in enumerate(each.questions):
-        column, line = divmod(number, lines)
-        at = (left + column * _WIDTH / _COLUMNS, top + line * _LINE)
+        column, line = divmod(number, _lines(each))
+        at = (float(left + column * _SECOND), top + line * _LINE)
         for words, colour in (
             (f"{'+'.join(_INITIALS[need] for need in question.needs)} {question.family}:  ", _NEEDS),
             (f"{question.text}  ", _QUESTION),
