@@ -1,6 +1,7 @@
 """What is seen is what the content says: told from the pixels alone."""
 
 import random
+from dataclasses import replace
 
 import numpy as np
 from PIL import Image
@@ -76,10 +77,25 @@ def test_things_are_in_their_quarters_and_big_ones_bigger():
         for place, thing in enumerate(content.picture):
             rows, columns = np.nonzero(coloured(pixels, thing.colour))
             row, column = divmod(place, 2)
-            if thing.colour != "black":  # numbers may be black
+            if thing.colour != "black":  # numbers are black
                 assert np.all(rows // (SIDE // 2) == row) and np.all(columns // (SIDE // 2) == column)
                 widths[thing.big].append(np.ptp(columns))
         assert max(widths[False], default=0) + 8 < min(widths[True], default=SIDE)
+
+
+def test_a_number_beside_each_thing_touches_none_and_is_in_its_quarter():
+    """What differs where only the number does."""
+    for content in CONTENTS:
+        for place, thing in enumerate(content.picture):
+            others = list(content.picture)
+            others[place] = replace(thing, number=thing.number % 4 + 1)
+            changed = np.any(still(content) != still(replace(content, picture=tuple(others))), -1)
+            rows, columns = np.nonzero(changed)
+            row, column = divmod(place, 2)
+            assert np.all(rows // (SIDE // 2) == row) and np.all(columns // (SIDE // 2) == column)
+            assert np.ptp(rows) >= 8
+            if thing.colour != "black":
+                assert not np.any(changed & coloured(still(content), thing.colour))
 
 
 def test_shapes_and_sizes():

@@ -12,10 +12,10 @@ from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw
 
-from optmerge.bench.drawing.fonts import FAMILIES
-from optmerge.bench.drawing.shapes import Item, Style, render, style, tint
+from optmerge.bench.drawing.fonts import FAMILIES, font
+from optmerge.bench.drawing.shapes import LETTER_SIZE, Item, Style, render, style, tint
 from optmerge.bench.tasks.registry import SIDE
 from optmerge.omni.bench.world import CAST, Actor, Thing
 
@@ -25,8 +25,10 @@ NEAR, FAR = 18, 45
 """How many pixels an actor moves in all."""
 _LANE, _QUARTER = SIDE // CAST, SIDE // 2
 _ACTOR = (22, 25)
-_SMALL, _BIG = (25, 28), (42, 46)
+_SMALL, _BIG = (21, 24), (35, 38)
 """Fewest and most pixels that a shape is wide."""
+_NUMBER = 14
+"""Pixels that a number takes, right of its shape: on it, a small ring would look like a circle."""
 
 
 def frames(rng: random.Random, film: Sequence[Actor]) -> NDArray[np.uint8]:
@@ -43,15 +45,23 @@ def frames(rng: random.Random, film: Sequence[Actor]) -> NDArray[np.uint8]:
 
 
 def picture(rng: random.Random, things: Sequence[Thing]) -> Image.Image:
-    """The picture: RGB, `SIDE`×`SIDE`, each thing somewhere in its quarter."""
-    return render([_item(rng, thing, place) for place, thing in enumerate(things)], style(rng, FAMILIES))
+    """The picture: RGB, `SIDE`×`SIDE`, each thing somewhere in its quarter, its number to the right of it."""
+    look = style(rng, FAMILIES)
+    items = [_item(rng, thing, place) for place, thing in enumerate(things)]
+    image = render(items, look)
+    pen, ink = ImageDraw.Draw(image), "black" if sum(look.background) > 3 * 128 else "white"
+    for item, thing in zip(items, things, strict=True):
+        at = (item.left + item.size + _NUMBER / 2, item.y)
+        pen.text(at, str(thing.number), ink, font(look.family, LETTER_SIZE), "mm")
+    return image
 
 
 def _item(rng: random.Random, thing: Thing, place: int) -> Item:
     size = rng.randint(*(_BIG if thing.big else _SMALL))
     row, column = divmod(place, 2)
-    left, top = (_QUARTER * each + rng.randint(3, _QUARTER - 3 - size) for each in (column, row))
-    return Item(thing.kind, thing.colour, left, top, size, tint(rng, thing.colour), str(thing.number))
+    left = _QUARTER * column + rng.randint(2, _QUARTER - 2 - size - _NUMBER)
+    top = _QUARTER * row + rng.randint(2, _QUARTER - 2 - size)
+    return Item(thing.kind, thing.colour, left, top, size, tint(rng, thing.colour))
 
 
 class _Shown:

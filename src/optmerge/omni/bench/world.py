@@ -64,7 +64,7 @@ class Actor:
 
 @dataclass(frozen=True)
 class Thing:
-    """A shape in a picture, with a number printed on it."""
+    """A shape in a picture, with a number printed beside it."""
 
     kind: str
     colour: str

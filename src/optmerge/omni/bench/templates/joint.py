@@ -195,7 +195,7 @@ def height_of_spoken_number(content: Content) -> Iterator[Query]:
     """In which lane the kind is that has the spoken number in the picture."""
     kind = next(thing.kind for thing in content.picture if thing.number == content.sound.number)
     place = HEIGHTS[content.film.index(content.actor(kind))]
-    text = "where in the video is the shape that has the spoken number in the picture?"
+    text = "where in the video is the shape that is next to the spoken number in the picture?"
     yield Query(text, place, HEIGHTS)
 
 

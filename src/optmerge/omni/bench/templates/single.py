@@ -138,9 +138,9 @@ def big_ones(content: Content) -> Iterator[Query]:
 
 @template("counting", "image")
 def printed(content: Content) -> Iterator[Query]:
-    """Which number is printed on a thing."""
+    """Which number is printed beside a thing."""
     for thing in content.picture:
-        yield Query(f"what number is on the {thing.kind} in the picture?", str(thing.number), NUMBERS)
+        yield Query(f"what number is next to the {thing.kind} in the picture?", str(thing.number), NUMBERS)
 
 
 @template("location", "image")
