@@ -13,6 +13,7 @@ from optmerge.bench.tasks.registry import Split
 from optmerge.omni.bench import sights, sounds
 from optmerge.omni.bench.asking import Asked, questions
 from optmerge.omni.bench.world import Content, plan
+from optmerge.omni.media import Wave
 
 VERSION = 1
 """Changes whenever any clip or question does."""
@@ -31,7 +32,7 @@ class Clip:
 
     frames: NDArray[np.uint8]
     picture: Image.Image
-    waveform: NDArray[np.float32]
+    waveform: Wave
     questions: tuple[Asked, ...]
 
 

@@ -14,7 +14,8 @@ from optmerge.bench.drawing.fonts import font
 from optmerge.bench.tasks.registry import SIDE, Split
 from optmerge.omni.bench.clips import Clip, clip
 from optmerge.omni.bench.sights import FRAMES
-from optmerge.omni.bench.sounds import RATE, Wave
+from optmerge.omni.bench.sounds import RATE
+from optmerge.omni.media import Wave
 
 _MARGIN, _GAP, _LINE, _FONT = 10, 4, 14, font("sans", 11)
 _WIDE = FRAMES * SIDE

@@ -12,11 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from optmerge.omni.bench.world import SLOTS, Sound, Voice
-
-Wave = NDArray[np.float32]
+from optmerge.omni.media import Wave
 
 RATE = 16_000
 """Samples a second, as speech encoders want it."""
