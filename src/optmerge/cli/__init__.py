@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import typer
 
-from optmerge.cli import ask, bench, inspect, merge, methods, plan, verify
+from optmerge.cli import ask, bench, inspect, merge, methods, omni, plan, verify
 from optmerge.errors import InputError, OptMergeError, printable
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ app = typer.Typer(
 for _module in (merge, plan, verify, inspect, methods, ask):
     app.command(_module.__name__.rpartition(".")[2])(_module.command)
 app.add_typer(bench.app, name="bench")
+app.add_typer(omni.app, name="omni")
 
 
 class Interrupted(BaseException):

@@ -1,0 +1,107 @@
+"""Ask an omni model about pictures, sound and video."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from optmerge import chat
+from optmerge.errors import CheckpointError, InputError
+from optmerge.omni.processor import OmniProcessor
+
+Items = Mapping[str, Sequence[Any]]
+"""Modality → files, or what else `OmniProcessor` takes."""
+
+
+def load(ref: str | Path, *, device: str = "cpu") -> chat.Chat:
+    """An omni model to be asked, in the precision it was saved in.
+
+    Args:
+        ref: folder or hub id of an omni checkpoint, or of an adapter of one.
+        device: where it answers.
+
+    Raises:
+        CheckpointError: nothing there that transformers can load.
+        InputError: another kind of model.
+    """
+    import optmerge.omni  # noqa: F401 (which the Auto classes need)
+
+    found = chat.load(ref, device=device)
+    if not isinstance(found.processor, OmniProcessor):
+        raise InputError(
+            "not an omni model", where=ref, got=type(found.model).__name__,
+            hint="ask it with `optmerge ask`, or import it with optmerge.omni.importers",
+        )  # fmt: skip
+    return found
+
+
+def answer(asked: chat.Chat, question: str, items: Items, *, longest: int = 128) -> str:
+    """The answer, decoded greedily.
+
+    Args:
+        asked: from `load`.
+        question: with placeholders where the items belong; without any, the items go before it.
+        items: in the order of their placeholders.
+        longest: tokens at which an answer is cut off.
+
+    Raises:
+        InputError: placeholders and items don't match, or an item can't be used.
+        CheckpointError: the chat template doesn't hold what it is given.
+    """
+    import torch
+
+    processor = asked.processor
+    text, chatted = prompt(processor, question, {m: len(each) for m, each in items.items() if each})
+    inputs = processor(
+        text,
+        images=list(items.get("image", ())),
+        audio=list(items.get("audio", ())),
+        videos=list(items.get("video", ())),
+        add_special_tokens=not chatted,
+    ).to(asked.model.device)
+    with torch.inference_mode():
+        out = asked.model.generate(**inputs, do_sample=False, max_new_tokens=longest)
+    told: str = processor.tokenizer.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    return told.strip()
+
+
+def prompt(processor: OmniProcessor, question: str, counts: Mapping[str, int]) -> tuple[str, bool]:
+    """The prompt of a question, and whether a chat template made it.
+
+    Args:
+        processor: of the model.
+        question: with or without placeholders.
+        counts: modality → items.
+
+    Raises:
+        CheckpointError: the template holds neither form of the question.
+    """
+    from jinja2 import TemplateError
+
+    tokens = {modality: str(tower.token) for modality, tower in processor.towers.items()}
+    placed = any(token in question for token in tokens.values())
+    shown = [modality for modality, count in counts.items() for _ in range(0 if placed else count)]
+    unknown = [modality for modality in shown if modality not in tokens]
+    if unknown:
+        raise InputError(f"the model takes no {unknown[0]}", expected=", ".join(tokens) or "text alone")
+    text = "\n".join([*(tokens[modality] for modality in shown), question])
+    template = processor.chat_template
+    if template is None:
+        return text, False
+    parts = [*({"type": modality} for modality in shown), {"type": "text", "text": question}]
+    # Templates of language models take text; those of multimodal ones may want it in parts.
+    for content in (text, parts):
+        turn = {"role": "user", "content": content}
+        try:
+            found: str = processor.tokenizer.apply_chat_template(
+                [turn], chat_template=template, tokenize=False, add_generation_prompt=True
+            )
+        except (TypeError, ValueError, TemplateError):
+            continue
+        if question in found and all(found.count(tokens[m]) == shown.count(m) for m in shown):
+            return found, True
+    raise CheckpointError(
+        "the chat template doesn't hold the question and its items", where="chat_template.jinja",
+        expected="text, or a list of parts with a type each",
+    )  # fmt: skip

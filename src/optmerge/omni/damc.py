@@ -1,0 +1,117 @@
+"""DAMC: each modality keeps its own adapter for its own embeddings, and only what is for text is merged.
+
+Chen et al., Model Composition for Multimodal Large Language Models, 2024. There the experts are trained with
+their parameters apart; experts trained with one adapter each, as here, are taken apart when composed: the
+adapter of a modality's expert is what its embeddings go through, and the average of all adapters is for text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from optmerge.checkpoints.dtypes import DTYPES
+from optmerge.deltas import LowRank
+from optmerge.engine.inputs import AdapterExpert, Base, Inputs
+from optmerge.errors import AdapterError, InputError
+from optmerge.omni.experts import LANGUAGE
+from optmerge.omni.routing import TEXT
+from optmerge.recipe import MethodChoice
+
+DAMC = "damc"
+
+Routed = dict[str, LowRank]
+"""Route → what its tokens go through besides the base's weights."""
+
+
+def check_settings(method: MethodChoice) -> None:
+    """Refuses settings of the method; it has none.
+
+    Raises:
+        InputError: there are some.
+    """
+    if method.parameters or method.scale is not None:
+        given = [*method.parameters, *(["scale"] if method.scale is not None else [])]
+        raise InputError("damc has no settings", got=", ".join(given), hint="leave them out")
+
+
+def routed_tensors(
+    inputs: Inputs, owners: dict[str, str]
+) -> tuple[dict[str, dict[str, int]], dict[str, Tensor]]:
+    """The routes of a composed model, as `OmniConfig.routes` has them, and their factors by name.
+
+    Args:
+        inputs: whose experts are adapters.
+        owners: modality → name of the expert whose adapter its embeddings go through.
+
+    Raises:
+        AdapterError: an expert isn't a plain LoRA adapter of linear layers.
+    """
+    experts = [_plain_lora(expert) for expert in inputs.experts]
+    ranks: dict[str, dict[str, int]] = {}
+    tensors: dict[str, Tensor] = {}
+    for name in sorted({name for expert in experts for name in expert.tensors}):
+        dtype = _linear(inputs.base, name)
+        module = name.removesuffix(".weight")
+        routes = _routes(name, experts, owners, inputs.base.info(name).shape)
+        ranks[module.removeprefix(LANGUAGE)] = {route: factors.rank for route, factors in routes.items()}
+        for route, factors in routes.items():
+            tensors[f"{module}.down.{route}"] = factors.down.to(dtype)
+            tensors[f"{module}.up.{route}"] = factors.up.to(dtype)
+    return ranks, tensors
+
+
+def _routes(
+    name: str, experts: Sequence[AdapterExpert], owners: dict[str, str], shape: tuple[int, ...]
+) -> Routed:
+    deltas = {expert.name: _factors(expert, name, shape) for expert in experts}
+    share = 1 / len(experts)
+    scaled = [deltas[expert.name].scaled(share * expert.spec.weight) for expert in experts]
+    text = LowRank(torch.cat([each.up for each in scaled], 1), torch.cat([each.down for each in scaled]))
+    routes = {TEXT: text, **{modality: deltas[owner] for modality, owner in owners.items()}}
+    return {route: factors for route, factors in routes.items() if factors.rank}
+
+
+def _factors(expert: AdapterExpert, name: str, shape: tuple[int, ...]) -> LowRank:
+    delta = expert.delta(name, _unread, shape)
+    assert isinstance(delta, LowRank)
+    if not all(bool(torch.isfinite(part).all()) for part in delta.parts):
+        raise AdapterError(
+            f"the change of {name} by expert {expert.name!r} holds NaN or infinity",
+            where=expert.adapter.file, expected="finite values",
+            hint="find a sound copy of this adapter; nothing has been written",
+        )  # fmt: skip
+    return delta
+
+
+def _unread() -> Tensor:
+    raise AssertionError("plain LoRA needs no look at the base")
+
+
+def _plain_lora(expert: Any) -> AdapterExpert:
+    if not isinstance(expert, AdapterExpert) or not expert.low_rank:
+        raise AdapterError(
+            f"damc keeps adapters apart, and expert {expert.name!r} is no plain LoRA adapter",
+            where=expert.path,
+            hint="compose it by another method, such as naivemc or optmerge",
+        )
+    return expert
+
+
+def _linear(base: Base, name: str) -> torch.dtype:
+    """The type of a linear layer's weight.
+
+    Raises:
+        AdapterError: it isn't one.
+    """
+    info = base.info(name)
+    role = base.architecture.role(name, info.shape)
+    if role.kind not in ("matrix", "head") or role.transposed or len(info.shape) != 2:
+        raise AdapterError(
+            "damc takes adapters of linear layers only", got=f"{name}, {role.kind}",
+            hint="compose by another method, such as naivemc or optmerge",
+        )  # fmt: skip
+    return DTYPES[info.dtype].torch

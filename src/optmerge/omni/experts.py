@@ -1,0 +1,209 @@
+"""The parts of a composition, opened from headers: a base language model, and experts with their towers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from optmerge.architectures import resolve
+from optmerge.checkpoints.adapters import Adapter
+from optmerge.checkpoints.hub import locate
+from optmerge.checkpoints.opening import open_model
+from optmerge.checkpoints.reader import Checkpoint, open_checkpoint
+from optmerge.checkpoints.safetensors_format import Header, TensorInfo
+from optmerge.engine.inputs import AdapterExpert, AnyExpert, Base, FullExpert
+from optmerge.engine.matching import match_adapter, match_checkpoint
+from optmerge.errors import AdapterError, CheckpointError, InputError
+from optmerge.omni.config import OmniConfig
+from optmerge.recipe import Expert
+
+LANGUAGE, TOWERS = "language_model.", "towers."
+"""How the names of an omni model's tensors begin."""
+
+_TOWERS = re.compile("^" + re.escape(TOWERS))
+
+
+@dataclass(frozen=True)
+class Language:
+    """A base language model, as the language model of an omni model.
+
+    Args:
+        checkpoint: where it lies.
+        text_config: of the language model.
+        tensors: by their names in an omni model.
+    """
+
+    checkpoint: Checkpoint
+    text_config: Any
+    tensors: Mapping[str, TensorInfo]
+
+
+@dataclass(frozen=True)
+class OmniExpert:
+    """An expert of a composition.
+
+    Args:
+        name: of the expert.
+        spec: as in the recipe.
+        model: its checkpoint; for an adapter that of the omni model it was trained on.
+        config: of `model`.
+        adapter: what was trained, where that isn't all in `model`.
+    """
+
+    name: str
+    spec: Expert
+    model: Checkpoint
+    config: OmniConfig
+    adapter: Adapter | None = None
+
+    @property
+    def language(self) -> dict[str, TensorInfo]:
+        """Tensors of `model`'s language model."""
+        return _starting(self.model.tensors, LANGUAGE)
+
+    @property
+    def headers(self) -> dict[Path, Header]:
+        """Of all its files."""
+        own = {self.adapter.file: self.adapter.header} if self.adapter else {}
+        return {**self.model.headers, **own}
+
+    def tower(self, modality: str) -> dict[str, TensorInfo]:
+        """Tensors of one tower; an adapter's own in place of those it was trained on."""
+        start = f"{TOWERS}{modality}."
+        own = _trained_towers(self.adapter) if self.adapter else {}
+        return {**_starting(self.model.tensors, start), **_starting(own, start)}
+
+    def deltas(self, base: Base) -> AnyExpert:
+        """What it changes in the language model, for the engine; the factors of an adapter stay factors.
+
+        Args:
+            base: of the composition.
+
+        Raises:
+            CheckpointError: its language model has other tensors than the base.
+            AdapterError: it doesn't fit the base.
+        """
+        if self.adapter is None:
+            view = replace(self.model, tensors=self.language)
+            return FullExpert(self.name, self.spec, view, match_checkpoint(view, self.name, base, [_TOWERS]))
+        targets = _starting(self.adapter.targets, LANGUAGE)
+        if not targets:
+            raise AdapterError(
+                f"expert {self.name!r} changes nothing in the language model", where=self.adapter.path,
+                hint="leave it out of the merge: compose takes towers only with what was learnt beside them",
+            )  # fmt: skip
+        adapter = replace(self.adapter, targets=targets)
+        # That it was trained on this language model is compared by its weights, not by its base's name.
+        spec = self.spec.model_copy(update={"any_base": True})
+        return AdapterExpert(self.name, self.spec, adapter, match_adapter(adapter, spec, base, []))
+
+
+def open_language(ref: str) -> Language:
+    """Opens a causal language model, or takes that of an omni model.
+
+    Raises:
+        InputError: it is neither, or can't be read.
+    """
+    from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    checkpoint = open_checkpoint(ref)
+    if (checkpoint.config or {}).get("model_type") == OmniConfig.model_type:
+        text = _omni_config(checkpoint).text_config
+        return Language(checkpoint, text, _starting(checkpoint.tensors, LANGUAGE))
+    text = AutoConfig.from_pretrained(checkpoint.path, local_files_only=True) if checkpoint.config else None
+    if type(text) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise InputError(
+            "the base is no causal language model", where=ref,
+            got=(checkpoint.config or {}).get("model_type", "no config.json"),
+            hint="give the language model that the experts were built around",
+        )  # fmt: skip
+    family = resolve(checkpoint.config, checkpoint.tensors)
+    names = {name: LANGUAGE + family.canonical(name) for name in checkpoint.tensors}
+    tensors = {names[name]: replace(info, name=names[name]) for name, info in checkpoint.tensors.items()}
+    return Language(checkpoint, text, tensors)
+
+
+def open_expert(spec: Expert, name: str) -> OmniExpert:
+    """Opens an expert: an omni checkpoint, or a PEFT adapter that was trained on one.
+
+    Raises:
+        InputError: it is neither, it has no tower, or it changes a tower by anything but whole tensors.
+    """
+    model = open_model(spec.model)
+    adapter = model if isinstance(model, Adapter) else None
+    checkpoint = open_checkpoint(_trained_on(adapter)) if adapter else model
+    assert isinstance(checkpoint, Checkpoint)
+    config = _omni_config(checkpoint)
+    if not config.towers:
+        raise InputError(
+            f"expert {name!r} has no tower", where=checkpoint.path,
+            hint="compose experts with towers; merge language models with `optmerge merge`",
+        )  # fmt: skip
+    if adapter:
+        _trained_towers(adapter)
+    return OmniExpert(name, spec, checkpoint, config, adapter)
+
+
+def _omni_config(checkpoint: Checkpoint) -> OmniConfig:
+    kind = (checkpoint.config or {}).get("model_type", "no config.json")
+    if kind != OmniConfig.model_type:
+        raise InputError(
+            "not an omni model", where=checkpoint.path, got=kind,
+            expected=f"model_type {OmniConfig.model_type}",
+            hint="import LLaVA, Video-LLaVA or Qwen2-Audio with optmerge.omni.importers.import_expert first",
+        )  # fmt: skip
+    config: OmniConfig = OmniConfig.from_pretrained(checkpoint.path, local_files_only=True)
+    return config
+
+
+def _trained_on(adapter: Adapter) -> Path:
+    """The omni model of an adapter: as its configuration names it, from the adapter's folder or from here.
+
+    Raises:
+        AdapterError: it names none.
+        CheckpointError: it isn't there.
+    """
+    name = adapter.base_model_name
+    if name is None:
+        raise AdapterError(
+            "the adapter doesn't name the omni model it was trained on", where=adapter.path,
+            expected="base_model_name_or_path in adapter_config.json", hint="write its folder there",
+        )  # fmt: skip
+    beside = adapter.path / name
+    if beside.is_dir():
+        return beside
+    try:
+        return locate(name)
+    except CheckpointError as problem:
+        raise CheckpointError(
+            "the omni model that the adapter was trained on isn't there", where=adapter.path, got=name,
+            hint="its encoders are taken from there; correct base_model_name_or_path in adapter_config.json",
+        ) from problem  # fmt: skip
+
+
+def _trained_towers(adapter: Adapter) -> dict[str, TensorInfo]:
+    """Tensors of towers that an adapter holds whole, in PEFT's `modules_to_save`."""
+    found = {}
+    for name, target in _starting(adapter.targets, TOWERS).items():
+        if target.kind != "full" or "full" not in target.parts:
+            raise AdapterError(
+                "the adapter changes a tower by low rank", where=adapter.path, got=name,
+                expected="projectors in modules_to_save, encoders as they were",
+                hint="merge it into its model with PEFT's merge_and_unload, and give the full checkpoint",
+            )  # fmt: skip
+        found[name] = replace(target.parts["full"], name=name)
+    others = [name for name in adapter.targets if not name.startswith((LANGUAGE, TOWERS))]
+    if others:
+        raise AdapterError(
+            "the adapter changes what no omni model has", where=adapter.path, got=others[0],
+            hint="give an adapter that was trained on an omni model",
+        )  # fmt: skip
+    return found
+
+
+def _starting(tensors: Mapping[str, Any], start: str) -> dict[str, Any]:
+    return {name: each for name, each in tensors.items() if name.startswith(start)}
