@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from omni import tiny, zoo
+from omni.originals import saved
 from optmerge.cli import Interrupted, run
+from optmerge.omni import OmniProcessor
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +43,7 @@ def test_experts_are_composed_and_asked(
     home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     told, _ = omni(capsys, 0, *composing(home, tmp_path / "omni", "--json", "--set", "scale=0.8"))
+    assert run(["verify", str(tmp_path / "omni")]) == 0
     summary = json.loads(told)
     assert summary["out"] == str(tmp_path / "omni") and summary["counts"]["merge"] == 6
     asked = ["ask", tmp_path / "omni", "--image", home / "a.png", "--audio", home / "a.wav"]
@@ -84,6 +87,15 @@ def test_mistakes_are_told_with_the_way_out(
     assert "--overwrite" in errors
     _, errors = omni(capsys, 2, "ask", tmp_path / "omni", "what ?", "--image", tmp_path / "nowhere.png")
     assert "nowhere.png" in errors
+
+
+def test_a_checkpoint_is_imported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = saved(tmp_path / "source", "video_llava")
+    told, _ = omni(capsys, 0, "import", source, "--tower", "video", "--out", tmp_path / "expert")
+    assert told.strip().endswith("expert: video")
+    assert list(OmniProcessor.from_pretrained(tmp_path / "expert").towers) == ["video"]
+    _, errors = omni(capsys, 2, "import", source, "--out", tmp_path / "expert")
+    assert "isn't empty" in errors
 
 
 def test_an_interrupted_composition_is_resumed(

@@ -284,7 +284,7 @@ def towerless(home: Path, out: Path) -> Path:
         (adapter_of_an_encoder, r"changes a tower by low rank[\s\S]*merge_and_unload"),
         (projector_alone, r"changes a tower by low rank"),
         (lost_start, r"isn't there[\s\S]*base_model_name_or_path"),
-        (plain_llm, r"not an omni model[\s\S]*import_expert"),
+        (plain_llm, r"not an omni model[\s\S]*omni import"),
         (towerless, "has no tower"),
     ],
 )
@@ -315,6 +315,28 @@ def test_a_base_that_is_no_language_model_is_refused(home: Path, tmp_path: Path)
     AutoModel.from_config(AutoConfig.for_model(**tiny.ENCODERS["clip"])).save_pretrained(tmp_path / "clip")
     with pytest.raises(InputError, match=r"no causal language model[\s\S]*clip_vision_model"):
         compose(recipe(home) | {"base": str(tmp_path / "clip")}, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "value", [None, 3, "x", [], {"kind": "clip", "pooling": [0]}, {"encoder": {"model_type": 4}}]
+)
+def test_a_broken_configuration_is_refused(value: Any, home: Path, tmp_path: Path) -> None:
+    broken = shutil.copytree(home / "full-image", tmp_path / "broken")
+    config = json.loads((broken / "config.json").read_text())
+    for key in ("image_tower", "text_config"):
+        (broken / "config.json").write_text(json.dumps({**config, key: value}))
+        with pytest.raises(InputError):
+            compose(
+                {"base": str(home / "llm"), "experts": [str(broken)], "method": "average"}, tmp_path / "out"
+            )
+
+
+@pytest.mark.parametrize("more", [{"side_files": "full-image"}, {"allow_pickle": True}])
+def test_a_recipe_that_means_nothing_here_is_refused(
+    more: dict[str, Any], home: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=next(iter(more))):
+        compose(recipe(home, **more), tmp_path / "out")
 
 
 def test_nothing_is_left_of_a_composition_that_fails(home: Path, tmp_path: Path) -> None:

@@ -190,6 +190,10 @@ def scaled(home: Path, out: Path) -> tuple[Path, dict[str, Any]]:
     return home / "image", {"method": {"name": "damc", "scale": 0.5}}
 
 
+def selective(home: Path, out: Path) -> tuple[Path, dict[str, Any]]:
+    return home / "image", {"select": {"include": "q_proj"}}
+
+
 def as_adapter(home: Path, out: Path) -> tuple[Path, dict[str, Any]]:
     return home / "image", {"output": "adapter"}
 
@@ -202,6 +206,7 @@ def as_adapter(home: Path, out: Path) -> tuple[Path, dict[str, Any]]:
         (dora, "no plain LoRA adapter"),
         (broken, "NaN or infinity"),
         (scaled, "no settings"),
+        (selective, r"select[\s\S]*whole adapters"),
         (as_adapter, "no single adapter"),
     ],
 )

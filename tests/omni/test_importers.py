@@ -9,19 +9,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import CLIPVisionConfig, PreTrainedTokenizerFast, WhisperFeatureExtractor
-from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers import CLIPVisionConfig
 
 import tiny_models
 from omni import tiny
+from omni.originals import FRAMES, PATCHES, TOKENS, original, saved
 from optmerge.errors import InputError
 from optmerge.omni import OmniForConditionalGeneration, OmniProcessor
 from optmerge.omni.importers import convert, import_expert
-
-TOKENS = {"image": "<image>", "video": "<video>", "audio": "<|AUDIO|>"}
-PATCHES = tiny_models.PATCHES
-FRAMES = 3
 
 
 def tokens(*runs: tuple[int, int]) -> dict[str, Any]:
@@ -38,12 +33,6 @@ def logits(model: Any, inputs: dict[str, Any]) -> torch.Tensor:
     with torch.no_grad():
         found: torch.Tensor = model(**inputs).logits
     return found
-
-
-def original(name: str, **options: Any) -> Any:
-    if name == "video_llava":
-        options.setdefault("video_seq_length", FRAMES * (PATCHES + 1))
-    return tiny_models.build(name, **options)
 
 
 @pytest.mark.parametrize("strategy", ["default", "full"])
@@ -105,41 +94,6 @@ def test_a_tied_model_stays_tied() -> None:
     assert expert.get_output_embeddings().weight is expert.get_input_embeddings().weight
     inputs = {**tokens((tiny_models.IMAGE, PATCHES)), "pixel_values": pictures(1)}
     assert torch.allclose(logits(expert, inputs), logits(model, inputs), atol=1e-5)
-
-
-def saved(folder: Path, name: str) -> Path:
-    """A checkpoint with tokenizer and extractor, as it would be downloaded."""
-    model = (
-        original(name)
-        if name != "qwen2_audio"
-        else original(
-            name,
-            audio_config={
-                **tiny_models._AUDIO,
-                "model_type": "qwen2_audio_encoder",
-                "max_source_positions": 50,
-            },
-        )
-    )
-    model.save_pretrained(folder)
-    words = {f"w{n}": n for n in range(tiny_models.VOCABULARY)}
-    for modality, token in TOKENS.items():
-        number = getattr(tiny_models, modality.upper())
-        del words[f"w{number}"]
-        words[token] = number
-    rules = Tokenizer(models.WordLevel(words, unk_token="w3"))
-    rules.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=rules, unk_token="w3", pad_token="w0", eos_token="w2"
-    )
-    tokenizer.add_tokens(list(TOKENS.values()), special_tokens=True)
-    tokenizer.save_pretrained(folder)
-    square = {"height": tiny_models.SIDE, "width": tiny_models.SIDE}
-    if name == "qwen2_audio":
-        WhisperFeatureExtractor(feature_size=8, chunk_length=1).save_pretrained(folder)
-    else:
-        CLIPImageProcessorPil(size=square, crop_size=square, image_mean=[0.4] * 3).save_pretrained(folder)
-    return folder
 
 
 @pytest.mark.parametrize("name", ["llava", "video_llava", "qwen2_audio"])

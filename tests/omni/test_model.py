@@ -92,6 +92,16 @@ def test_a_tied_language_model_stays_tied(tmp_path: Path) -> None:
     assert torch.equal(logits(model, inputs), logits(back, inputs))
 
 
+def test_a_smaller_vocabulary_may_leave_the_placeholders_out() -> None:
+    model = tiny.model("clip")
+    inputs = ask("clip", tiny.processor(model))
+    before = logits(model, inputs)
+    model.resize_token_embeddings(25)
+    assert int(inputs["input_ids"].max()) >= 25
+    assert torch.equal(logits(model, inputs), before[..., :25])
+    assert model.generate(**inputs, do_sample=False, max_new_tokens=2).shape == (1, 9)
+
+
 def test_embeddings_stand_where_their_placeholders_are(
     omni: OmniForConditionalGeneration, processor: OmniProcessor
 ) -> None:

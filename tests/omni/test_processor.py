@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -88,9 +89,18 @@ def test_a_folder_without_a_processor_is_refused(tmp_path: Path, processor: Omni
     (tmp_path / "towers/audio/preprocessor_config.json").unlink()
     with pytest.raises(CheckpointError, match="audio tower can't be loaded"):
         OmniProcessor.from_pretrained(tmp_path)
-    (tmp_path / "processor_config.json").write_text("{}")
+    whole = json.loads((tmp_path / "processor_config.json").read_text())
+    for broken in (
+        {},
+        {"towers": 3},
+        {"towers": {"image": 3}},
+        {"towers": {"smell": whole["towers"]["image"]}},
+    ):
+        (tmp_path / "processor_config.json").write_text(json.dumps(broken))
+        with pytest.raises(CheckpointError, match=r"no omni processor|unknown modality"):
+            OmniProcessor.from_pretrained(tmp_path)
     with pytest.raises(CheckpointError, match="no omni processor"):
-        OmniProcessor.from_pretrained(tmp_path)
+        OmniProcessor.from_pretrained(tmp_path / "towers")
 
 
 def test_a_file_says_what_its_samples_say(processor: OmniProcessor, tmp_path: Path) -> None:

@@ -7,13 +7,14 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from optmerge.cli.options import DEFAULT_METHOD, AsJson, Settings
-from optmerge.errors import RecipeError, printable
+from optmerge.errors import InputError, RecipeError, printable
 from optmerge.recipe import override, parse_recipe
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ def compose_command(
 
     Example: `optmerge omni compose --base llm --expert seeing --expert hearing --out omni`
     """
+    _check_installed()
     if resume and overwrite:
         raise RecipeError("--resume and --overwrite exclude each other", hint="choose one")
     data: dict[str, Any] = {"base": base, "experts": list(experts), "method": method}
@@ -93,6 +95,38 @@ def compose_command(
         print(f"wrote {done.path}")
 
 
+@app.command("import")
+def import_command(
+    source: Annotated[str, typer.Argument(metavar="MODEL", help="LLaVA, Video-LLaVA or Qwen2-Audio.")],
+    out: Annotated[Path, typer.Option(help="Output folder.", metavar="DIR")],
+    tower: Annotated[
+        list[str] | None,
+        typer.Option(help="Which tower to keep, all by default; repeat.", metavar="MODALITY"),
+    ] = None,
+) -> None:
+    """Make an expert of an existing checkpoint: the same weights, the same answers.
+
+    Example: `optmerge omni import LanguageBind/Video-LLaVA-7B-hf --tower video --out seeing`
+    """
+    _check_installed()
+    from optmerge.checkpoints.output_files import disk_errors
+    from optmerge.engine.state import check_usable
+    from optmerge.omni.importers import import_expert
+
+    check_usable(out, "new")
+    model, processor = import_expert(source, tower)
+    with disk_errors(out):
+        model.save_pretrained(out)
+        processor.save_pretrained(out)
+    print(f"wrote {out}: {', '.join(model.config.towers)}")
+
+
+def _check_installed() -> None:
+    missing = [name for name in ("transformers", "PIL", "av") if find_spec(name) is None]
+    if missing:
+        raise InputError(f"{missing[0]} isn't installed", hint="pip install 'optmerge[omni]'")
+
+
 def _pairs(settings: list[str]) -> dict[str, str]:
     pairs = [setting.partition("=") for setting in settings]
     for modality, equals, name in pairs:
@@ -121,10 +155,11 @@ def ask_command(
 
     Example: `optmerge omni ask omni --image band.png --audio band.wav "who is singing?"`
     """
+    _check_installed()
     from optmerge.engine.run import check_device
+    from optmerge.omni.ask import answer, load
 
     check_device(device)
-    from optmerge.omni.ask import answer, load
 
     items = {"image": image or [], "audio": audio or [], "video": video or []}
     asked = load(model, device=device)

@@ -19,6 +19,9 @@ from optmerge.engine.loading import load_adapter_strictly, load_strictly, smoke_
 from optmerge.engine.state import PROVENANCE, STATE
 from optmerge.errors import InputError, OptMergeError, OutputError
 
+COMPOSED = "optmerge_omni"
+"""Architecture of models whose towers come from other models than their base."""
+
 BLOCK = 1 << 22
 """Elements read at a time."""
 
@@ -53,7 +56,9 @@ def verify(path: str | Path, *, base: str | Path | None = None, load: bool = Tru
     norms: dict[str, float] = {}
     recorded = (provenance.get("recipe") or {}).get("base")
     reference = _open_base(base, recorded)
-    if reference is None:
+    if base is None and resolve(checkpoint.config, checkpoint.tensors).name == COMPOSED:
+        checks.append(Check("deltas", None, "composed of several models, so no one base has all its tensors"))
+    elif reference is None:
         checks.append(Check("deltas", None, f"the base isn't at hand ({recorded or 'not recorded'})"))
     else:
         norms, changed = _compare(checkpoint, reference, provenance)

@@ -31,7 +31,7 @@ def load(ref: str | Path, *, device: str = "cpu") -> chat.Chat:
     if not isinstance(found.processor, OmniProcessor):
         raise InputError(
             "not an omni model", where=ref, got=type(found.model).__name__,
-            hint="ask it with `optmerge ask`, or import it with optmerge.omni.importers",
+            hint="ask it with `optmerge ask`, or make an expert of it with `optmerge omni import`",
         )  # fmt: skip
     return found
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from optmerge.architectures import resolve
+from optmerge.checkpoints.output_files import disk_errors
 from optmerge.checkpoints.reader import Checkpoint
 from optmerge.checkpoints.safetensors_format import TensorInfo
 from optmerge.checkpoints.side_files import list_side_files
@@ -27,7 +28,7 @@ from optmerge.engine.matching import aliases, by_canonical
 from optmerge.engine.plan import Plan, make_plan
 from optmerge.engine.run import Result, execute
 from optmerge.engine.state import Mode, check_usable
-from optmerge.errors import InputError, OutputError
+from optmerge.errors import InputError, OutputError, RecipeError
 from optmerge.omni.config import OmniConfig
 from optmerge.omni.conflicts import ONE_TOKENIZER, check_language, check_placeholders, choose_towers
 from optmerge.omni.damc import DAMC, check_settings, routed_tensors
@@ -122,6 +123,7 @@ def compose(
         RunError: the disk is full or failed.
     """
     recipe, out = _plain_method(parse_recipe(recipe)), Path(out)
+    _check_recipe(recipe)
     with opened(recipe, out, towers or {}) as composition:
         if recipe.method.name == DAMC:
             return _decouple(composition, recipe, out, mode)
@@ -183,7 +185,8 @@ def opened(recipe: Recipe, out: Path, towers: Mapping[str, str]) -> Iterator[Com
     name = hashlib.sha256(str(out.resolve()).encode()).hexdigest()[:16]
     scratch = Path(tempfile.gettempdir()) / f"optmerge-omni-{name}"
     shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir(mode=0o700)
+    with disk_errors(scratch):
+        scratch.mkdir(mode=0o700)
     try:
         _write_side_files(scratch, language, config, processor)
         base = _base(scratch, recipe.base, language, chosen, config)
@@ -198,9 +201,29 @@ def _plain_method(recipe: Recipe) -> Recipe:
     """The recipe in the engine's own words."""
     if recipe.method.name != NAIVE_MC:
         return recipe
-    everything = Select(components=["language"], kinds=None)
-    method = recipe.method.model_copy(update={"name": "average"})
-    return recipe.model_copy(update={"method": method, "select": everything})
+    changes: dict[str, Any] = {"method": recipe.method.model_copy(update={"name": "average"})}
+    if "select" not in recipe.model_fields_set:
+        changes["select"] = Select(components=["language"], kinds=None)
+    return recipe.model_copy(update=changes)
+
+
+def _check_recipe(recipe: Recipe) -> None:
+    """Refuses what means nothing in a composition.
+
+    Raises:
+        RecipeError: side files of someone, pickles, or a selection for `damc`, which takes all there is.
+    """
+    given = recipe.model_fields_set
+    meaningless = {
+        "side_files": "they are made for the composed model",
+        "allow_pickle": "convert the checkpoints",
+    }
+    if recipe.method.name == DAMC:
+        whole = "damc keeps whole adapters; leave it out"
+        meaningless |= dict.fromkeys(("select", "rules", "ignore", "dtype"), whole)
+    for key, hint in meaningless.items():
+        if key in given:
+            raise RecipeError("the recipe says what a composition can't follow", where=key, hint=hint)
 
 
 def _base(

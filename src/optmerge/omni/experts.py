@@ -114,7 +114,7 @@ def open_language(ref: str) -> Language:
     if (checkpoint.config or {}).get("model_type") == OmniConfig.model_type:
         text = _omni_config(checkpoint).text_config
         return Language(checkpoint, text, _starting(checkpoint.tensors, LANGUAGE))
-    text = AutoConfig.from_pretrained(checkpoint.path, local_files_only=True) if checkpoint.config else None
+    text = _loaded(AutoConfig, checkpoint) if checkpoint.config else None
     if type(text) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise InputError(
             "the base is no causal language model", where=ref,
@@ -154,10 +154,20 @@ def _omni_config(checkpoint: Checkpoint) -> OmniConfig:
         raise InputError(
             "not an omni model", where=checkpoint.path, got=kind,
             expected=f"model_type {OmniConfig.model_type}",
-            hint="import LLaVA, Video-LLaVA or Qwen2-Audio with optmerge.omni.importers.import_expert first",
+            hint="import LLaVA, Video-LLaVA or Qwen2-Audio with `optmerge omni import` first",
         )  # fmt: skip
-    config: OmniConfig = OmniConfig.from_pretrained(checkpoint.path, local_files_only=True)
+    config: OmniConfig = _loaded(OmniConfig, checkpoint)
     return config
+
+
+def _loaded(config: Any, checkpoint: Checkpoint) -> Any:
+    """The configuration of a checkpoint, which anyone may have written."""
+    try:
+        return config.from_pretrained(checkpoint.path, local_files_only=True)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, ArithmeticError) as problem:
+        raise CheckpointError(
+            "the configuration can't be used", where=checkpoint.path / "config.json", got=problem
+        ) from problem
 
 
 def _trained_on(adapter: Adapter) -> Path:

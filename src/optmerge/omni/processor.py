@@ -154,16 +154,22 @@ class OmniProcessor(ProcessorMixin):  # type: ignore[misc]
         """
         for private in ("_from_auto", "trust_remote_code"):
             kwargs.pop(private, None)
-        found, _ = cls.get_processor_dict(folder, **dict(kwargs))
-        towers = found.get("towers")
-        if not isinstance(towers, dict) or not set(towers) <= set(MODALITIES):
+        try:
+            found, _ = cls.get_processor_dict(folder, **dict(kwargs))
+            towers = {modality: TowerConfig(**tower) for modality, tower in found["towers"].items()}
+            tokenizer = AutoTokenizer.from_pretrained(folder, **kwargs)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as problem:
             raise CheckpointError(
-                "no omni processor here", where=folder, expected="processor_config.json with its towers",
+                "no omni processor here", where=folder, got=problem,
+                expected="processor_config.json with its towers, and a tokenizer",
                 hint="give a folder that OmniProcessor.save_pretrained wrote",
-            )  # fmt: skip
+            ) from problem  # fmt: skip
+        if unknown := sorted(set(towers) - set(MODALITIES)):
+            raise CheckpointError(
+                "unknown modality", where=folder, got=unknown[0], expected=", ".join(MODALITIES)
+            )
         extractors = {modality: _extractor(modality, folder, kwargs) for modality in towers}
-        configs = {modality: TowerConfig(**tower) for modality, tower in towers.items()}
-        return cls(AutoTokenizer.from_pretrained(folder, **kwargs), configs, extractors)
+        return cls(tokenizer, towers, extractors)
 
     @classmethod
     def from_config(cls, config: OmniConfig, tokenizer: Any) -> OmniProcessor:
