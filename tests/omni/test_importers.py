@@ -88,6 +88,20 @@ def test_qwen2_audio_answers_the_same_for_sounds_of_any_length() -> None:
     assert not torch.allclose(told[0, :6], other[0, :6], atol=1e-3)
 
 
+def test_padding_is_left_out_by_every_kind_of_attention(tmp_path: Path) -> None:
+    convert(original("qwen2_audio"), {"audio": "<|AUDIO|>"}).save_pretrained(tmp_path)
+    inputs = tokens((tiny_models.AUDIO, 2))
+    inputs |= {
+        "input_features": torch.randn(1, 8, 16),
+        "input_features_mask": (torch.arange(16) < 9).long()[None],
+    }
+    told = [
+        logits(OmniForConditionalGeneration.from_pretrained(tmp_path, attn_implementation=each), inputs)
+        for each in ("eager", "sdpa")
+    ]
+    assert torch.allclose(told[0], told[1], atol=1e-5)
+
+
 def test_a_tied_model_stays_tied() -> None:
     model = original("llava", tie_word_embeddings=True)
     expert = convert(model, {"image": "<image>"})

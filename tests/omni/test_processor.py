@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from omni import tiny
 from optmerge.errors import CheckpointError, InputError
 from optmerge.omni import OmniProcessor, add_placeholders
-from optmerge.omni.media import MediaWarning, read_audio, read_video, spread
+from optmerge.omni.media import MediaWarning, read_audio, read_picture, read_video, spread
+from optmerge.omni.prompts import check_counts, expand, placeholders
 
 IMAGE, AUDIO, VIDEO = "<image>", "<audio>", "<video>"
 
@@ -48,6 +52,41 @@ def test_short_sounds_are_short_where_the_encoder_leaves_padding_out() -> None:
 def test_padding_is_on_the_left(processor: OmniProcessor) -> None:
     inputs = processor(["a b c", "d"])
     assert inputs["attention_mask"].tolist() == [[1, 1, 1], [0, 0, 1]]
+
+
+def test_a_tokenizer_without_a_padding_token_takes_its_last_one_or_says_so() -> None:
+    words = tiny.tokenizer()
+    words.pad_token = None
+    processor = OmniProcessor.from_config(tiny.config("clip"), words)
+    assert processor("a b c")["input_ids"].shape == (1, 3)
+    assert processor(["a b c", "d"])["input_ids"][1].tolist() == [2, 2, tiny.WORDS.index("d")]
+    words.pad_token = words.eos_token = None
+    assert processor("a")["attention_mask"].tolist() == [[1]]
+    with pytest.raises(InputError, match="one prompt at a time"):
+        processor(["a b c", "d"])
+
+
+PIECES = st.lists(
+    st.sampled_from(["a", "b", "<", "image>", IMAGE, AUDIO, "<audio", f"{IMAGE}{IMAGE}"]), max_size=8
+)
+
+
+@given(st.lists(PIECES, min_size=1, max_size=3), st.data())
+def test_any_prompt_is_expanded_in_order_and_nothing_else_is_touched(
+    rows: list[list[str]], data: st.DataObject
+) -> None:
+    tokens = {"image": IMAGE, "audio": AUDIO}
+    texts = [" ".join(row) for row in rows]
+    found = [modality for text in texts for modality, _ in placeholders(text, tokens)]
+    lengths = {m: [data.draw(st.integers(0, 4)) for _ in range(found.count(m))] for m in tokens}
+    check_counts(texts, tokens, {m: len(each) for m, each in lengths.items()})
+    expanded = expand(texts, tokens, lengths)
+    assert [text.replace(IMAGE, "").replace(AUDIO, "") for text in expanded] == [
+        text.replace(IMAGE, "").replace(AUDIO, "") for text in texts
+    ]
+    assert "".join(expanded).count(IMAGE) == sum(lengths["image"])
+    runs = [token * n for m, token in tokens.items() for n in lengths[m]]
+    assert all(run in "".join(expanded) for run in runs)
 
 
 @pytest.mark.parametrize(
@@ -195,3 +234,36 @@ def test_things_that_are_no_pictures_are_refused(processor: OmniProcessor) -> No
         processor(VIDEO, videos=[tiny.picture()])
     with pytest.raises(InputError, match="the video is empty"):
         processor(VIDEO, videos=[[]])
+
+
+@pytest.mark.filterwarnings("ignore::optmerge.omni.media.MediaWarning")
+@pytest.mark.parametrize("name", ["a.wav", "a.mp4", "a.avi", "a.png", "a.gif"])
+def test_damaged_files_are_read_or_refused_by_name(name: str, tmp_path: Path) -> None:
+    whole = tmp_path / name
+    noise = np.random.default_rng(1).integers(0, 256, (6, 32, 32, 3))
+    if name.endswith("wav"):
+        tiny.write_wave(whole, tiny.sound())
+    elif name.endswith(("png", "gif")):
+        tiny.picture().save(whole)
+    else:
+        tiny.write_video(whole, noise, tiny.sound() if name.endswith("mp4") else None)
+    data, generator = whole.read_bytes(), np.random.default_rng(0)
+    broken = tmp_path / f"broken-{name}"
+    outcomes = []
+    for _ in range(40):
+        changed = bytearray(data[: generator.integers(1, len(data) + 1)])
+        for place in generator.integers(0, len(changed), 8):
+            changed[place] = generator.integers(0, 256)
+        broken.write_bytes(changed)
+        for read in (
+            read_picture,
+            partial(read_audio, rate=tiny.RATE, longest=1),
+            partial(read_video, frames=3),
+        ):
+            try:
+                read(broken)
+                outcomes.append("read")
+            except InputError as problem:
+                assert broken.name in str(problem)
+                outcomes.append("refused")
+    assert "refused" in outcomes  # a PNG has checksums, others may still be read

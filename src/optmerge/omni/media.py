@@ -63,14 +63,12 @@ def read_audio(path: Path, rate: int, longest: float | None = None) -> Wave:
     limit = None if longest is None else round(longest * rate)
     samples = 0
     with _opened(path, "sound") as container:
-        streams = container.streams.audio
-        if not streams:
-            raise InputError("the file holds no sound", where=path)
-        if streams[0].rate != rate:
-            told = f"{path}: resampled from {streams[0].rate} Hz to {rate} Hz"
+        stream = _first(container.streams.audio, "sound", path)
+        if stream.rate != rate:
+            told = f"{path}: resampled from {stream.rate} Hz to {rate} Hz"
             warnings.warn(told, MediaWarning, stacklevel=2)
         resampler = av.AudioResampler(format="flt", layout="mono", rate=rate)
-        for frame in _decoded(container, streams[0]):
+        for frame in _decoded(container, stream):
             for block in resampler.resample(frame):
                 blocks.append(block.to_ndarray()[0])
                 samples += len(blocks[-1])
@@ -111,9 +109,8 @@ def read_video(path: Path, frames: int) -> list[Image]:
         InputError: no such file, or no video in it.
     """
     with _opened(path, "video") as container:
-        if not container.streams.video:
-            raise InputError("the file holds no video", where=path)
-        there = sum(packet.size > 0 for packet in container.demux(container.streams.video[0]))
+        stream = _first(container.streams.video, "video", path)
+        there = sum(packet.size > 0 for packet in container.demux(stream))
     wanted = spread(max(1, there), frames)
     found: dict[int, Image] = {}
     with _opened(path, "video") as container:
@@ -162,8 +159,25 @@ def _opened(path: Path, what: str) -> Iterator[Any]:
     try:
         with av.open(str(path)) as container:
             yield container
-    except (av.FFmpegError, UnicodeDecodeError) as problem:
+    except (
+        av.FFmpegError,
+        ValueError,
+        OverflowError,
+    ) as problem:  # the latter of numbers no file should hold
         raise InputError(f"the {what} can't be read", where=path, got=problem) from None
+
+
+def _first(streams: Sequence[Any], what: str, path: Path) -> Any:
+    """The first of these streams.
+
+    Raises:
+        InputError: there is none, or nothing can decode it.
+    """
+    if not streams:
+        raise InputError(f"the file holds no {what}", where=path)
+    if streams[0].codec_context is None:
+        raise InputError(f"the {what} is of an unknown kind", where=path, hint="convert it with FFmpeg")
+    return streams[0]
 
 
 def _decoded(container: Any, stream: Any) -> Iterator[Any]:

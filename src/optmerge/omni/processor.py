@@ -88,14 +88,27 @@ class OmniProcessor(ProcessorMixin):  # type: ignore[misc]
         lengths: dict[str, list[int]] = {}
         for modality, each in items.items():
             media |= self._extract(modality, each, lengths)
-        if self.tokenizer.pad_token is None:
-            self.tokenizer.pad_token = self.tokenizer.eos_token
         words = self.tokenizer(
-            expand(texts, tokens, lengths), padding=padding, padding_side="left",
-            add_special_tokens=add_special_tokens, return_tensors="pt",
+            expand(texts, tokens, lengths), padding=padding and len(texts) > 1 and self._can_pad(),
+            padding_side="left", add_special_tokens=add_special_tokens, return_tensors="pt",
         )  # fmt: skip
         ids = {name: words[name] for name in ("input_ids", "attention_mask")}
         return BatchFeature({**ids, **media})
+
+    def _can_pad(self) -> bool:
+        """True; a tokenizer without a token for it takes its last one.
+
+        Raises:
+            InputError: it has neither.
+        """
+        if self.tokenizer.pad_token is None:
+            if self.tokenizer.eos_token is None:
+                raise InputError(
+                    "the tokenizer can't pad", expected="pad_token or eos_token",
+                    hint="set one, or ask one prompt at a time",
+                )  # fmt: skip
+            self.tokenizer.pad_token = self.tokenizer.eos_token
+        return True
 
     def _extract(self, modality: str, items: list[Any], lengths: dict[str, list[int]]) -> dict[str, Any]:
         """The model's inputs of one modality; `lengths` gets the number of embeddings of each item."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from optmerge.errors import InputError
 from optmerge.omni.towers import whisper
@@ -20,7 +20,7 @@ def _grid(config: TowerConfig) -> tuple[int, ...]:
     return (config.encoder.max_source_positions // 2,)
 
 
-def _features(config: TowerConfig, encoder: nn.Module, values: Tensor, mask: Tensor | None) -> Tensor:
+def _features(config: TowerConfig, encoder: Any, values: Tensor, mask: Tensor | None) -> Tensor:
     """Log-mel spectrograms (items, bins, steps) and their mask → (items, positions, width)."""
     from transformers.masking_utils import create_bidirectional_mask
 
@@ -28,7 +28,7 @@ def _features(config: TowerConfig, encoder: nn.Module, values: Tensor, mask: Ten
     positions = torch.arange(config.encoder.max_source_positions, device=values.device)
     flat = (positions[None] < heard[:, None]).long()
     shape = values.new_zeros(*flat.shape, 1)
-    attention = create_bidirectional_mask(config=config.encoder, inputs_embeds=shape, attention_mask=flat)
+    attention = create_bidirectional_mask(config=encoder.config, inputs_embeds=shape, attention_mask=flat)
     return hidden(config, encoder(values, attention_mask=attention, **wanted(config)))
 
 
