@@ -43,9 +43,23 @@ def test_templates_of_text_and_of_parts_both_hold_the_question() -> None:
     assert (text, chatted) == ("<image> <image> what ? answer", True)
 
 
-def test_a_template_that_drops_an_item_is_refused() -> None:
-    with pytest.raises(CheckpointError, match="doesn't hold"):
-        prompt(processor(PARTS_TEMPLATE), "what ?", {"audio": 1})
+def test_what_a_template_has_no_part_for_is_written_out() -> None:
+    text, _ = prompt(processor(PARTS_TEMPLATE), "what ?", {"image": 1, "audio": 1})
+    assert text == "<image>\n<audio>\nwhat ? answer"
+    text, _ = prompt(processor(PARTS_TEMPLATE), "is <audio> in <image> ?", {"image": 1, "audio": 1})
+    assert text == "is <audio> in <image> ? answer"
+
+
+def test_marks_around_an_item_are_the_template_s_business() -> None:
+    marked = PARTS_TEMPLATE.replace("<image> ", "<s><image></s> ")
+    text, _ = prompt(processor(marked), "what ?", {"image": 1})
+    assert text == "<s><image></s> what ? answer"
+
+
+def test_a_template_that_drops_the_question_is_refused() -> None:
+    for template in ("nothing", "{{ messages[0]['role'] }}", "{{ 1 / 0 }}", "{{ nowhere() }}"):
+        with pytest.raises(CheckpointError, match="doesn't hold"):
+            prompt(processor(template), "what ?", {"audio": 1})
 
 
 @pytest.fixture(scope="module")

@@ -311,6 +311,20 @@ def test_tokenizers_that_lack_each_others_placeholders_are_refused(home: Path, t
         compose({"base": str(home / "llm"), "experts": experts, "method": "average"}, tmp_path / "out")
 
 
+def test_an_adapter_trained_on_the_rounded_base_belongs_to_the_base(home: Path, tmp_path: Path) -> None:
+    for name in ("lora-image", "lora-image-start"):
+        shutil.copytree(home / name, tmp_path / name)
+    rounded = OmniForConditionalGeneration.from_pretrained(home / "lora-image-start", dtype="bfloat16")
+    rounded.save_pretrained(tmp_path / "lora-image-start")
+    adapter = tmp_path / "lora-image/adapter_config.json"
+    config = json.loads(adapter.read_text()) | {"base_model_name_or_path": "../lora-image-start"}
+    adapter.write_text(json.dumps(config))
+    asked = {"base": str(home / "llm"), "experts": [str(tmp_path / "lora-image")], "method": "naivemc"}
+    composed = weights(compose(asked, tmp_path / "out").path)
+    assert composed["towers.image.encoder.pre_layrnorm.weight"].dtype == torch.bfloat16
+    assert composed["language_model.model.norm.weight"].dtype == torch.float32
+
+
 def test_a_base_that_is_no_language_model_is_refused(home: Path, tmp_path: Path) -> None:
     AutoModel.from_config(AutoConfig.for_model(**tiny.ENCODERS["clip"])).save_pretrained(tmp_path / "clip")
     with pytest.raises(InputError, match=r"no causal language model[\s\S]*clip_vision_model"):

@@ -119,9 +119,9 @@ def _check_weights(base: Language, expert: OmniExpert) -> None:
     ):
         for name in shared:
             mine, its = _sample(one, base.tensors[name], name), _sample(other, theirs[name], name)
-            if expert.adapter and not torch.equal(mine, its):
+            if expert.adapter and not _same(mine, its):
                 raise _another(expert, f"another {name}", "the base, bit for bit, under the adapter")
-            likeness.append(float(torch.cosine_similarity(mine, its, dim=0)))
+            likeness.append(float(torch.cosine_similarity(mine.float(), its.float(), dim=0)))
     if likeness and median(likeness) < RELATED:
         raise _another(
             expert, f"weights unlike the base's (median cosine {median(likeness):.2f})", "fine-tuned weights"
@@ -129,7 +129,12 @@ def _check_weights(base: Language, expert: OmniExpert) -> None:
 
 
 def _sample(reader: Reader, info: TensorInfo, name: str) -> Tensor:
-    return reader.read_flat(name, 0, min(info.numel, SAMPLE)).float()
+    return reader.read_flat(name, 0, min(info.numel, SAMPLE))
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    """Whether values are equal; those of a narrower type, whether they were rounded from the others."""
+    return torch.equal(one.to(other.dtype), other) or torch.equal(other.to(one.dtype), one)
 
 
 def _another(expert: OmniExpert, got: str, expected: str) -> CheckpointError:
