@@ -223,5 +223,7 @@ def test_an_output_is_replaced_only_when_asked(home: Path, tmp_path: Path) -> No
     compose(recipe(home, "audio"), tmp_path / "out")
     with pytest.raises(InputError, match="--overwrite"):
         compose(recipe(home, "image"), tmp_path / "out")
+    with pytest.raises(InputError, match="holds an input"):
+        compose(recipe(home, "audio"), home / "audio", mode="overwrite")
     compose(recipe(home, "image"), tmp_path / "out", mode="overwrite")
     assert list(OmniProcessor.from_pretrained(tmp_path / "out").towers) == ["image"]

@@ -173,7 +173,7 @@ def opened(recipe: Recipe, out: Path, towers: Mapping[str, str]) -> Iterator[Com
     check_placeholders(chosen)
     for expert in experts:
         check_language(language, expert)
-    _check_output(out, [language.checkpoint.path, *(expert.model.path for expert in experts)])
+    _check_output(out, [language.checkpoint.path, *(path for expert in experts for path in expert.paths)])
     config = OmniConfig(
         text_config=language.text_config,
         towers={modality: expert.config.towers[modality] for modality, expert in chosen.items()},

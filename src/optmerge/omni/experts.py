@@ -70,6 +70,11 @@ class OmniExpert:
         own = {self.adapter.file: self.adapter.header} if self.adapter else {}
         return {**self.model.headers, **own}
 
+    @property
+    def paths(self) -> list[Path]:
+        """Of all it is read from."""
+        return [self.model.path, *([self.adapter.path] if self.adapter else [])]
+
     def tower(self, modality: str) -> dict[str, TensorInfo]:
         """Tensors of one tower; an adapter's own in place of those it was trained on."""
         start = f"{TOWERS}{modality}."

@@ -57,8 +57,7 @@ def read_audio(path: Path, rate: int, longest: float | None = None) -> Wave:
     Raises:
         InputError: no such file, or no sound in it.
     """
-    import av
-
+    av = _pyav()
     blocks: list[Wave] = []
     limit = None if longest is None else round(longest * rate)
     samples = 0
@@ -149,13 +148,18 @@ def _check_there(path: Path) -> None:
         raise InputError("no such file", where=path)
 
 
-@contextmanager
-def _opened(path: Path, what: str) -> Iterator[Any]:
-    _check_there(path)
+def _pyav() -> Any:
     try:
         import av
     except ImportError:
         raise InputError("PyAV isn't installed", hint="pip install 'optmerge[omni]'") from None
+    return av
+
+
+@contextmanager
+def _opened(path: Path, what: str) -> Iterator[Any]:
+    av = _pyav()
+    _check_there(path)
     try:
         with av.open(str(path)) as container:
             yield container
@@ -182,8 +186,7 @@ def _first(streams: Sequence[Any], what: str, path: Path) -> Any:
 
 def _decoded(container: Any, stream: Any) -> Iterator[Any]:
     """Frames until the end, or until the file is damaged, if some came before."""
-    import av
-
+    av = _pyav()
     came = False
     try:
         for frame in container.decode(stream):
