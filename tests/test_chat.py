@@ -16,7 +16,9 @@ from optmerge.bench.stages import STAGES, train
 from optmerge.cli import run
 from optmerge.errors import CheckpointError, InputError
 
-TINY = Size(patch=28, vision_width=32, vision_layers=1, width=32, layers=1, heads=1, groups=1, mlp=32)
+TINY = Size(
+    patch=28, merge=2, vision_width=32, vision_layers=1, width=32, layers=1, heads=1, groups=1, mlp=32
+)
 LINES = ("full", "lora")
 QUESTION = "what color is the star?"
 

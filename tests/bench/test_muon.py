@@ -53,3 +53,16 @@ def test_its_state_comes_back_whole() -> None:
     step(again, resumed, 2)
     for one, other in zip(straight.parameters(), again.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+def test_parts_may_learn_slower() -> None:
+    module = model()
+    optimiser = MuonAdamW(
+        module.named_parameters(), **RATES, factor=lambda name: 1.0 if "up" in name else 0.1
+    )
+    before = copy.deepcopy(module.state_dict())
+    step(module, optimiser, 1)
+    for name, weight in module.state_dict().items():
+        if name != "up.weight":  # which moves along directions, not by so much per entry
+            rate = 1e-2 if "up" in name else 1e-3
+            assert torch.allclose((weight - before[name]).abs(), torch.full_like(weight, rate), rtol=1e-2)

@@ -44,6 +44,16 @@ def test_exactly_the_answers_and_their_ends_are_learnt(line: str, processors) ->
     assert sorted(told) == sorted(turn.answers[0] for talk in TALKS for turn in talk.turns)
 
 
+def test_turns_that_would_make_a_conversation_too_long_are_left_out(processors, monkeypatch) -> None:
+    processor, talk = processors["full"], max(TALKS, key=lambda talk: len(talk.turns))
+    whole = packing.piece(processor, talk)
+    monkeypatch.setattr(packing, "LONGEST", len(whole.ids) - 1)
+    part = packing.piece(processor, talk)
+    assert len(part.ids) <= packing.LONGEST and 0 < len(set(part.turns)) < len(set(whole.turns))
+    monkeypatch.setattr(packing, "LONGEST", 0)
+    assert set(packing.piece(processor, talk).turns) == {0, 1}  # the first is always there
+
+
 @pytest.mark.parametrize("line", LINES)
 def test_pictures_follow_each_other_as_their_tokens_do(line: str, processors) -> None:
     processor = processors[line]

@@ -8,7 +8,7 @@ from PIL import Image
 from optmerge.bench.drawing.sheets import INK_NAMES, NAMES, Mark
 from optmerge.bench.learning import Stage, fit, prepared
 from optmerge.bench.lines import checkpoint
-from optmerge.bench.seeing import SheetBatch, Sheets, labels
+from optmerge.bench.seeing import SheetBatch, Sheets
 from optmerge.bench.tasks.registry import SIDE
 
 LINES = ("full", "lora")
@@ -36,13 +36,18 @@ def test_an_image_token_shows_most_what_lies_under_it(line: str, processors, tin
             assert moved.argmax() == row * tiny.grid + column
 
 
-def test_patches_are_labelled_row_by_row_within_their_token() -> None:
+def test_patches_are_labelled_row_by_row_within_their_token(processors) -> None:
     patch = SIDE / 8
-    mark = Mark("B", "blue", (3 * patch, 2 * patch, 4 * patch, 3 * patch))  # row 2, column 3 of the patches
-    told = labels([mark], 4)
-    expected = NAMES.index("B") + 1, INK_NAMES.index("blue") + 1
-    assert told[4 + 1][1] == expected  # token at row 1, column 1; its upper right patch
-    assert sum(patch != (0, 0) for token in told for patch in token) == 1
+    box = (3 * patch, 2 * patch, 4 * patch, 3 * patch)  # row 2, column 3 of the patches
+    processor = replace(processors["full"], grid=4, merge=2)
+    sheet = Image.new("RGB", (SIDE, SIDE)), (Mark("B", "blue", box),)
+    batch = SheetBatch(processor)([sheet])
+    assert batch["names"].shape == (1, 16, 4)
+    (where,) = batch["names"].nonzero().tolist()
+    assert where == [0, 4 + 1, 1]  # token at row 1, column 1; its upper right patch
+    assert batch["names"][tuple(where)] == NAMES.index("B") + 1
+    assert batch["colours"][tuple(where)] == INK_NAMES.index("blue") + 1
+    assert torch.allclose(batch["edges"][tuple(where)], torch.tensor(box) / SIDE * 2 - 1)
 
 
 @pytest.mark.parametrize("line", LINES)
@@ -50,7 +55,7 @@ def test_seeing_leaves_the_language_model_alone(line: str, processors, tiny, tmp
     model = checkpoint.build(processors[line], tiny, seed=0)
     before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
     rows = Sheets(16, seed=0)
-    fit(prepared(model, STAGE), rows, SheetBatch(processors[line]), STAGE, tmp_path, seed=0)
+    fit(prepared(model, STAGE, tiny.merge**2), rows, SheetBatch(processors[line]), STAGE, tmp_path, seed=0)
     moved = {name for name, weight in model.named_parameters() if not torch.equal(weight, before[name])}
     assert moved and not [name for name in moved if "language_model" in name]
     assert [name for name in moved if "proj" in name or "merger" in name]
@@ -60,7 +65,7 @@ def test_seeing_leaves_the_language_model_alone(line: str, processors, tiny, tmp
 def test_seeing_is_learnt(line: str, processors, tiny, tmp_path: Path) -> None:
     stage = replace(STAGE, pictures=960, batch=16)
     torch.manual_seed(0)
-    learner = prepared(checkpoint.build(processors[line], tiny, seed=0), stage)
+    learner = prepared(checkpoint.build(processors[line], tiny, seed=0), stage, tiny.merge**2)
     batch = SheetBatch(processors[line])([Sheets(16, seed=1)[row] for row in range(16)])
     with torch.no_grad():
         before = learner(**batch)["loss"].item()

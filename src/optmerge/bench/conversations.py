@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from optmerge.bench.drawing.sheets import captions, sheet
 from optmerge.bench.tasks.registry import Question, Scene, Task, registered
 
 if TYPE_CHECKING:
@@ -15,12 +16,16 @@ if TYPE_CHECKING:
 _SCENES = 2**31  # so many training scenes a task has; a run meets hardly any twice
 
 
+SHEETS = "sheets"
+"""Among the shares of a diet: pictures that belong to no task."""
+
+
 @dataclass(frozen=True)
 class Diet:
     """What a model learns from.
 
     Args:
-        shares: task → its share of the pictures.
+        shares: task, or `SHEETS`, → its share of the pictures.
         types: task → the question types asked about its pictures.
         questions: chance that a question of these types is among the turns that a picture offers.
         captions: whether all of its captions are.
@@ -49,10 +54,11 @@ def trained() -> Mapping[str, Task]:
 
 
 def base(questions: float) -> Diet:
-    """Of every task the captions, and questions of the types a base knows."""
+    """Of every task the captions, and questions of the types a base knows; and sheets."""
     tasks = trained()
     known = {name: task.known for name, task in tasks.items()}
-    return Diet(dict.fromkeys(tasks, 1.0), known, questions, captions=True)
+    shares = dict.fromkeys(tasks, 1.0) | {SHEETS: 2.0}
+    return Diet(shares, known, questions, captions=True)
 
 
 def expert(name: str) -> Diet:
@@ -72,6 +78,9 @@ def conversation(diet: Diet, seed: int, row: int) -> Conversation:
     tasks = trained()
     while True:
         (name,) = rng.choices(tuple(diet.shares), tuple(diet.shares.values()))
+        if name == SHEETS:
+            image, marks = sheet(rng)
+            return Conversation(name, image, captions(rng, marks)[: diet.turns])
         scene = tasks[name].scene("train", rng.randrange(_SCENES))
         turns = _turns(scene, diet, diet.types[name], rng)
         if turns:  # a scene may have no question of these types

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
+from optmerge.bench import attention
 from optmerge.bench.muon import MuonAdamW
 from optmerge.bench.seeing import Seeing
 
@@ -25,6 +26,7 @@ class Stage:
         pictures: how many the model sees.
         learning_rate: of AdamW at its highest, after the warm-up.
         matrix_rate: of Muon, which then trains the matrices; 0 leaves them to AdamW.
+        sight_rate: what tower and projector's rates are multiplied with under Muon.
         batch: pictures a step.
         part: what is trained: its sight (tower and projector), all of it, the language model's layers, or an
             adapter on them.
@@ -36,6 +38,7 @@ class Stage:
     pictures: int
     learning_rate: float
     matrix_rate: float = 0.0
+    sight_rate: float = 1.0
     batch: int = 64
     part: str = "all"
     rank: int = 16
@@ -50,10 +53,16 @@ class Stage:
         return -(-self.pictures // self.batch)
 
 
-def prepared(model: Any, stage: Stage) -> Any:
-    """The model with what the stage trains set free, with an adapter on it, or in `Seeing`."""
+def prepared(model: Any, stage: Stage, patches: int = 1) -> Any:
+    """The model with what the stage trains set free, with an adapter on it, or in `Seeing`.
+
+    Args:
+        model: of a line.
+        stage: that trains it.
+        patches: of an image token.
+    """
     if stage.part == "sight":
-        return Seeing(model)
+        return Seeing(model, patches)
     if stage.part == "adapter":
         from peft import LoraConfig, get_peft_model
 
@@ -101,8 +110,7 @@ def fit(
     )  # fmt: skip
     trainer = _trainer_class(stage)(model, arguments, batches, train_dataset=rows, callbacks=list(callbacks))
     last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
-    # `eager` adds the batches' masks, and on a CPU its backward pass is twice as fast as `sdpa`'s.
-    model.set_attn_implementation("eager")
+    model.set_attn_implementation(attention.register())
     model.train()
     trainer.train(resume_from_checkpoint=last)
     model.set_attn_implementation("sdpa")
@@ -133,6 +141,7 @@ def _trainer_class(stage: Stage) -> Any:
             self.optimizer: Any = MuonAdamW(
                 [each for each in self.model.named_parameters() if each[1].requires_grad],
                 matrix_rate=stage.matrix_rate,
+                factor=lambda name: 1.0 if "language_model" in name else stage.sight_rate,
                 learning_rate=stage.learning_rate,
                 weight_decay=stage.weight_decay,
                 betas=(self.args.adam_beta1, self.args.adam_beta2),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -22,6 +23,7 @@ class MuonAdamW(Optimizer):
         learning_rate: of AdamW.
         weight_decay: of the matrices.
         betas: of AdamW.
+        factor: name → what its learning rate is multiplied with.
     """
 
     def __init__(
@@ -32,14 +34,18 @@ class MuonAdamW(Optimizer):
         learning_rate: float,
         weight_decay: float,
         betas: tuple[float, float],
+        factor: Callable[[str], float] = lambda name: 1.0,
     ) -> None:
-        matrices, others = list[Tensor](), list[Tensor]()
+        matrices: dict[float, list[Tensor]] = defaultdict(list)
+        others: dict[float, list[Tensor]] = defaultdict(list)
         for name, weight in named:
             is_matrix = weight.dim() == 2 and "embed" not in name and "head" not in name
-            (matrices if is_matrix else others).append(weight)
+            (matrices if is_matrix else others)[factor(name)].append(weight)
+        muon = [{"params": group, "lr": times * matrix_rate} for times, group in matrices.items()]
+        adam = [{"params": group, "lr": times * learning_rate} for times, group in others.items()]
         self._both: tuple[Optimizer, ...] = (
-            Muon(matrices, lr=matrix_rate, weight_decay=weight_decay, adjust_lr_fn="original"),
-            AdamW(others, lr=learning_rate, betas=betas, weight_decay=0.0),
+            Muon(muon, weight_decay=weight_decay, adjust_lr_fn="original"),
+            AdamW(adam, betas=betas, weight_decay=0.0),
         )
         # The groups are those of the two, so that a schedule that sets a rate sets theirs.
         super().__init__([group for one in self._both for group in one.param_groups], {})

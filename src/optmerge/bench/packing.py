@@ -21,6 +21,8 @@ from optmerge.bench.lines.family import Processor
 
 IGNORED = -100
 """Label of tokens that are given rather than predicted (torch's cross entropy skips it)."""
+LONGEST = 176
+"""Tokens of a conversation, so that all are about as long and few are padding; the picture takes 70."""
 HIDDEN = torch.finfo(torch.bfloat16).min
 """Added to the attention where one token mustn't see another."""
 
@@ -49,13 +51,15 @@ class Piece:
 
 
 def piece(processor: Processor, talk: Conversation) -> Piece:
-    """The tokens of one conversation."""
+    """The tokens of one conversation, without the turns that would make it longer than `LONGEST`."""
     ids, turns = list(processor.head), [0] * len(processor.head)
     labels = [IGNORED] * len(ids)
     positions = [processor.head_positions]
     start = int(processor.head_positions.max()) + 1
     for rank, question in enumerate(talk.turns, 1):
         tokens, told = processor.turn(question.text, question.answers[0])
+        if rank > 1 and len(ids) + len(tokens) > LONGEST:
+            continue
         ids += tokens
         labels += [IGNORED] * (len(tokens) - told) + tokens[-told:]
         turns += [rank] * len(tokens)
@@ -80,7 +84,7 @@ def rows(lengths: Sequence[int]) -> list[list[int]]:
 
 @dataclass(frozen=True)
 class Pack:
-    """Batch of conversations as the model takes it; attention must be `eager`, which adds the mask."""
+    """Batch of conversations as the model takes it; attention must add the mask, as `lean` and `eager` do."""
 
     processor: Processor
 

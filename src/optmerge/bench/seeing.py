@@ -15,16 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 from torch.utils.data import Dataset
 
 from optmerge.bench.drawing.sheets import INK_NAMES, NAMES, Mark, on_grid, sheet
 from optmerge.bench.lines.family import Processor
+from optmerge.bench.tasks.registry import SIDE
 
 if TYPE_CHECKING:
     from PIL import Image
 
-PATCHES = 4
-"""Patches of an image token, two by two."""
+_EDGE_WEIGHT = 3.0
 Sheet = tuple["Image.Image", tuple[Mark, ...]]
 
 
@@ -48,26 +49,34 @@ class SheetBatch:
     processor: Processor
 
     def __call__(self, sheets: Sequence[Sheet]) -> dict[str, Tensor]:
-        """The pixels; `names` and `colours` (sheet, image token, patch of the token), 0 for nothing."""
-        told = torch.tensor([labels(marks, self.processor.grid) for _, marks in sheets])
-        pixels = self.processor.pixels([image for image, _ in sheets])
-        return {"names": told[..., 0], "colours": told[..., 1], **pixels}
+        """The pixels; of every patch, as (sheet, image token, patch of the token):
 
+        * `names` and `colours`: from 1 on; 0 for nothing;
+        * `edges` (…, 4): left, top, right, bottom of what lies there, from -1 to 1 across the picture.
+        """
+        told = [[at for token in self._tokens(marks) for at in token] for _, marks in sheets]
+        shape = (len(sheets), self.processor.grid**2, self.processor.merge**2)
+        names = [[NAMES.index(mark.name) + 1 if mark else 0 for mark in each] for each in told]
+        colours = [[INK_NAMES.index(mark.colour) + 1 if mark else 0 for mark in each] for each in told]
+        edges = [[mark.box if mark else (0.0,) * 4 for mark in each] for each in told]
+        return {
+            "names": torch.tensor(names).view(shape),
+            "colours": torch.tensor(colours).view(shape),
+            "edges": (torch.tensor(edges) / SIDE * 2 - 1).view(*shape, 4),
+            **self.processor.pixels([image for image, _ in sheets]),
+        }
 
-def labels(marks: Sequence[Mark], grid: int) -> list[list[tuple[int, int]]]:
-    """Name and colour (from 1 on; 0 for nothing) of each patch of each image token, both row by row.
-
-    Args:
-        marks: of a sheet.
-        grid: image tokens along a side.
-    """
-    cells = on_grid(marks, 2 * grid)
-    found = [[(0, 0)] * PATCHES for _ in range(grid * grid)]
-    for row, column in product(range(2 * grid), repeat=2):
-        if mark := cells[row][column]:
-            told = NAMES.index(mark.name) + 1, INK_NAMES.index(mark.colour) + 1
-            found[row // 2 * grid + column // 2][row % 2 * 2 + column % 2] = told
-    return found
+    def _tokens(self, marks: Sequence[Mark]) -> list[list[Mark | None]]:
+        """What lies on each patch of each image token, both row by row."""
+        grid, merge = self.processor.grid, self.processor.merge
+        cells = on_grid(marks, grid * merge)
+        return [
+            [
+                cells[merge * row + down][merge * column + right]
+                for down, right in product(range(merge), repeat=2)
+            ]
+            for row, column in product(range(grid), repeat=2)
+        ]
 
 
 class Seeing(nn.Module):
@@ -75,36 +84,40 @@ class Seeing(nn.Module):
 
     Args:
         model: of either line; its tower and projector are trained, nothing else.
+        patches: of an image token.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, patches: int) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.patches = model, patches
         for name, weight in model.named_parameters():
             weight.requires_grad_("language_model" not in name)
         width = model.config.text_config.hidden_size
-        self.name_head = nn.Linear(width, PATCHES * (len(NAMES) + 1))
-        self.colour_head = nn.Linear(width, PATCHES * (len(INK_NAMES) + 1))
+        self.name_head = nn.Linear(width, patches * (len(NAMES) + 1))
+        self.colour_head = nn.Linear(width, patches * (len(INK_NAMES) + 1))
+        self.edge_head = nn.Linear(width, patches * 4)
 
     def forward(
         self,
         names: Tensor,
         colours: Tensor,
+        edges: Tensor,
         pixel_values: Tensor,
         image_grid_thw: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """The loss, and the logits of names and colours (sheet, token, patch, class)."""
+        """The loss, and what is read of every patch: logits of names and colours, and edges."""
         extra = {} if image_grid_thw is None else {"image_grid_thw": image_grid_thw}
         found = self.model.get_image_features(pixel_values, **extra).pooler_output
         tokens = torch.stack(list(found))
-        logits = [
-            head(tokens).float().unflatten(-1, (PATCHES, -1)) for head in (self.name_head, self.colour_head)
-        ]
-        loss = sum(
-            nn.functional.cross_entropy(of.flatten(0, 2), told.flatten())
-            for of, told in zip(logits, (names, colours), strict=True)
+        by_name, by_colour, by_edge = (
+            head(tokens).float().unflatten(-1, (self.patches, -1))
+            for head in (self.name_head, self.colour_head, self.edge_head)
         )
-        return {"loss": loss, "names": logits[0], "colours": logits[1]}
+        there = names > 0
+        loss = cross_entropy(by_name.flatten(0, 2), names.flatten())
+        loss = loss + cross_entropy(by_colour.flatten(0, 2), colours.flatten())
+        loss = loss + _EDGE_WEIGHT * (by_edge - edges)[there].abs().mean()
+        return {"loss": loss, "names": by_name, "colours": by_colour, "edges": by_edge}
 
     def set_attn_implementation(self, name: str) -> None:
         """As the model's own."""

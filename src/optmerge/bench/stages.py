@@ -30,7 +30,7 @@ EXPERTS = tuple(conversations.trained())
 _SIGHT = Stage(
     pictures=96_000, learning_rate=3e-3, matrix_rate=0.02, part="sight", keep_every=0, look_every=0
 )
-_BASE = Stage(pictures=144_000, learning_rate=3e-3, matrix_rate=0.02)
+_BASE = Stage(pictures=144_000, learning_rate=3e-3, matrix_rate=0.02, sight_rate=0.1)
 _FULL = Stage(pictures=48_000, learning_rate=2e-4, part="layers")
 _LORA = Stage(pictures=48_000, learning_rate=1e-3, part="adapter")
 STAGES: Mapping[str, Mapping[str, Stage]] = {
@@ -128,7 +128,7 @@ def _train(line: str, name: str, stage: Stage, out: Path, base: Path, *, seed: i
     watched = {name: tasks[name]} if name in tasks else tasks
     curve = Curve(out / "work" / f"{name}.jsonl", processor, watched, every=stage.look_every)
     work, count = out / "work" / f"{name}-run", stage.steps * stage.batch
-    learner = prepared(model, stage)
+    learner = prepared(model, stage, processor.merge**2)
     rows: Any = Sheets(count, seed=seed)
     batches: Any = SheetBatch(processor)
     if name != SIGHT:

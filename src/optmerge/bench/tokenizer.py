@@ -9,12 +9,14 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import product
 from string import ascii_uppercase, digits, punctuation
 from typing import Any
 
+from optmerge.bench.drawing.sheets import captions, sheet
 from optmerge.bench.tasks.registry import registered
 
 START, END, STOP = "<|im_start|>", "<|im_end|>", "<|endoftext|>"
@@ -45,7 +47,12 @@ def build(special: Sequence[str], template: str, extra: Mapping[str, str]) -> An
 
 
 def texts(scenes: int = 1000) -> Iterator[str]:
-    """Every text of each task's first training scenes, and the chat's roles."""
+    """Every text of each task's first training scenes, of as many sheets, and the chat's roles."""
+    for index in range(scenes):
+        rng = random.Random(index)
+        for caption in captions(rng, sheet(rng)[1]):
+            yield caption.text
+            yield from caption.answers
     for task in registered().values():
         for index in range(scenes):
             scene = task.scene("train", index)

@@ -1,7 +1,7 @@
 """Sheets: a glyph or a shape in each cell of a loose grid, with the place of every one.
 
-They show what all tasks' pictures are made of, without any task's arrangement, and are never asked about:
-the vision tower learns to see from them.
+They show what all tasks' pictures are made of, without any task's arrangement: the vision tower learns to see
+from them, and a base to read and to point.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from optmerge.bench.drawing import shapes
 from optmerge.bench.drawing.fonts import FAMILIES
 from optmerge.bench.drawing.pages import INKS, LIGHT_INKS, capitals, faded, noisy
 from optmerge.bench.drawing.shapes import COLOURS, KINDS, Colour, Item, tint
-from optmerge.bench.tasks.registry import SIDE
+from optmerge.bench.drawing.words import box_words
+from optmerge.bench.tasks.registry import SIDE, Question
 
 GLYPHS = ascii_uppercase + digits
 NAMES: tuple[str, ...] = (*GLYPHS, *KINDS)
@@ -140,6 +141,29 @@ def _turned(box: Edges, degrees: float) -> Edges:
     down = y * math.cos(angle) - x * math.sin(angle) + middle
     half, tall = (right - left) / 2, (bottom - top) / 2
     return across - half, down - tall, across + half, down + tall
+
+
+def captions(rng: random.Random, marks: Sequence[Mark]) -> tuple[Question, ...]:
+    """What there is to read, row by row; what lies at two places, and where two marks are."""
+    glyphs = marks[0].name in GLYPHS
+    read = "read the sheet." if glyphs else "name the shapes of the sheet."
+    found = [
+        (read, ("" if glyphs else ", ").join(mark.name for mark in marks)),
+        ("name the colors of the sheet.", " ".join(mark.colour for mark in marks)),
+    ]
+    called = [mark.name if glyphs else f"{mark.colour} {mark.name}" for mark in marks]
+    boxes = [box_words(_within(mark.box)) for mark in marks]
+    rows = range(len(marks))
+    found += [(f"what is at {boxes[row]}?", called[row]) for row in rng.sample(rows, min(2, len(rows)))]
+    once = [row for row in rows if called.count(called[row]) == 1]
+    found += [(f"box of {called[row]}", boxes[row]) for row in rng.sample(once, min(2, len(once)))]
+    return tuple(Question(text, (answer,), "caption") for text, answer in found)
+
+
+def _within(box: Edges) -> shapes.Box:
+    """A box in whole pixels, cut off at the picture's edge."""
+    left, top, right, bottom = (min(SIDE, max(0, round(edge))) for edge in box)
+    return left, top, right, bottom
 
 
 def on_grid(marks: Sequence[Mark], cells: int) -> list[list[Mark | None]]:

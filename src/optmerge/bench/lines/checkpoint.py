@@ -31,7 +31,7 @@ def processor(line: str, size: Size) -> Processor:
     """The processor of a line's new models; its tokenizer is learnt from the tasks' texts (seconds)."""
     family = family_of(line)
     tokens = tokenizer.build(family.special, family.template, family.extra)
-    return Processor(family, tokens, family.images(size), size.grid)
+    return Processor(family, tokens, family.images(size), size.grid, size.merge)
 
 
 def build(processor: Processor, size: Size, *, seed: int) -> Any:
@@ -74,8 +74,8 @@ def load(folder: Path | str, *, adapter: Path | str | None = None) -> tuple[Any,
         model = PeftModel.from_pretrained(model, str(adapter))
     tokens = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     images = family.reload(json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8")))
-    grid = Size(patch=_patch(model.config.vision_config.patch_size)).grid
-    return model.eval(), Processor(family, tokens, images, grid)
+    size = Size(patch=_patch(model.config.vision_config.patch_size), merge=family.merge(model.config))
+    return model.eval(), Processor(family, tokens, images, size.grid, size.merge)
 
 
 def _patch(value: int | list[int] | tuple[int, ...]) -> int:

@@ -59,7 +59,7 @@ def model(size: Size, tokenizer: Any) -> Any:
     }  # fmt: skip
     config = InternVLConfig(
         vision_config=vision, text_config=text, image_token_id=token(PIECE), image_seq_length=size.grid**2,
-        tie_word_embeddings=True,
+        downsample_ratio=1 / size.merge, tie_word_embeddings=True,
     )  # fmt: skip
     return InternVLForConditionalGeneration(config)
 
@@ -94,5 +94,6 @@ FAMILY = Family(
     images=images,
     reload=reload,
     model=model,
+    merge=lambda config: round(1 / config.downsample_ratio),
     settings=settings,
 )  # fmt: skip

@@ -28,7 +28,7 @@ def images(size: Size) -> Any:
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
     pixels = {"shortest_edge": SIDE * SIDE, "longest_edge": SIDE * SIDE}
-    return Qwen2VLImageProcessorPil(size=pixels, patch_size=size.patch)
+    return Qwen2VLImageProcessorPil(size=pixels, patch_size=size.patch, merge_size=size.merge)
 
 
 def reload(settings: Mapping[str, Any]) -> Any:
@@ -46,6 +46,7 @@ def model(size: Size, tokenizer: Any) -> Any:
     vision = {
         "depth": size.vision_layers, "embed_dim": size.vision_width, "hidden_size": size.width,
         "num_heads": size.vision_width // 32, "patch_size": size.patch,
+        "spatial_merge_size": size.merge,
     }  # fmt: skip
     text = {
         "vocab_size": len(tokenizer), "hidden_size": size.width, "num_hidden_layers": size.layers,
@@ -90,5 +91,6 @@ FAMILY = Family(
     images=images,
     reload=reload,
     model=model,
+    merge=lambda config: config.vision_config.spatial_merge_size,
     settings=settings,
 )

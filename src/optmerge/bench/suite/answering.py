@@ -104,7 +104,8 @@ def _generate(model: Any, processor: Processor, ids: Tensor, features: Tensor) -
     inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     pieces: Tensor | tuple[Tensor, ...] = features
     if processor.family.axes > 1:  # positions in time and space need the grid, and a tensor per picture
-        grid = torch.tensor([[1, 2 * processor.grid, 2 * processor.grid]]).repeat(len(ids), 1)
+        side = processor.grid * processor.merge
+        grid = torch.tensor([[1, side, side]]).repeat(len(ids), 1)
         inputs |= {"image_grid_thw": grid, "mm_token_type_ids": (ids == processor.piece).int()}
         pieces = tuple(features)
     said = model.generate(

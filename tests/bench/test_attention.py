@@ -1,0 +1,23 @@
+import pytest
+import torch
+
+from optmerge.bench import attention, conversations, packing
+from optmerge.bench.lines import checkpoint
+
+TALKS = [conversations.conversation(conversations.mixture(), 0, row) for row in range(6)]
+
+
+@pytest.mark.parametrize("line", ["full", "lora"])
+def test_lean_attention_gives_what_eager_gives_and_the_same_gradients(line: str, processors, tiny) -> None:
+    batch, found = packing.Pack(processors[line])(TALKS), {}
+    batch["attention_mask"] = batch["attention_mask"].float()
+    for name in ("eager", attention.register()):
+        model = checkpoint.build(processors[line], tiny, seed=0)
+        model.set_attn_implementation(name)
+        loss = model(**batch, use_cache=False).loss
+        loss.backward()
+        found[name] = {"loss": loss.detach(), **{n: w.grad for n, w in model.named_parameters()}}
+    eager, lean = found.values()
+    assert eager.keys() == lean.keys()
+    for name in eager:
+        assert torch.allclose(eager[name], lean[name], rtol=1e-4, atol=1e-6), name
