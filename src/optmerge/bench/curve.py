@@ -10,6 +10,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from optmerge.bench import attention
 from optmerge.bench.asking import answers
 from optmerge.bench.lines.family import Processor
 from optmerge.bench.suite.questions import asked
@@ -52,7 +53,7 @@ class Curve(TrainerCallback):  # type: ignore[misc]
             model.eval()
             model.set_attn_implementation("sdpa")
             self._write({"step": state.global_step, **self.look(model)})
-            model.set_attn_implementation("eager")
+            model.set_attn_implementation(attention.NAME)
             model.train()
 
     def look(self, model: Any) -> dict[str, Any]:

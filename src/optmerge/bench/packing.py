@@ -91,31 +91,42 @@ class Pack:
     def __call__(self, talks: Sequence[Conversation]) -> dict[str, Tensor]:
         """`input_ids`, `labels`, `position_ids`, `attention_mask` (row, 1, token, token) and the pixels."""
         pieces = [piece(self.processor, talk) for talk in talks]
-        order = rows([len(piece.ids) for piece in pieces])
-        shape = (len(order), max(len(piece.ids) for piece in pieces))
-        ids = torch.full(shape, self.processor.tokenizer.pad_token_id)
-        labels = torch.full(shape, IGNORED)
-        picture, turn = torch.full(shape, -1), torch.zeros(shape, dtype=torch.long)
-        positions = torch.zeros(self.processor.family.axes, *shape, dtype=torch.long)
-        for row, ranks in enumerate(order):
-            ends = accumulate(len(pieces[rank].ids) for rank in ranks)
-            for rank, end in zip(ranks, ends, strict=True):
-                part = slice(end - len(pieces[rank].ids), end)
-                ids[row, part] = torch.tensor(pieces[rank].ids)
-                labels[row, part] = torch.tensor(pieces[rank].labels)
-                turn[row, part] = torch.tensor(pieces[rank].turns)
-                picture[row, part] = rank
-                positions[:, row, part] = pieces[rank].positions
-        images = [talks[rank].image for ranks in order for rank in ranks]  # in the order of their tokens
-        return {
-            "input_ids": ids, "labels": labels, "attention_mask": _mask(picture, turn),
-            "position_ids": positions if len(positions) > 1 else positions[0],
-            **self.processor.pixels(images),
-        }  # fmt: skip
+        order, laid = lay_out(pieces, self.processor.tokenizer.pad_token_id)
+        return {**laid, **self.processor.pixels([talks[rank].image for rank in order])}
 
 
-def _mask(picture: Tensor, turn: Tensor) -> Tensor:
+def lay_out(pieces: Sequence[Piece], padding: int) -> tuple[list[int], dict[str, Tensor]]:
+    """Pieces side by side in rows.
+
+    Args:
+        pieces: of a batch.
+        padding: id of what fills a row.
+
+    Returns:
+        The pieces' ranks in the order in which they lie, row after row; and `input_ids`, `labels`,
+        `position_ids` and `attention_mask` (row, 1, token, token).
+    """
+    order = rows([len(piece.ids) for piece in pieces])
+    shape, axes = (len(order), max(len(piece.ids) for piece in pieces)), len(pieces[0].positions)
+    ids, labels = torch.full(shape, padding), torch.full(shape, IGNORED)
+    owner, turn = torch.full(shape, -1), torch.zeros(shape, dtype=torch.long)
+    positions = torch.zeros(axes, *shape, dtype=torch.long)
+    for row, ranks in enumerate(order):
+        ends = accumulate(len(pieces[rank].ids) for rank in ranks)
+        for rank, end in zip(ranks, ends, strict=True):
+            part = slice(end - len(pieces[rank].ids), end)
+            ids[row, part] = torch.tensor(pieces[rank].ids)
+            labels[row, part] = torch.tensor(pieces[rank].labels)
+            turn[row, part] = torch.tensor(pieces[rank].turns)
+            owner[row, part] = rank
+            positions[:, row, part] = pieces[rank].positions
+    laid = {"input_ids": ids, "labels": labels, "attention_mask": _mask(owner, turn)}
+    laid["position_ids"] = positions if axes > 1 else positions[0]
+    return [rank for ranks in order for rank in ranks], laid
+
+
+def _mask(owner: Tensor, turn: Tensor) -> Tensor:
     """What is added to the attention: 0 where a token sees itself, its picture, or its turn so far."""
-    same = picture[:, :, None] == picture[:, None, :]
+    same = owner[:, :, None] == owner[:, None, :]
     same &= (turn[:, None, :] == 0) | (turn[:, :, None] == turn[:, None, :])
     return torch.where(same.tril(), 0.0, HIDDEN).to(torch.bfloat16)[:, None]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import product
 from string import ascii_uppercase, digits, punctuation
@@ -27,18 +27,24 @@ PIECES = r" ?[0-9]{1,2}| ?[a-z]+| ?[!-~]|[\s\S]"
 _WORDS = 700  # merges at most; the tasks' texts have fewer
 
 
-def build(special: Sequence[str], template: str, extra: Mapping[str, str]) -> Any:
+def build(
+    special: Sequence[str],
+    template: str,
+    extra: Mapping[str, str],
+    corpus: Callable[[], Iterable[str]] | None = None,
+) -> Any:
     """A `PreTrainedTokenizerFast` of the tasks' texts; the same tasks give the same tokenizer.
 
     Args:
         special: tokens of the model family besides the chat's own, in the order of their ids.
         template: the family's chat template (Jinja).
         extra: attribute → token, as the family's processor asks for them (`image_token`, …).
+        corpus: other texts than the tasks'.
     """
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
-    core = Tokenizer.from_str(_learnt())
+    core = Tokenizer.from_str(_learnt(corpus or texts))
     core.add_special_tokens([*CHAT, *special])
     return PreTrainedTokenizerFast(
         tokenizer_object=core, pad_token=STOP, eos_token=END, padding_side="left", chat_template=template,
@@ -64,9 +70,9 @@ def texts(scenes: int = 1000) -> Iterator[str]:
 
 
 @cache
-def _learnt() -> str:
-    """What `learn` makes of the tasks' texts, as JSON; takes seconds, so once is enough."""
-    text: str = learn(texts()).to_str()
+def _learnt(corpus: Callable[[], Iterable[str]]) -> str:
+    """What `learn` makes of the texts, as JSON; takes seconds, so once is enough."""
+    text: str = learn(corpus()).to_str()
     return text
 
 

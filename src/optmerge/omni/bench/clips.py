@@ -48,13 +48,22 @@ def asked(content: Content) -> tuple[Asked, ...]:
 
 def make(content: Content) -> Clip:
     """The clip with that content; the same content gives the same clip."""
-    film, still, sound = (random.Random(f"{part}/{content.seed}") for part in ("film", "picture", "sound"))
-    return Clip(
-        sights.frames(film, content.film),
-        sights.picture(still, content.picture),
-        sounds.waveform(sound, content.sound),
-        asked(content),
-    )
+    return Clip(film(content), picture(content), sound(content), asked(content))
+
+
+def film(content: Content) -> NDArray[np.uint8]:
+    """The frames of a clip alone."""
+    return sights.frames(random.Random(f"film/{content.seed}"), content.film)
+
+
+def picture(content: Content) -> Image.Image:
+    """The picture of a clip alone."""
+    return sights.picture(random.Random(f"picture/{content.seed}"), content.picture)
+
+
+def sound(content: Content) -> Wave:
+    """The waveform of a clip alone."""
+    return sounds.waveform(random.Random(f"sound/{content.seed}"), content.sound)
 
 
 def clip(split: Split, index: int, seed: int = 0) -> Clip:
