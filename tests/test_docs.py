@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -42,3 +44,34 @@ def test_links_between_pages_lead_somewhere(page):
     targets = re.findall(r"\]\((?!https?://|#)([^)#]+)", text)
     missing = [target for target in targets if not ((ROOT / page).parent / target).exists()]
     assert not missing
+
+
+def _example(heading: str) -> str:
+    """The code under a heading of the guide."""
+    text = (ROOT / "docs/guide.md").read_text("utf-8")
+    return text.split(f"## {heading}\n")[1].split("```python\n")[1].split("```")[0]
+
+
+def test_the_guides_task_works_as_it_stands(monkeypatch):
+    from optmerge.bench.tasks import registry
+
+    registry.registered()
+    monkeypatch.setattr(registry, "_TASKS", dict(registry._TASKS))
+    names = {"__name__": "guide"}
+    monkeypatch.setitem(sys.modules, "guide", ModuleType("guide"))  # dataclasses look their module up
+    exec(_example("A task of your own"), names)
+    task = registry.get("light")
+    for index in range(20):
+        scene = task.scene("test", index)
+        assert all(task.metric(asked.answers[0], asked) == 1.0 for asked in scene.questions)
+        assert task.metric("grey", scene.questions[0]) == 0.0
+
+
+def test_the_guides_method_works_as_it_stands(monkeypatch):
+    from optmerge.methods import registry
+
+    registry.registered()
+    monkeypatch.setattr(registry, "_METHODS", dict(registry._METHODS))
+    names = {"__name__": "guide"}
+    exec(_example("A method of your own"), names)
+    assert "signed_sum" in registry.registered()
