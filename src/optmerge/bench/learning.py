@@ -121,15 +121,15 @@ def _trainer_class(stage: Stage) -> Any:
     """Trainer whose checkpoints come back whole, with the stage's optimiser.
 
     transformers 5.23 saves InternVL under other tensor names than the live model has, and its Trainer,
-    loading by live name, warns and goes on with fresh weights; `from_pretrained` knows the names. Adapters
-    the Trainer loads by itself.
+    loading by live name, warns and goes on with fresh weights; `from_pretrained` knows the names. Adapters,
+    and modules that are no models of transformers, the Trainer loads by itself.
     """
     from peft import PeftModel
-    from transformers import Trainer
+    from transformers import PreTrainedModel, Trainer
 
     class Resuming(Trainer):  # type: ignore[misc]
         def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-            if isinstance(self.model, PeftModel):
+            if isinstance(self.model, PeftModel) or not isinstance(self.model, PreTrainedModel):
                 super()._load_from_checkpoint(resume_from_checkpoint, model)
                 return
             saved = type(self.model).from_pretrained(resume_from_checkpoint, dtype=torch.float32)

@@ -13,6 +13,7 @@ import typer
 from optmerge.errors import InputError, RunError
 
 if TYPE_CHECKING:
+    from optmerge.bench.suite.output import Form
     from optmerge.bench.suite.run import Progress
 
 RECORDS = Path("results/bench")
@@ -70,7 +71,7 @@ def run(
     for remark in order.remarks:
         shown.print(f"[dim]{remark}[/]")
     try:
-        with Workers(examine.run, jobs) as pool, _progress() as report:
+        with Workers(examine.run, jobs) as pool, progress() as report:
             results = run_order(order, pool, out, scratch, n=questions, keep=keep, report=report)
     except Interrupted:
         print(f"what is done is recorded in {out}; the same command continues", file=sys.stderr)
@@ -103,13 +104,7 @@ def table(
     from optmerge.bench.suite import output
     from optmerge.cli.tables import console
 
-    forms: dict[output.Form, bool] = {"markdown": markdown, "csv": csv, "latex": latex, "json": as_json}
-    chosen = [form for form, asked in forms.items() if asked]
-    if len(chosen) > 1:
-        raise InputError(
-            "only one form at a time", got=", ".join(f"--{form}" for form in chosen), hint="choose one"
-        )
-    form: output.Form = chosen[0] if chosen else "terminal"
+    form = chosen_form(markdown=markdown, csv=csv, latex=latex, json=as_json)
     if paper and pairs:
         raise InputError("the paper's answers to single questions aren't published", got="--paper --pairs")
     if paper:
@@ -117,6 +112,21 @@ def table(
         return
     show = output.show_pairs if pairs else output.show_scores
     show(output.read(records, line or [], n), form, console(), rule)
+
+
+def chosen_form(*, markdown: bool, csv: bool, latex: bool, json: bool) -> Form:
+    """The form of a table that the options ask for.
+
+    Raises:
+        InputError: they ask for several.
+    """
+    forms: dict[Form, bool] = {"markdown": markdown, "csv": csv, "latex": latex, "json": json}
+    chosen = [form for form, asked in forms.items() if asked]
+    if len(chosen) > 1:
+        raise InputError(
+            "only one form at a time", got=", ".join(f"--{form}" for form in chosen), hint="choose one"
+        )
+    return chosen[0] if chosen else "terminal"
 
 
 def figure(
@@ -165,8 +175,8 @@ def _numbers(text: str | None) -> list[int]:
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[Progress], None]]:
-    """A line a cell, and on a terminal a bar below."""
+def progress() -> Iterator[Callable[[Progress], None]]:
+    """What a run reports to: a line a cell, and on a terminal a bar below."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,

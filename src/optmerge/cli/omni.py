@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from optmerge.cli import omni_bench
 from optmerge.cli.options import DEFAULT_METHOD, AsJson, Settings
 from optmerge.errors import InputError, RecipeError, printable
 from optmerge.recipe import override, parse_recipe
@@ -25,6 +26,8 @@ app = typer.Typer(
     help="One model for pictures, sound and video, composed of experts that know one each.",
     no_args_is_help=True,
 )
+for _command in (omni_bench.train, omni_bench.run, omni_bench.table):
+    app.command()(_command)
 
 
 @app.command("compose")

@@ -21,7 +21,9 @@ from optmerge.bench import records
 from optmerge.bench.tasks.registry import Split
 from optmerge.errors import InputError
 
-KIND, FAILED = "capabilities/cell", "capabilities/failed"
+CAPABILITIES = "capabilities"
+"""Kind of the records, before what they hold: `/cell`, or `/failed`."""
+_CELL, _FAILED = "cell", "failed"
 PROTOCOL = 1
 """Changes whenever questions are chosen, asked or scored otherwise, beyond what a task's version says."""
 DECIDING = ("optmerge", "torch", "transformers", "tokenizers", "peft")
@@ -122,13 +124,13 @@ class Result:
     versions: Mapping[str, str] = field(default_factory=dict)
 
 
-def write(result: Result, folder: Path) -> Path:
+def write(result: Result, folder: Path, kind: str = CAPABILITIES) -> Path:
     """Adds a record to `folder/LINE`; nothing there is ever changed."""
     cell = asdict(result.cell)
     weights = cell.pop("weights") | ({MERGED: result.merged} if result.merged else {})
     metrics: dict[str, Any] = {task: _packed(scores) for task, scores in result.tasks.items()}
     record = records.new(
-        kind=KIND if result.error is None else FAILED,
+        kind=f"{kind}/{_CELL if result.error is None else _FAILED}",
         config=cell,
         seeds={} if result.cell.expert_set is None else {"expert_set": result.cell.expert_set},
         metrics=metrics if result.error is None else {"error": result.error},
@@ -138,24 +140,24 @@ def write(result: Result, folder: Path) -> Path:
     return records.write(record, folder / result.cell.line)
 
 
-def read_all(folder: Path) -> list[Result]:
+def read_all(folder: Path, kind: str = CAPABILITIES) -> list[Result]:
     """Every cell's result under a folder, oldest first; other kinds of records are passed over.
 
     Raises:
         InputError: a file isn't a record, or is one of another schema; with its path.
     """
-    results = [_read(path) for path in sorted(folder.rglob("*.json"))]
+    results = [_read(path, kind) for path in sorted(folder.rglob("*.json"))]
     return sorted((each for each in results if each), key=lambda result: result.created)
 
 
-def _read(path: Path) -> Result | None:
+def _read(path: Path, kind: str) -> Result | None:
     record = records.read(path)
-    if record.kind not in (KIND, FAILED):
+    if record.kind not in (f"{kind}/{_CELL}", f"{kind}/{_FAILED}"):
         return None
     weights = {role: value for role, value in record.weights.items() if role != MERGED}
     try:
         cell = Cell(**record.config, weights=weights)
-        failed = record.kind == FAILED
+        failed = record.kind.endswith(_FAILED)
         return Result(
             cell=cell,
             tasks={} if failed else {task: _unpacked(record.metrics[task], cell.n) for task in cell.tasks},

@@ -57,7 +57,7 @@ def show_scores(found: Iterable[Standing], form: Form, console: Console, rule: R
         title = f"{standing.line} line, {standing.n} questions a capability"
         grids.append(table(title, chosen, standing.notes))
         words.append(headline(chosen))
-    _show(grids, everything, form, console, words)
+    show(grids, everything, form, console, words)
 
 
 def show_pairs(found: Iterable[Standing], form: Form, console: Console, rule: Rule | None = None) -> None:
@@ -71,19 +71,28 @@ def show_pairs(found: Iterable[Standing], form: Form, console: Console, rule: Ru
                 grids.append(matrix(compared))
     if not grids:
         raise InputError("There are no two methods to compare.", hint="run another, or choose another --rule")
-    _show(grids, everything, form, console)
+    show(grids, everything, form, console)
 
 
 def show_paper(form: Form, console: Console) -> None:
     """The published tables."""
     found = {model: paper.rows(model) for model in paper.TABLES}
     grids = [table(f"{model}, published", each, paper.NOTES) for model, each in found.items()]
-    _show(grids, [row for each in found.values() for row in each], form, console)
+    show(grids, [row for each in found.values() for row in each], form, console)
 
 
-def _show(
+def show(
     grids: Sequence[Grid], everything: Sequence[Any], form: Form, console: Console, words: Sequence[str] = ()
 ) -> None:
+    """Tables in a form.
+
+    Args:
+        grids: the tables.
+        everything: rows that the forms that are lists hold instead.
+        form: which.
+        console: gets it.
+        words: sentences below, on a terminal.
+    """
     if form in _LISTS:
         console.out(_LISTS[form](everything), end="", highlight=False)
     elif form in _TEXTS:

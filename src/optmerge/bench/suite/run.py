@@ -63,6 +63,8 @@ def run(
     n: int,
     keep: bool = False,
     report: Callable[[Progress], None] = lambda progress: None,
+    kind: str = cells.CAPABILITIES,
+    test_of: Callable[[Job, int], Job] = test_of,
 ) -> list[Result]:
     """Does what isn't in the records yet; killed, it goes on from there when called again.
 
@@ -76,6 +78,8 @@ def run(
         n: test questions a task, for the scales that sweeps choose.
         keep: leave merged models and answers in `scratch`.
         report: called after every cell.
+        kind: of the benchmark's records.
+        test_of: (validation job, questions) → the test of what it tries.
 
     Returns:
         Every cell's result, those of earlier runs included.
@@ -83,8 +87,10 @@ def run(
     Raises:
         InputError: another run works in this scratch folder.
     """
-    finished = {each.cell.identity(each.versions): each for each in cells.read_all(out) if each.error is None}
-    waiting, sweeps, results = deque(order.jobs), _Sweeps(n), []
+    finished = {
+        each.cell.identity(each.versions): each for each in cells.read_all(out, kind) if each.error is None
+    }
+    waiting, sweeps, results = deque(order.jobs), _Sweeps(n, test_of), []
     total = len(waiting) + sum(job.cell.split == "validation" for job in waiting) // len(SCALES)
     known = {job.cell.identity() for job in waiting}
 
@@ -110,7 +116,7 @@ def run(
                 errand, result = pool.take()
                 if isinstance(result, WorkerError):
                     result = examine.failed(errand.job, result)
-                    cells.write(result, out)
+                    cells.write(result, out, kind)
                 done(errand.job, result, reused=False)
     return results
 
@@ -118,8 +124,8 @@ def run(
 class _Sweeps:
     """Validation results as they come in."""
 
-    def __init__(self, n: int) -> None:
-        self._n = n
+    def __init__(self, n: int, test_of: Callable[[Job, int], Job]) -> None:
+        self._n, self._test_of = n, test_of
         self._found: dict[tuple[object, ...], dict[float, Result]] = defaultdict(dict)
         self._jobs: dict[tuple[object, ...], dict[float, Job]] = defaultdict(dict)
 
@@ -131,7 +137,7 @@ class _Sweeps:
         self._found[self._key(job)][cell.scale] = result
         self._jobs[self._key(job)][cell.scale] = job
         best = best_scale(self._found[self._key(job)]) if self.complete(job) else None
-        return None if best is None else test_of(self._jobs[self._key(job)][best], self._n)
+        return None if best is None else self._test_of(self._jobs[self._key(job)][best], self._n)
 
     def complete(self, job: Job) -> bool:
         """Whether a validation job's sweep is."""

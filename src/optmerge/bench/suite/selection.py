@@ -16,16 +16,19 @@ Sweeps = dict[tuple[str, int | None], dict[float, Result]]
 """(method, expert set) → scale → result on the validation split."""
 
 
-def current(results: Iterable[Result]) -> tuple[list[Result], list[str]]:
+def current(
+    results: Iterable[Result], versions: Mapping[str, int] | None = None
+) -> tuple[list[Result], list[str]]:
     """The results of the tasks as they are and of the newest weights; and what was left out, in words.
 
     Results of other task versions are history rather than wrong: they stay in the folder.
 
     Args:
         results: oldest first.
+        versions: task → version; of the registered tasks by default.
     """
     everything = list(results)
-    versions = {name: task.version for name, task in registered().items()}
+    versions = versions or {name: task.version for name, task in registered().items()}
     valid = [
         result
         for result in everything
@@ -91,8 +94,8 @@ def key(result: Result) -> Key:
 
 
 def average(result: Result) -> float:
-    """Mean over the trained tasks of a finished result."""
-    means = [result.tasks[name].scores.mean() for name in trained(result.tasks)]
+    """Mean over the trained tasks of a finished result; over all where none is of the capabilities."""
+    means = [result.tasks[name].scores.mean() for name in trained(result.tasks) or result.tasks]
     return float(sum(means) / len(means))
 
 

@@ -1,0 +1,114 @@
+"""One job of a run: compose the model or find it, ask it everything, write the record."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from functools import cache
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+
+from optmerge.bench import records
+from optmerge.bench.lines.family import write_json
+from optmerge.bench.suite import cells
+from optmerge.bench.suite.cells import Result, TaskScores
+from optmerge.bench.suite.examine import Errand, failed
+from optmerge.omni.bench import exam, models
+from optmerge.omni.bench.exam import Item, Senses
+from optmerge.omni.bench.orders import KIND, parted
+from optmerge.omni.bench.world import MODALITIES
+from optmerge.omni.compose import compose
+
+
+def run(errand: Errand) -> Result:
+    """Does a job and writes its record; whatever goes wrong goes into the record."""
+    shutil.rmtree(errand.folder, ignore_errors=True)  # of a run that was killed
+    try:
+        result = _examine(errand)
+    except Exception as problem:  # one broken merge mustn't end a run of hours
+        result = failed(errand.job, problem)
+    if not errand.keep:
+        shutil.rmtree(errand.folder, ignore_errors=True)
+    cells.write(result, errand.out, KIND)
+    return result
+
+
+def _examine(errand: Errand) -> Result:
+    job, cost, merged = errand.job, {}, None
+    folder = errand.folder / "model"
+    if job.experts:
+        started = time.perf_counter()
+        compose(job.recipe, folder, towers={modality: modality for modality in MODALITIES})
+        cost["merge_seconds"] = round(time.perf_counter() - started, 4)
+        merged = records.weights_hash(folder)
+        model, processor = models.load(folder)
+    elif job.model == job.base:
+        model, processor = models.load(job.base)
+    else:
+        model, processor = models.load(job.base, job.model)
+    started = time.perf_counter()
+    said = _asked(model, processor, job.cell)
+    cost["answer_seconds"] = round(time.perf_counter() - started, 3)
+    if errand.keep:
+        _keep(errand, said)
+    return Result(job.cell, {name: _scored(pairs) for name, pairs in said.items()}, cost, merged)
+
+
+@cache
+def _senses() -> Senses:
+    """One for each process."""
+    return Senses()
+
+
+def _asked(model: Any, processor: Any, cell: cells.Cell) -> dict[str, list[tuple[Item, str]]]:
+    """Task → its questions and what was said."""
+    sheets = {name: exam.items(cell.split, parted(name)[0], cell.n) for name in cell.tasks}
+    given = {name: parted(name)[1] for name in cell.tasks}
+    indexes = [item.index for sheet in sheets.values() for item in sheet]
+    # Towers come with their expert, so its weights and those it started from say which one it is.
+    digest = cell.weights.get
+    seen = {
+        each: _senses().of(model, processor, each, cell.split, indexes, f"{digest('start')}{digest(each)}")
+        for each in dict.fromkeys(each for inputs in given.values() for each in inputs)
+    }
+    model = exam.answering(model)
+    found: dict[str, list[tuple[Item, str]]] = {}
+    for inputs in dict.fromkeys(given.values()):
+        names = [name for name in cell.tasks if given[name] == inputs]
+        asked = [item for name in names for item in sheets[name]]
+        prompts = [exam.prompt(cell.split, item, inputs) for item in asked]
+        shown = {each: [seen[each][item.index] for item in asked] for each in inputs}
+        replies = iter(exam.answer(model, processor, prompts, shown))
+        found |= {name: [(item, next(replies)) for item in sheets[name]] for name in names}
+    return {name: found[name] for name in cell.tasks}
+
+
+def _scored(pairs: Sequence[tuple[Item, str]]) -> TaskScores:
+    """Scores of what was said, in the order of the questions, and what guesses would get of them."""
+    scores = np.array([exam.score(said, item.question) for item, said in pairs])
+    families: dict[str, list[float]] = {}
+    for (item, _), value in zip(pairs, scores, strict=True):
+        families.setdefault(item.question.family, []).append(float(value))
+    return TaskScores(
+        scores=scores,
+        types={name: (fmean(values), len(values)) for name, values in families.items()},
+        metrics={
+            "accuracy": float(scores.mean()),
+            "chance": fmean(item.question.chance for item, _ in pairs),
+        },
+    )
+
+
+def _keep(errand: Errand, said: Mapping[str, Sequence[tuple[Item, str]]]) -> None:
+    """What was asked, said and right."""
+    write_json(errand.folder / "answers.json", {
+        name: [
+            {"clip": item.index, "question": item.question.text, "family": item.question.family,
+             "said": words, "right": item.question.answers}
+            for item, words in pairs
+        ]
+        for name, pairs in said.items()
+    })  # fmt: skip

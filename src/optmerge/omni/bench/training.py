@@ -1,0 +1,218 @@
+"""From nothing to three experts: a base that only reads, towers that only see or hear, then both together."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from optmerge.bench import records
+from optmerge.bench.curve import read
+from optmerge.bench.learning import Stage, fit
+from optmerge.bench.lines.family import write_json
+from optmerge.errors import InputError, did_you_mean
+from optmerge.omni import OmniProcessor
+from optmerge.omni.bench import clips, looks, models, words
+from optmerge.omni.bench.models import Size
+from optmerge.omni.bench.packing import Pack
+from optmerge.omni.bench.readings import Contents, Reader, Readings
+from optmerge.omni.bench.talks import Diet, Talks
+from optmerge.omni.bench.world import MODALITIES, Modality
+
+BASE, START, TOWER = "base", "start", "-tower"
+"""Folder of the language model, folder of that with all towers, and how the towers' stages end."""
+SIZE = Size()
+LINEAR = r"language_model\..*\.layers\..*\.(q|k|v|o|gate|up|down)_proj"
+"""What an expert's adapter lies on."""
+
+_TOWER = Stage(pictures=128_000, learning_rate=3e-3, matrix_rate=0.02, batch=32, look_every=1000)
+_EXPERT = Stage(pictures=96_000, learning_rate=1e-3, batch=32)
+STAGES: Mapping[str, Stage] = {
+    BASE: Stage(pictures=256_000, learning_rate=3e-3, matrix_rate=0.02),
+    **{f"{modality}{TOWER}": _TOWER for modality in MODALITIES},
+    **dict.fromkeys(MODALITIES, _EXPERT),
+}
+"""Stage → settings, in the order they are trained; a picture is a clip."""
+
+
+def train(
+    out: Path,
+    *,
+    seed: int = 0,
+    only: Sequence[str] = (),
+    stages: Mapping[str, Stage] = STAGES,
+    size: Size = SIZE,
+    threads: int = 2,
+) -> records.Record:
+    """Train the stages: the base into `out/base`, experts as adapters of `out/start` into `out/MODALITY`.
+
+    Unfinished work, learning curves and the towers by themselves lie in `out/work`. A finished stage is
+    passed over, an unfinished one goes on from its last checkpoint. The same seed, thread count, machine type
+    and library versions give the same weights, killed in between or not. Base and towers don't need each
+    other, so several calls may train one stage each at the same time; an expert needs all of them.
+
+    Args:
+        out: a new folder, or one that an earlier call was writing.
+        seed: of the initial weights and of everything drawn.
+        only: stages to train, by name; all of them if empty.
+        stages: settings of each.
+        size: shape of the models.
+        threads: processor threads; part of what the weights depend on.
+
+    Raises:
+        InputError: a stage is unknown, or one that an expert starts from isn't there.
+    """
+    for name in only:
+        if name not in stages:
+            raise InputError(f"unknown stage {name!r}", where="stage", hint=did_you_mean(name, stages))
+    torch.set_num_threads(threads)
+    notes = {}
+    for name in stages:
+        if only and name not in only:
+            continue
+        note = out / "work" / f"{name}.json"  # written last: the stage is complete
+        if not note.is_file():
+            started = time.perf_counter()
+            _train(name, stages[name], out, seed=seed, size=size)
+            write_json(note, {"last_call_seconds": round(time.perf_counter() - started, 1)})
+        notes[name] = json.loads(note.read_text("utf-8"))
+    record = records.new(
+        kind="omni/train",
+        config={
+            "stages": {name: asdict(stages[name]) for name in notes}, "size": asdict(size),
+            "threads": threads, "clips": clips.VERSION,
+        },
+        seeds={"train": seed},
+        metrics={name: _last_look(out, name) for name in notes},
+        cost=notes,
+        weights={name: records.weights_hash(_place(out, name)) for name in notes},
+    )  # fmt: skip
+    records.write(record, out / "work")
+    return record
+
+
+def _place(out: Path, name: str) -> Path:
+    """Folder of what a stage makes."""
+    return out / "work" / name if name.endswith(TOWER) else out / name
+
+
+def _train(name: str, stage: Stage, out: Path, *, seed: int, size: Size) -> None:
+    """One stage, from its beginning or its last checkpoint to its finished folder."""
+    train_one = _language if name == BASE else _tower if name.endswith(TOWER) else _expert
+    torch.manual_seed(seed)
+    train_one(name, stage, out, seed, size)
+    shutil.rmtree(out / "work" / f"{name}-run", ignore_errors=True)
+
+
+def _language(name: str, stage: Stage, out: Path, seed: int, size: Size) -> None:
+    tokenizer = words.tokenizer()
+    model = models.language(size, tokenizer, seed=seed)
+    rows = Talks(Diet(), stage.steps * stage.batch, seed=seed)
+
+    def look(model: Any) -> looks.Look:
+        return looks.answers(model, tokenizer, told=MODALITIES)
+
+    _fit(model, rows, Pack(tokenizer), stage, out, name, seed, look)
+    models.save(model, tokenizer, out / name)
+
+
+def _tower(name: str, stage: Stage, out: Path, seed: int, size: Size) -> None:
+    modality = cast(Modality, name.removesuffix(TOWER))
+    tokenizer = words.tokenizer()
+    config = models.tower_config(modality, size, tokenizer)
+    reader = Reader(models.tower(config, size, seed=seed), modality, size.width)
+    batches = Readings(OmniProcessor(tokenizer, {modality: config}), modality)
+
+    def look(model: Any) -> looks.Look:
+        return looks.readings(model, batches)
+
+    rows = Contents(stage.steps * stage.batch, seed=seed)
+    _fit(reader, rows, batches, stage, out, name, seed, look)
+    place = _place(out, name)
+    place.mkdir(parents=True, exist_ok=True)
+    weights = copy.deepcopy(reader.tower).to(torch.bfloat16).state_dict()
+    save_file(weights, place / "model.safetensors")
+
+
+def _expert(name: str, stage: Stage, out: Path, seed: int, size: Size) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    modality = cast(Modality, name)
+    if not (out / START).is_dir():
+        _assemble(out, size, out / "work" / f"{START}-{name}")
+    model, processor = models.load(out / START)
+    torch.manual_seed(seed)  # of the adapter's first weights
+    # By its whole name: the other towers' projectors stay as they are.
+    settings = LoraConfig(
+        r=stage.rank, lora_alpha=stage.rank, target_modules=LINEAR,
+        modules_to_save=[f"towers.{modality}.projector"],
+    )  # fmt: skip
+    learner = get_peft_model(model, settings)
+
+    def look(model: Any) -> looks.Look:
+        return looks.answers(model.base_model.model, processor, shown=modality)
+
+    rows = Talks(Diet(own=modality), stage.steps * stage.batch, seed=seed)
+    _fit(learner, rows, Pack(processor.tokenizer, processor), stage, out, name, seed, look)
+    kept = copy.deepcopy(learner).to(torch.bfloat16)
+    kept.peft_config["default"].base_model_name_or_path = f"../{START}"
+    kept.save_pretrained(out / name, save_embedding_layers=False)
+    (out / name / "README.md").unlink(missing_ok=True)  # an empty form
+
+
+def _assemble(out: Path, size: Size, partial: Path) -> None:
+    """The model that all experts start from: base and towers as they were written.
+
+    Args:
+        out: gets it.
+        size: shape of the models.
+        partial: folder until it is complete.
+
+    Raises:
+        InputError: one of them isn't there.
+    """
+    for name in (BASE, *(f"{modality}{TOWER}" for modality in MODALITIES)):
+        if not (_place(out, name) / "model.safetensors").is_file():
+            raise InputError(
+                "an expert starts from a base and all towers", where=out, got=f"no {name}",
+                hint=f"train it first, with --stage {name}",
+            )  # fmt: skip
+    language, tokenizer = models.load(out / BASE)
+    towers = {}
+    for modality in MODALITIES:
+        towers[modality] = models.tower(models.tower_config(modality, size, tokenizer), size, seed=0)
+        weights = load_file(_place(out, f"{modality}{TOWER}") / "model.safetensors")
+        towers[modality].load_state_dict(weights)
+    models.save(models.joined(language, towers), tokenizer, partial)
+    try:
+        partial.rename(out / START)
+    except OSError:  # another expert's training has made the same meanwhile
+        shutil.rmtree(partial)
+
+
+def _fit(
+    model: Any,
+    rows: Any,
+    batches: Any,
+    stage: Stage,
+    out: Path,
+    name: str,
+    seed: int,
+    look: Callable[[Any], looks.Look],
+) -> None:
+    curve = looks.Looks(out / "work" / f"{name}.jsonl", look, every=stage.look_every)
+    fit(model, rows, batches, stage, out / "work" / f"{name}-run", seed=seed, callbacks=[curve])
+
+
+def _last_look(out: Path, name: str) -> Mapping[str, Any]:
+    """What the stage's learning curve ends with."""
+    found = [line for line in read(out / "work" / f"{name}.jsonl") if "score" in line]
+    return {"validation": found[-1]["score"]} if found else {}
