@@ -27,12 +27,6 @@ def train(out: Path, **options: object):
     )
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, object]:
-    out = tmp_path_factory.mktemp("omni") / "zoo"
-    return out, train(out)
-
-
 def test_all_stages_are_trained_once_and_a_second_call_finds_them_done(trained) -> None:
     out, record = trained
     again = train(out)

@@ -11,7 +11,7 @@ from optmerge.bench import records
 from optmerge.bench.suite.cells import BASE, EXPERT, Cell
 from optmerge.bench.suite.orders import Job, Order
 from optmerge.bench.suite.selection import SCALES
-from optmerge.errors import CheckpointError, did_you_mean
+from optmerge.errors import CheckpointError
 from optmerge.methods import get, registered
 from optmerge.omni.bench import clips
 from optmerge.omni.bench.asking import NEEDS
@@ -129,10 +129,9 @@ def _hashes(zoo: Path) -> dict[str, str]:
     found = {name: records.weights_hash(zoo / name) for name in (BASE, START, *MODALITIES)}
     for name in found:
         if not any((zoo / name).glob("*.safetensors")):
-            there = [path.name for path in zoo.iterdir()] if zoo.is_dir() else []
             raise CheckpointError(
                 "A model of the modality benchmark is missing.", where=zoo / name,
                 expected="a checkpoint or an adapter",
-                hint=did_you_mean(name, there) or f"make it with `optmerge omni train --out {zoo}`",
+                hint=f"make it with `optmerge omni train --out {zoo}`, or correct --zoo",
             )  # fmt: skip
     return found
