@@ -40,7 +40,8 @@ def choose_towers(experts: Sequence[OmniExpert], asked: Mapping[str, str]) -> di
         asked: modality → name of the expert, where several have it.
 
     Raises:
-        InputError: several have a tower and none was asked for, or who was asked for has none.
+        InputError: several have a tower, none was asked for and not just one of them trained it as an
+            adapter; or who was asked for has none.
     """
     having: dict[str, list[OmniExpert]] = {}
     for expert in experts:
@@ -54,6 +55,10 @@ def choose_towers(experts: Sequence[OmniExpert], asked: Mapping[str, str]) -> di
                 hint=did_you_mean(name, names) if names else "no expert has one",
             )  # fmt: skip
     for modality, owners in having.items():
+        # Adapters of one model all have its towers, but each may have trained another.
+        trained = [expert for expert in owners if modality in expert.trained]
+        if len(trained) == 1 and modality not in asked:
+            owners[:] = trained
         if len(owners) > 1 and modality not in asked:
             names = [expert.name for expert in owners]
             raise InputError(

@@ -75,6 +75,12 @@ class OmniExpert:
         """Of all it is read from."""
         return [self.model.path, *([self.adapter.path] if self.adapter else [])]
 
+    @property
+    def trained(self) -> set[str]:
+        """Modalities of whose towers its adapter holds some of the tensors; none without an adapter."""
+        own = _trained_towers(self.adapter) if self.adapter else {}
+        return {name.removeprefix(TOWERS).partition(".")[0] for name in own}
+
     def tower(self, modality: str) -> dict[str, TensorInfo]:
         """Tensors of one tower; an adapter's own in place of those it was trained on."""
         start = f"{TOWERS}{modality}."

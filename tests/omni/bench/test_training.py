@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from safetensors.torch import load_file
 
 from omni.bench import small
 from optmerge.bench.curve import read
+from optmerge.cli import run
 from optmerge.errors import InputError
 from optmerge.omni.bench import looks, models, training
 from optmerge.omni.bench.world import MODALITIES
@@ -62,8 +64,13 @@ def test_the_experts_can_be_composed(trained, tmp_path: Path, method: str) -> No
     out, _ = trained
     experts = [{"model": str(out / each), "name": each} for each in MODALITIES]
     recipe = {"base": str(out / "base"), "experts": experts, "method": method}
-    compose(recipe, tmp_path / "merged", towers={each: each for each in MODALITIES})
+    compose(recipe, tmp_path / "merged")
     merged = load_file(tmp_path / "merged/model.safetensors")
+    for modality in MODALITIES:
+        adapter = load_file(out / modality / "adapter_model.safetensors")
+        for name, value in adapter.items():
+            if ".projector." in name:
+                assert torch.equal(merged[name.removeprefix("base_model.model.")], value)
     start = load_file(out / "start/model.safetensors")
     encoders = [name for name in start if ".encoder." in name]
     assert encoders and all(torch.equal(merged[name], start[name]) for name in encoders)
@@ -135,9 +142,21 @@ def test_an_expert_without_its_base_says_what_to_train(tmp_path: Path) -> None:
         train(tmp_path, only=["audio"])
 
 
-def test_an_unknown_stage_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="audio-towr"):
-        train(tmp_path, only=["audio-towr"])
+def test_an_unknown_stage_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["omni", "train", "--out", str(tmp_path), "--stage", "audio-towr"]) == 2
+    assert "audio-tower" in capsys.readouterr().err
+
+
+def test_a_stage_is_trained_from_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "train", partial(training.train, stages=small.stages(), size=small.SIZE))
+    threads = torch.get_num_threads()
+    out = str(tmp_path)
+    assert (
+        run(["omni", "train", "--out", out, "--stage", "image-tower", "--seed", "3", "--threads", "1"]) == 0
+    )
+    torch.set_num_threads(threads)
+    [record] = (tmp_path / "work").glob("*-omni-train-*.json")
+    assert json.loads(record.read_text())["seeds"] == {"train": 3}
 
 
 def test_the_settings_are_recorded(trained) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -191,7 +192,9 @@ def load(folder: Path, adapter: Path | None = None) -> tuple[Any, Any]:
     if adapter is not None:
         from peft import PeftModel
 
-        model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # peft calls transformers by an older name
+            model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
     return model.eval(), OmniProcessor.from_pretrained(folder, local_files_only=True)
 
 
