@@ -32,7 +32,6 @@ _LARGEST = 40
 _CAPITALS = (12, 26)
 """Heights of a glyph in pixels."""
 
-
 Edges = tuple[float, float, float, float]
 """Left, top, right, bottom in pixels."""
 
@@ -91,13 +90,9 @@ def _glyphs(rng: random.Random) -> tuple[Image.Image, tuple[Mark, ...]]:
             family, ink = rng.choice(FAMILIES), rng.choice(inks)
         corner = left + cell % columns * wide, top + cell // columns * tall
         colour = faded(ink, paper, rng.uniform(0.6, 1))
-        marks.append(
-            Mark(
-                glyph := rng.choice(GLYPHS),
-                ink,
-                _write(pen, rng, glyph, family, colour, corner, (wide, tall)),
-            )
-        )
+        glyph = rng.choice(GLYPHS)
+        box = _write(pen, rng, glyph, family, colour, corner, (wide, tall))
+        marks.append(Mark(glyph, ink, box))
     if rng.random() < 0.3:
         degrees = rng.uniform(-8, 8)
         picture = picture.rotate(degrees, Image.Resampling.BILINEAR, fillcolor=paper)
