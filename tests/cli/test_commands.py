@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,10 @@ def test_help_shows_an_example_and_every_option_has_words(
 def test_usage_errors_exit_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(arguments) == 2
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_the_version_is_that_of_the_installed_package(capsys: pytest.CaptureFixture[str]) -> None:
+    assert output(capsys, "--version") == f"optmerge {metadata.version('optmerge')}\n"
 
 
 def test_starting_costs_no_heavy_import() -> None:

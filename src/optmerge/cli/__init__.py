@@ -6,8 +6,9 @@ import io
 import os
 import signal
 import sys
+from importlib import metadata
 from types import FrameType
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -26,6 +27,22 @@ for _module in (merge, plan, verify, inspect, methods, ask):
     app.command(_module.__name__.rpartition(".")[2])(_module.command)
 app.add_typer(bench.app, name="bench")
 app.add_typer(omni.app, name="omni")
+
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        print(f"optmerge {metadata.version('optmerge')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version and stop.", callback=_tell_version, is_eager=True),
+    ] = False,
+) -> None:
+    """What goes before a command."""
 
 
 class Interrupted(BaseException):
