@@ -24,18 +24,6 @@ from optmerge.methods import registered
 COMMANDS = ("merge", "plan", "verify", "inspect", "methods", "bench")
 
 
-@pytest.fixture
-def models(tmp_path: Path) -> World:
-    return world(tmp_path)
-
-
-@pytest.fixture
-def recipe(models: World) -> str:
-    path = models.root / "recipe.yaml"
-    path.write_text(yaml.safe_dump(models.recipe()))
-    return str(path)
-
-
 def output(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     """What a command prints when it succeeds."""
     code = run(list(arguments))

@@ -25,18 +25,6 @@ from optmerge.engine.state import STATE
 ESCAPE = "\x1b"
 
 
-@pytest.fixture
-def models(tmp_path: Path) -> World:
-    return world(tmp_path)
-
-
-@pytest.fixture
-def recipe(models: World) -> str:
-    path = models.root / "recipe.yaml"
-    path.write_text(yaml.safe_dump(models.recipe()))
-    return str(path)
-
-
 SLOW = """
 import time
 from optmerge.checkpoints.writer import ShardWriter
