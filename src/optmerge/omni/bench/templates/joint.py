@@ -122,17 +122,19 @@ def _compared(
 @template("temporal", "audio", "video")
 def colour_of_voice_in_film(content: Content) -> Iterator[Query]:
     """What colour the first or the last voice's actor has."""
-    for order, voice in _ends(content):
-        colour = content.actor(voice.kind).colour
-        yield Query(f"what color in the video is what sounds {order}?", colour, content.cast.colours)
+    yield from _colours(content, *_FILM)
 
 
 @template("temporal", "audio", "image")
 def colour_of_voice_in_picture(content: Content) -> Iterator[Query]:
     """What colour the first or the last voice's thing has."""
+    yield from _colours(content, *_PICTURE)
+
+
+def _colours(content: Content, where: str, find: _Find) -> Iterator[Query]:
     for order, voice in _ends(content):
-        colour = content.thing(voice.kind).colour
-        yield Query(f"what color in the picture is what sounds {order}?", colour, content.cast.colours)
+        colour = find(content, voice.kind).colour
+        yield Query(f"what color in the {where} is what sounds {order}?", colour, content.cast.colours)
 
 
 @template("temporal", "audio", "video")

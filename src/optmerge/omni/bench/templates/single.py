@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import permutations
 
 from optmerge.bench.drawing.words import a
 from optmerge.omni.bench.asking import YES_NO, Query, template
-from optmerge.omni.bench.world import CAST, QUARTERS, Actor, Content, Thing, Voice
+from optmerge.omni.bench.world import CAST, QUARTERS, Actor, Content, Thing
 
 COUNTS = ("1", "2", "3")
 NUMBERS = tuple(str(number + 1) for number in range(CAST))
@@ -42,29 +42,25 @@ def number(content: Content) -> Iterator[Query]:
 @template("comparative", "audio")
 def louder(content: Content) -> Iterator[Query]:
     """Which of two voices is louder."""
-    for one, other in permutations(content.sound.voices, 2):
-        yield from which("sounds louder", one, other, one.loud, other.loud)
+    yield from _compared("sounds louder", {voice.kind: voice.loud for voice in content.sound.voices})
 
 
 @template("comparative", "audio")
 def higher(content: Content) -> Iterator[Query]:
     """Which of two voices is higher."""
-    for one, other in permutations(content.sound.voices, 2):
-        yield from which("sounds higher", one, other, one.high, other.high)
+    yield from _compared("sounds higher", {voice.kind: voice.high for voice in content.sound.voices})
 
 
 @template("comparative", "audio")
 def oftener(content: Content) -> Iterator[Query]:
     """Which of two voices has more notes."""
-    for one, other in permutations(content.sound.voices, 2):
-        yield from which("sounds more often", one, other, one.notes, other.notes)
+    yield from _compared("sounds more often", {voice.kind: voice.notes for voice in content.sound.voices})
 
 
 @template("temporal", "audio")
 def earlier_voice(content: Content) -> Iterator[Query]:
     """Which of two voices is first."""
-    for one, other in permutations(content.sound.voices, 2):
-        yield from which("sounds first", one, other, -one.slot, -other.slot)
+    yield from _compared("sounds first", {voice.kind: -voice.slot for voice in content.sound.voices})
 
 
 @template("temporal", "audio")
@@ -109,18 +105,15 @@ def way(content: Content) -> Iterator[Query]:
 @template("comparative", "video")
 def farther(content: Content) -> Iterator[Query]:
     """Which of two actors moves farther."""
-    for one, other in permutations(content.film, 2):
-        if one.motion and other.motion:
-            yield from which("moves farther in the video", one, other, one.motion.far, other.motion.far)
+    far = {actor.kind: actor.motion.far for actor in content.film if actor.motion}
+    yield from _compared("moves farther in the video", far)
 
 
 @template("temporal", "video")
 def earlier_mover(content: Content) -> Iterator[Query]:
     """Which of two actors moves first."""
-    for one, other in permutations(content.film, 2):
-        if one.motion and other.motion:
-            late = one.motion.late, other.motion.late
-            yield from which("moves first in the video", one, other, *(not each for each in late))
+    early = {actor.kind: not actor.motion.late for actor in content.film if actor.motion}
+    yield from _compared("moves first in the video", early)
 
 
 @template("existential", "image")
@@ -153,8 +146,7 @@ def quarter(content: Content) -> Iterator[Query]:
 @template("comparative", "image")
 def bigger(content: Content) -> Iterator[Query]:
     """Which of two things is bigger."""
-    for one, other in permutations(content.picture, 2):
-        yield from which("is bigger in the picture", one, other, one.big, other.big)
+    yield from _compared("is bigger in the picture", {thing.kind: thing.big for thing in content.picture})
 
 
 def yes(true: object) -> str:
@@ -162,14 +154,12 @@ def yes(true: object) -> str:
     return "yes" if true else "no"
 
 
-def which(
-    does: str, one: Voice | Actor | Thing, other: Voice | Actor | Thing, first: float, second: float
-) -> Iterator[Query]:
-    """Which of two kinds does something more than the other; nothing where neither does."""
-    if first != second:
-        text = f"which {does}, the {one.kind} or the {other.kind}?"
-        kinds = one.kind, other.kind
-        yield Query(text, kinds[first < second], kinds)
+def _compared(does: str, much: Mapping[str, float]) -> Iterator[Query]:
+    """Which of two kinds does something more than the other, for every two that differ."""
+    for (one, first), (other, second) in permutations(much.items(), 2):
+        if first != second:
+            kinds = one, other
+            yield Query(f"which {does}, the {one} or the {other}?", kinds[first < second], kinds)
 
 
 def _shown(content: Content, shown: Sequence[Actor] | Sequence[Thing], where: str) -> Iterator[Query]:
