@@ -24,13 +24,6 @@ MEGABYTES = 4
 """Of hostile text, which takes up to 25 times as much memory once it is parsed."""
 
 Prepare = Callable[[World], None]
-CASES: dict[str, Prepare] = {}
-
-
-def case(prepare: Prepare) -> Prepare:
-    """Registers a hostile expert by its function's name."""
-    CASES[prepare.__name__.replace("_", " ")] = prepare
-    return prepare
 
 
 def put(models: World, header: bytes, *, size: int | None = None) -> None:
@@ -46,29 +39,27 @@ def filled(start: bytes, piece: bytes, end: bytes) -> bytes:
     return start + piece * (MEGABYTES * 1_000_000 // len(piece)) + end
 
 
-@case
-def a_header_of_empty_lists(models: World) -> None:
-    put(models, filled(b'{"a":[', b"[],", b"[]]}"))
+def headed(start: bytes, piece: bytes, end: bytes) -> Prepare:
+    return lambda models: put(models, filled(start, piece, end))
 
 
-@case
-def a_header_of_small_objects(models: World) -> None:
-    put(models, filled(b'{"a":[', b'{"":0},', b"0]}"))
+CASES: dict[str, Prepare] = {
+    "a header of empty lists": headed(b'{"a":[', b"[],", b"[]]}"),
+    "a header of small objects": headed(b'{"a":[', b'{"":0},', b"0]}"),
+    "a header of brackets": headed(b'{"a":', b"[", b""),
+    "a header of one long name": headed(
+        b'{"', b"projector.", b'":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}'
+    ),
+    "a header of one endless number": headed(
+        b'{"a":{"dtype":"U8","data_offsets":[0,0],"shape":[', b"9", b"]}}"
+    ),
+}
 
 
-@case
-def a_header_of_brackets(models: World) -> None:
-    put(models, filled(b'{"a":', b"[", b""))
-
-
-@case
-def a_header_of_one_long_name(models: World) -> None:
-    put(models, filled(b'{"', b"projector.", b'":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}'))
-
-
-@case
-def a_header_of_one_endless_number(models: World) -> None:
-    put(models, filled(b'{"a":{"dtype":"U8","data_offsets":[0,0],"shape":[', b"9", b"]}}"))
+def case(prepare: Prepare) -> Prepare:
+    """Registers a hostile expert by its function's name."""
+    CASES[prepare.__name__.replace("_", " ")] = prepare
+    return prepare
 
 
 @case
