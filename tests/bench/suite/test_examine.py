@@ -10,7 +10,7 @@ import torch
 from optmerge.bench.lines import checkpoint
 from optmerge.bench.suite import examine
 from optmerge.bench.suite.cells import read_all
-from optmerge.bench.suite.examine import Errand
+from optmerge.bench.suite.errands import Errand
 from optmerge.bench.suite.merging import merge
 from optmerge.bench.suite.orders import order
 from optmerge.bench.suite.questions import asked

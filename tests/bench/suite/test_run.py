@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bench.suite import synthetic
-from optmerge.bench.suite import cells, examine, orders
+from optmerge.bench.suite import cells, errands, orders
 from optmerge.bench.suite.cells import Cell, read_all
 from optmerge.bench.suite.orders import Job, Order
 from optmerge.bench.suite.run import run
@@ -45,7 +45,7 @@ class Pool:
         if self.dies(cell):
             return errand, WorkerError("killed")
         if self.fails(cell):
-            result = examine.failed(errand.job, MethodError("broken", got="NaN"))
+            result = errands.failed(errand.job, MethodError("broken", got="NaN"))
         else:
             level = 0.6 if cell.scale is None else 0.8 - abs(cell.scale - BEST)
             cost = {"answer_seconds": 1.0, "merge_seconds": 1.0}

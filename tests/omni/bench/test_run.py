@@ -74,6 +74,7 @@ def test_a_run_is_recorded_once_and_its_failures_are_told_and_tried_again(
         "--method",
         "task_arithmetic",
         "--quick",
+        "--keep",
     ]
     # DAMC alone can't keep apart what isn't plain LoRA.
     settings = json.loads((zoo / "audio/adapter_config.json").read_text())
@@ -88,6 +89,9 @@ def test_a_run_is_recorded_once_and_its_failures_are_told_and_tried_again(
     assert sorted(done) == sorted([BASE, *(EXPERT + each for each in MODALITIES), "damc", "task_arithmetic"])
     merged = next(result for result in results if result.cell.model == "damc" and result.error is None)
     assert set(merged.tasks) == set(tasks(INPUTS)) and merged.merged
+    [said] = (json.loads(path.read_text()) for path in (tmp_path / "scratch").glob("*-damc-*/answers.json"))
+    assert {name: len(each) for name, each in said.items()} == dict.fromkeys(merged.tasks, 2)
+    assert set(said["audio|audio"][0]) == {"clip", "question", "family", "said", "right"}
     before = sorted((tmp_path / "records").rglob("*.json"))
     output(capsys, *command)
     assert sorted((tmp_path / "records").rglob("*.json")) == before

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 import warnings
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -19,65 +16,26 @@ import torch
 from optmerge.bench import records
 from optmerge.bench.lines.checkpoint import load
 from optmerge.bench.lines.family import Processor, write_json
-from optmerge.bench.suite import cells
 from optmerge.bench.suite.answering import Album, Eyes, answer
 from optmerge.bench.suite.cells import Result, TaskScores
+from optmerge.bench.suite.errands import Errand, recorded
 from optmerge.bench.suite.merging import merge
-from optmerge.bench.suite.orders import Job
 from optmerge.bench.tasks.registry import Question, Task, registered
-from optmerge.errors import OptMergeError
-
-
-@dataclass(frozen=True)
-class Errand:
-    """A job and where its traces go.
-
-    Args:
-        job: what to do.
-        out: folder of the records.
-        scratch: folder of merged models while they are asked.
-        keep: leave merged models there, and what everyone said.
-    """
-
-    job: Job
-    out: Path
-    scratch: Path
-    keep: bool = False
-
-    @property
-    def folder(self) -> Path:
-        """Of what is made for this job; its own, so that two can't meet."""
-        cell = self.job.cell
-        return self.scratch / f"{cell.line}-{cell.model.replace(':', '-')}-{cell.identity()[:12]}"
 
 
 def run(errand: Errand) -> Result:
     """Does a job and writes its record; whatever goes wrong goes into the record."""
-    shutil.rmtree(errand.folder, ignore_errors=True)  # of a run that was killed
-    try:
-        result = _examine(errand)
-    except Exception as problem:  # one broken merge mustn't end a run of hours
-        result = failed(errand.job, problem)
-    if not errand.keep:
-        shutil.rmtree(errand.folder, ignore_errors=True)
-    cells.write(result, errand.out)
-    return result
-
-
-def failed(job: Job, problem: Exception) -> Result:
-    """The result of a job that came to nothing."""
-    words = str(problem) if isinstance(problem, OptMergeError) else f"{type(problem).__name__}: {problem}"
-    return Result(job.cell, {}, {}, error=words)
+    return recorded(errand, _examine)
 
 
 def _examine(errand: Errand) -> Result:
     job, cost, merged = errand.job, {}, None
     if job.experts:
-        made = merge(job.recipe, errand.folder / "model")
+        made = merge(job.recipe, errand.model)
         cost["merge_seconds"] = round(made.seconds, 4)
         if made.peak_bytes is not None:
             cost["merge_peak_bytes"] = made.peak_bytes
-        merged = records.weights_hash(errand.folder / "model")
+        merged = records.weights_hash(errand.model)
     model, processor = _load(errand)
     started = time.perf_counter()
     tasks = [task for name, task in registered().items() if name in job.cell.tasks]
@@ -89,7 +47,7 @@ def _examine(errand: Errand) -> Result:
         for task, album, said in zip(tasks, albums, replies, strict=True)
     }
     if errand.keep:
-        _keep(errand.folder / "answers.json", tasks, albums, replies)
+        write_json(errand.answers, _told(tasks, albums, replies))
     return Result(job.cell, scores, cost, merged)
 
 
@@ -101,7 +59,7 @@ def _eyes() -> Eyes:
 
 def _load(errand: Errand) -> tuple[Any, Processor]:
     """The job's model; an adapter is added to the base's weights, as one would to use it."""
-    folder = errand.job.model or errand.folder / "model"
+    folder = errand.job.model or errand.model
     if not (folder / "adapter_config.json").is_file():
         return load(folder)
     with warnings.catch_warnings():
@@ -134,14 +92,14 @@ def score(task: Task, questions: Sequence[Question], replies: Sequence[str]) -> 
     )
 
 
-def _keep(
-    path: Path, tasks: Sequence[Task], albums: Sequence[Album], replies: Sequence[Sequence[str]]
-) -> None:
+def _told(
+    tasks: Sequence[Task], albums: Sequence[Album], replies: Sequence[Sequence[str]]
+) -> dict[str, list[dict[str, Any]]]:
     """What was asked, said and right."""
-    write_json(path, {
+    return {
         task.name: [
             {"question": question.text, "type": question.type, "said": said, "right": question.answers}
             for question, said in zip(album.questions, answers, strict=True)
         ]
         for task, album, answers in zip(tasks, albums, replies, strict=True)
-    })  # fmt: skip
+    }

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from optmerge.bench.suite import cells, examine
+from optmerge.bench.suite import cells
 from optmerge.bench.suite.cells import Result
-from optmerge.bench.suite.examine import Errand
+from optmerge.bench.suite.errands import Errand, failed
 from optmerge.bench.suite.orders import Job, Order, test_of
 from optmerge.bench.suite.selection import SCALES, best_scale
 from optmerge.bench.suite.workers import WorkerError
@@ -115,7 +115,7 @@ def run(
             if pool.busy:
                 errand, result = pool.take()
                 if isinstance(result, WorkerError):
-                    result = examine.failed(errand.job, result)
+                    result = failed(errand.job, result)
                     cells.write(result, out, kind)
                 done(errand.job, result, reused=False)
     return results

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -13,9 +12,8 @@ import numpy as np
 
 from optmerge.bench import records
 from optmerge.bench.lines.family import write_json
-from optmerge.bench.suite import cells
-from optmerge.bench.suite.cells import Result, TaskScores
-from optmerge.bench.suite.examine import Errand, failed
+from optmerge.bench.suite.cells import Cell, Result, TaskScores
+from optmerge.bench.suite.errands import Errand, recorded
 from optmerge.omni.bench import exam, models
 from optmerge.omni.bench.exam import Item, Senses
 from optmerge.omni.bench.orders import KIND, parted
@@ -25,26 +23,17 @@ from optmerge.omni.compose import compose
 
 def run(errand: Errand) -> Result:
     """Does a job and writes its record; whatever goes wrong goes into the record."""
-    shutil.rmtree(errand.folder, ignore_errors=True)  # of a run that was killed
-    try:
-        result = _examine(errand)
-    except Exception as problem:  # one broken merge mustn't end a run of hours
-        result = failed(errand.job, problem)
-    if not errand.keep:
-        shutil.rmtree(errand.folder, ignore_errors=True)
-    cells.write(result, errand.out, KIND)
-    return result
+    return recorded(errand, _examine, KIND)
 
 
 def _examine(errand: Errand) -> Result:
     job, cost, merged = errand.job, {}, None
-    folder = errand.folder / "model"
     if job.experts:
         started = time.perf_counter()
-        compose(job.recipe, folder, towers={modality: modality for modality in MODALITIES})
+        compose(job.recipe, errand.model, towers={modality: modality for modality in MODALITIES})
         cost["merge_seconds"] = round(time.perf_counter() - started, 4)
-        merged = records.weights_hash(folder)
-        model, processor = models.load(folder)
+        merged = records.weights_hash(errand.model)
+        model, processor = models.load(errand.model)
     elif job.model == job.base:
         model, processor = models.load(job.base)
     else:
@@ -53,7 +42,7 @@ def _examine(errand: Errand) -> Result:
     said = _asked(model, processor, job.cell)
     cost["answer_seconds"] = round(time.perf_counter() - started, 3)
     if errand.keep:
-        _keep(errand, said)
+        write_json(errand.answers, _told(said))
     return Result(job.cell, {name: _scored(pairs) for name, pairs in said.items()}, cost, merged)
 
 
@@ -63,7 +52,7 @@ def _senses() -> Senses:
     return Senses()
 
 
-def _asked(model: Any, processor: Any, cell: cells.Cell) -> dict[str, list[tuple[Item, str]]]:
+def _asked(model: Any, processor: Any, cell: Cell) -> dict[str, list[tuple[Item, str]]]:
     """Task → its questions and what was said."""
     sheets = {name: exam.items(cell.split, parted(name)[0], cell.n) for name in cell.tasks}
     given = {name: parted(name)[1] for name in cell.tasks}
@@ -102,13 +91,13 @@ def _scored(pairs: Sequence[tuple[Item, str]]) -> TaskScores:
     )
 
 
-def _keep(errand: Errand, said: Mapping[str, Sequence[tuple[Item, str]]]) -> None:
+def _told(said: Mapping[str, Sequence[tuple[Item, str]]]) -> dict[str, list[dict[str, Any]]]:
     """What was asked, said and right."""
-    write_json(errand.folder / "answers.json", {
+    return {
         name: [
             {"clip": item.index, "question": item.question.text, "family": item.question.family,
              "said": words, "right": item.question.answers}
             for item, words in pairs
         ]
         for name, pairs in said.items()
-    })  # fmt: skip
+    }  # fmt: skip
