@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from optmerge.cli import bench_suite
+from optmerge.cli.benchmarks import Seed, Threads
 from optmerge.errors import InputError, did_you_mean
 
 app = typer.Typer(help="Train experts, evaluate them, and compare merging methods.", no_args_is_help=True)
@@ -41,14 +42,14 @@ def train(
     out: Annotated[
         Path | None, typer.Option(help="Output folder; out/LINE if not given.", metavar="DIR")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of everything random.", min=0)] = 0,
+    seed: Seed = 0,
     stage: Annotated[
         list[str] | None, typer.Option(help="Only this stage: base, a task, mixture; may be repeated.")
     ] = None,
     base: Annotated[
         Path | None, typer.Option(help="Start another set of experts from this base.", metavar="DIR")
     ] = None,
-    threads: Annotated[int, typer.Option(help="Processor threads.", min=1)] = 2,
+    threads: Threads = 2,
 ) -> None:
     """Train a base, its experts and a mixture from nothing; run again to continue after an interruption.
 

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from optmerge.errors import InputError, RunError
-
-if TYPE_CHECKING:
-    from optmerge.bench.suite.output import Form
-    from optmerge.bench.suite.run import Progress
+from optmerge.cli.benchmarks import (
+    AsCsv,
+    AsJson,
+    AsLatex,
+    AsMarkdown,
+    Jobs,
+    Keep,
+    Methods,
+    Quick,
+    Records,
+    Scratch,
+    Zoo,
+    chosen_form,
+    perform,
+)
+from optmerge.errors import InputError
 
 RECORDS = Path("results/bench")
 Lines = Annotated[
     list[str] | None, typer.Option("--line", help="Line of models: full or lora; repeat.", metavar="LINE")
 ]
-Records = Annotated[Path, typer.Option(help="Folder of the records.", metavar="DIR")]
 Questions = Annotated[int | None, typer.Option("--n", help="Questions a capability.", min=1)]
 
 
@@ -29,22 +36,14 @@ def run(
     sets: Annotated[
         str | None, typer.Option("--set", help="Expert sets, such as 0,1,2; all by default.", metavar="N,…")
     ] = None,
-    method: Annotated[
-        list[str] | None, typer.Option(help="Merging method; repeat; all by default.", metavar="NAME")
-    ] = None,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="Fewer questions and methods, default scales: minutes, not hours.")
-    ] = False,
+    method: Methods = None,
+    quick: Quick = False,
     n: Questions = None,
-    zoo: Annotated[Path | None, typer.Option(help="Folder of the models.", metavar="DIR")] = None,
-    out: Annotated[Path, typer.Option(help="Folder of the records.", metavar="DIR")] = RECORDS,
-    scratch: Annotated[Path, typer.Option(help="Folder for merged models.", metavar="DIR")] = Path(
-        "out/bench"
-    ),
-    jobs: Annotated[int, typer.Option(help="Processes, one core each.", min=1)] = 2,
-    keep: Annotated[
-        bool, typer.Option("--keep", help="Keep merged models and answers in --scratch.")
-    ] = False,
+    zoo: Zoo = None,
+    out: Records = RECORDS,
+    scratch: Scratch = Path("out/bench"),
+    jobs: Jobs = 2,
+    keep: Keep = False,
 ) -> None:
     """Merge with every method, ask everyone everything, and record it; run again to continue.
 
@@ -53,10 +52,7 @@ def run(
     from optmerge.bench.suite import examine, orders, output
     from optmerge.bench.suite.entrants import standings
     from optmerge.bench.suite.run import run as run_order
-    from optmerge.bench.suite.workers import Workers
     from optmerge.bench.suite.zoo import default_zoo
-    from optmerge.cli import Interrupted
-    from optmerge.cli.tables import console
 
     questions = n or (orders.QUICK if quick else orders.TEST)
     order = orders.order(
@@ -67,20 +63,14 @@ def run(
         n=questions,
         quick=quick,
     )
-    shown = console()
-    for remark in order.remarks:
-        shown.print(f"[dim]{remark}[/]")
-    try:
-        with Workers(examine.run, jobs) as pool, progress() as report:
-            results = run_order(order, pool, out, scratch, n=questions, keep=keep, report=report)
-    except Interrupted:
-        print(f"what is done is recorded in {out}; the same command continues", file=sys.stderr)
-        raise
-    output.show_scores(standings(results, n=questions), "terminal", shown)
-    failures = [result for result in results if result.error is not None]
-    if failures:
-        names = "\n".join(f"  {result.cell.name}: {result.error}" for result in failures)
-        raise RunError(f"{len(failures)} of {len(results)} cells failed; run again to retry\n{names}")
+    perform(
+        lambda pool, report: run_order(order, pool, out, scratch, n=questions, keep=keep, report=report),
+        examine.run,
+        lambda results, shown: output.show_scores(standings(results, n=questions), "terminal", shown),
+        remarks=order.remarks,
+        jobs=jobs,
+        out=out,
+    )
 
 
 def table(
@@ -92,10 +82,10 @@ def table(
     ] = None,
     pairs: Annotated[bool, typer.Option("--pairs", help="Which differences are real, pair by pair.")] = False,
     paper: Annotated[bool, typer.Option("--paper", help="The paper's tables instead of ours.")] = False,
-    markdown: Annotated[bool, typer.Option("--markdown", help="As Markdown.")] = False,
-    csv: Annotated[bool, typer.Option("--csv", help="One row a line.")] = False,
-    latex: Annotated[bool, typer.Option("--latex", help="As LaTeX, for booktabs.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One list of rows, for programs.")] = False,
+    markdown: AsMarkdown = False,
+    csv: AsCsv = False,
+    latex: AsLatex = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show the table that the records hold.
 
@@ -112,21 +102,6 @@ def table(
         return
     show = output.show_pairs if pairs else output.show_scores
     show(output.read(records, line or [], n), form, console(), rule)
-
-
-def chosen_form(*, markdown: bool, csv: bool, latex: bool, json: bool) -> Form:
-    """The form of a table that the options ask for.
-
-    Raises:
-        InputError: they ask for several.
-    """
-    forms: dict[Form, bool] = {"markdown": markdown, "csv": csv, "latex": latex, "json": json}
-    chosen = [form for form, asked in forms.items() if asked]
-    if len(chosen) > 1:
-        raise InputError(
-            "only one form at a time", got=", ".join(f"--{form}" for form in chosen), hint="choose one"
-        )
-    return chosen[0] if chosen else "terminal"
 
 
 def figure(
@@ -172,40 +147,3 @@ def _numbers(text: str | None) -> list[int]:
     if not all(part.isdecimal() for part in parts):
         raise InputError("expert sets are numbers", where="--set", got=text, expected="such as 0,1,2")
     return list(dict.fromkeys(map(int, parts)))
-
-
-@contextmanager
-def progress() -> Iterator[Callable[[Progress], None]]:
-    """What a run reports to: a line a cell, and on a terminal a bar below."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-    from rich.progress import (
-        Progress as Bar,
-    )
-
-    console = Console(stderr=True, highlight=False)
-    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Bar(*columns, console=console, transient=True, disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task("cells", total=None)
-
-        def report(progress: Progress) -> None:
-            bar.update(task, completed=progress.done, total=progress.total)
-            bar.console.print(_line(progress), markup=False, soft_wrap=True)
-
-        yield report
-
-
-def _line(progress: Progress) -> str:
-    from optmerge.bench.suite.selection import average
-
-    result = progress.result
-    if result.error is not None:
-        outcome = "FAILED: " + result.error.partition("\n")[0]
-    else:
-        outcome = f"{100 * average(result):.1f} %" + (" (recorded before)" if progress.reused else "")
-    return f"[{progress.done}/{progress.total}] {result.cell.name}: {outcome}"
