@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import json
-import shutil
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,14 +10,14 @@ from typing import Any
 
 import torch
 
-from optmerge.bench import conversations, records
+from optmerge.bench import conversations, records, staging
 from optmerge.bench.conversations import Diet
 from optmerge.bench.learning import Stage, fit, prepared
 from optmerge.bench.lines import checkpoint
-from optmerge.bench.lines.family import Processor, Size, write_json
+from optmerge.bench.lines.family import Processor, Size
 from optmerge.bench.packing import Conversations, Pack
 from optmerge.bench.seeing import SheetBatch, Sheets
-from optmerge.errors import InputError, did_you_mean
+from optmerge.bench.staging import Traces
 
 SIGHT, BASE, MIXTURE = "sight", "base", "mixture"
 SIZE = Size()
@@ -83,33 +79,19 @@ def train(
         InputError: a line or a stage is unknown.
     """
     checkpoint.family_of(line)
-    stages = stages or STAGES[line]
-    for name in only:
-        if name not in stages:
-            raise InputError(f"unknown stage {name!r}", where="stage", hint=did_you_mean(name, stages))
-    wanted = [name for name in only or stages if not (base and name in (SIGHT, BASE))]
-    torch.set_num_threads(threads)
-    notes = {}
-    for name in stages:
-        if name not in wanted:
-            continue
-        note = out / "work" / f"{name}.json"  # written last: the stage is complete
-        if not note.is_file():
-            started = time.perf_counter()
-            _train(line, name, stages[name], out, base or out / BASE, seed=seed, size=size)
-            write_json(note, {"last_call_seconds": round(time.perf_counter() - started, 1)})
-        notes[name] = json.loads(note.read_text("utf-8"))
-    settings = {name: asdict(stages[name]) for name in notes}
-    record = records.new(
+    stages = staging.chosen(stages or STAGES[line], only)
+    if base:
+        stages = {name: stage for name, stage in stages.items() if name not in (SIGHT, BASE)}
+    return staging.train(
+        stages,
+        lambda name, stage: _train(line, name, stage, out, base or out / BASE, seed=seed, size=size),
+        out,
         kind=f"{line}/train",
-        config={"stages": settings, "size": asdict(size), "threads": threads, "questions": QUESTIONS[line]},
-        seeds={"train": seed},
-        metrics={name: _last_look(out, name) for name in notes},
-        cost=notes,
-        weights={name: records.weights_hash(out / name) for name in notes},
+        place=lambda name: out / name,
+        config={"size": asdict(size), "questions": QUESTIONS[line]},
+        seed=seed,
+        threads=threads,
     )
-    records.write(record, out / "work")
-    return record
 
 
 def diet(line: str, name: str) -> Diet:
@@ -126,19 +108,18 @@ def _train(line: str, name: str, stage: Stage, out: Path, base: Path, *, seed: i
     model, processor = _start(line, name, base, out, size, seed)
     tasks = conversations.trained()
     watched = {name: tasks[name]} if name in tasks else tasks
-    curve = Curve(out / "work" / f"{name}.jsonl", processor, watched, every=stage.look_every)
-    work, count = out / "work" / f"{name}-run", stage.steps * stage.batch
+    traces, count = Traces(out, name), stage.steps * stage.batch
+    curve = Curve(traces.curve, processor, watched, every=stage.look_every)
     learner = prepared(model, stage, processor.merge**2)
     rows: Any = Sheets(count, seed=seed)
     batches: Any = SheetBatch(processor)
     if name != SIGHT:
         rows, batches = Conversations(diet(line, name), count, seed=seed), Pack(processor)
-    fit(learner, rows, batches, stage, work, seed=seed, callbacks=[curve])
+    fit(learner, rows, batches, stage, traces.run, seed=seed, callbacks=[curve])
     if stage.part == "adapter":
-        _save_adapter(learner, out / name)
+        staging.save_adapter(learner, out / name, BASE)
     else:
         checkpoint.save(model, processor, out / name)
-    shutil.rmtree(work, ignore_errors=True)  # a short run keeps nothing
 
 
 def _start(line: str, name: str, base: Path, out: Path, size: Size, seed: int) -> tuple[Any, Processor]:
@@ -150,21 +131,3 @@ def _start(line: str, name: str, base: Path, out: Path, size: Size, seed: int) -
         return checkpoint.load(out / SIGHT)
     processor = checkpoint.processor(line, size)
     return checkpoint.build(processor, size, seed=seed), processor
-
-
-def _save_adapter(model: Any, folder: Path) -> None:
-    """Write a PEFT folder beside its base, in bfloat16."""
-    model = copy.deepcopy(model).to(torch.bfloat16)
-    # Where it was trained means nothing to who reads it.
-    model.peft_config["default"].base_model_name_or_path = f"../{BASE}"
-    # "auto" would look on the hub whether the base's vocabulary is the adapter's.
-    model.save_pretrained(folder, save_embedding_layers=False)
-    (folder / "README.md").unlink(missing_ok=True)  # an empty form
-
-
-def _last_look(out: Path, name: str) -> Mapping[str, Any]:
-    """What the stage's learning curve ends with."""
-    from optmerge.bench.curve import read
-
-    looks = [line for line in read(out / "work" / f"{name}.jsonl") if "score" in line]
-    return {"validation": looks[-1]["score"]} if looks else {}

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import json
 import shutil
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,11 +12,10 @@ from typing import Any, cast
 import torch
 from safetensors.torch import load_file, save_file
 
-from optmerge.bench import records
-from optmerge.bench.curve import read
+from optmerge.bench import records, staging
 from optmerge.bench.learning import Stage, fit
-from optmerge.bench.lines.family import write_json
-from optmerge.errors import InputError, did_you_mean
+from optmerge.bench.staging import Traces
+from optmerge.errors import InputError
 from optmerge.omni import OmniProcessor
 from optmerge.omni.bench import clips, looks, models, words
 from optmerge.omni.bench.models import Size
@@ -70,33 +67,16 @@ def train(
     Raises:
         InputError: a stage is unknown, or one that an expert starts from isn't there.
     """
-    for name in only:
-        if name not in stages:
-            raise InputError(f"unknown stage {name!r}", where="stage", hint=did_you_mean(name, stages))
-    torch.set_num_threads(threads)
-    notes = {}
-    for name in stages:
-        if only and name not in only:
-            continue
-        note = out / "work" / f"{name}.json"  # written last: the stage is complete
-        if not note.is_file():
-            started = time.perf_counter()
-            _train(name, stages[name], out, seed=seed, size=size)
-            write_json(note, {"last_call_seconds": round(time.perf_counter() - started, 1)})
-        notes[name] = json.loads(note.read_text("utf-8"))
-    record = records.new(
+    return staging.train(
+        staging.chosen(stages, only),
+        lambda name, stage: _train(name, stage, out, seed=seed, size=size),
+        out,
         kind="omni/train",
-        config={
-            "stages": {name: asdict(stages[name]) for name in notes}, "size": asdict(size),
-            "threads": threads, "clips": clips.VERSION,
-        },
-        seeds={"train": seed},
-        metrics={name: _last_look(out, name) for name in notes},
-        cost=notes,
-        weights={name: records.weights_hash(_place(out, name)) for name in notes},
-    )  # fmt: skip
-    records.write(record, out / "work")
-    return record
+        place=lambda name: _place(out, name),
+        config={"size": asdict(size), "clips": clips.VERSION},
+        seed=seed,
+        threads=threads,
+    )
 
 
 def _place(out: Path, name: str) -> Path:
@@ -109,7 +89,6 @@ def _train(name: str, stage: Stage, out: Path, *, seed: int, size: Size) -> None
     train_one = _language if name == BASE else _tower if name.endswith(TOWER) else _expert
     torch.manual_seed(seed)
     train_one(name, stage, out, seed, size)
-    shutil.rmtree(out / "work" / f"{name}-run", ignore_errors=True)
 
 
 def _language(name: str, stage: Stage, out: Path, seed: int, size: Size) -> None:
@@ -162,10 +141,7 @@ def _expert(name: str, stage: Stage, out: Path, seed: int, size: Size) -> None:
 
     rows = Talks(Diet(own=modality), stage.steps * stage.batch, seed=seed)
     _fit(learner, rows, Pack(processor.tokenizer, processor), stage, out, name, seed, look)
-    kept = copy.deepcopy(learner).to(torch.bfloat16)
-    kept.peft_config["default"].base_model_name_or_path = f"../{START}"
-    kept.save_pretrained(out / name, save_embedding_layers=False)
-    (out / name / "README.md").unlink(missing_ok=True)  # an empty form
+    staging.save_adapter(learner, out / name, START)
 
 
 def _assemble(out: Path, size: Size, partial: Path) -> None:
@@ -208,11 +184,6 @@ def _fit(
     seed: int,
     look: Callable[[Any], looks.Look],
 ) -> None:
-    curve = looks.Looks(out / "work" / f"{name}.jsonl", look, every=stage.look_every)
-    fit(model, rows, batches, stage, out / "work" / f"{name}-run", seed=seed, callbacks=[curve])
-
-
-def _last_look(out: Path, name: str) -> Mapping[str, Any]:
-    """What the stage's learning curve ends with."""
-    found = [line for line in read(out / "work" / f"{name}.jsonl") if "score" in line]
-    return {"validation": found[-1]["score"]} if found else {}
+    traces = Traces(out, name)
+    curve = looks.Looks(traces.curve, look, every=stage.look_every)
+    fit(model, rows, batches, stage, traces.run, seed=seed, callbacks=[curve])
