@@ -44,6 +44,15 @@ def test_exactly_the_answers_and_their_ends_are_learnt(line: str, processors) ->
     assert sorted(told) == sorted(turn.answers[0] for talk in TALKS for turn in talk.turns)
 
 
+@pytest.mark.parametrize("line", LINES)
+def test_an_answer_weighs_the_square_root_of_its_tokens(line: str, processors) -> None:
+    batch = packing.Pack(processors[line])(TALKS)
+    assert torch.equal(batch["weights"] > 0, batch["labels"] != packing.IGNORED)
+    answers = [turn.answers[0] + "<|im_end|>" for talk in TALKS for turn in talk.turns]
+    expected = sum(len(processors[line].ids(answer)) ** 0.5 for answer in answers)
+    assert batch["weights"].sum().item() == pytest.approx(expected, rel=1e-5)
+
+
 def test_turns_that_would_make_a_conversation_too_long_are_left_out(processors, monkeypatch) -> None:
     processor, talk = processors["full"], max(TALKS, key=lambda talk: len(talk.turns))
     whole = packing.piece(processor, talk)

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
 from torch.utils.data import Dataset
 
 from optmerge.bench import attention
@@ -73,6 +75,22 @@ def prepared(model: Any, stage: Stage, patches: int = 1) -> Any:
     return model
 
 
+def weighted_loss(model: Any, inputs: dict[str, Tensor], weights: Tensor) -> Tensor:
+    """Cross entropy of the next token in nats, averaged with weights.
+
+    Args:
+        model: a language model, with or without towers.
+        inputs: of its forward, `labels` (row, token) among them.
+        weights: (row, token) of the labels; 0 where nothing is learnt.
+    """
+    labels = inputs.pop("labels")
+    logits = model(**inputs, use_cache=False).logits[:, :-1]
+    learnt = weights[:, 1:] > 0
+    told, counts = labels[:, 1:][learnt], weights[:, 1:][learnt]
+    losses = cross_entropy(logits[learnt].float(), told, reduction="none")
+    return (losses * counts).sum() / counts.sum()
+
+
 def fit(
     model: Any,
     rows: Dataset[Any],
@@ -134,6 +152,12 @@ def _trainer_class(stage: Stage) -> Any:
                 return
             saved = type(self.model).from_pretrained(resume_from_checkpoint, dtype=torch.float32)
             self.model.load_state_dict(saved.state_dict())
+
+        def compute_loss(self, model: Any, inputs: Any, *args: Any, **options: Any) -> Any:
+            weights = inputs.pop("weights", None)
+            if weights is None:
+                return super().compute_loss(model, inputs, *args, **options)
+            return weighted_loss(model, inputs, weights)
 
         def create_optimizer(self, model: Any = None) -> Any:
             if not stage.matrix_rate:

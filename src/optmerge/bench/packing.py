@@ -104,7 +104,7 @@ def lay_out(pieces: Sequence[Piece], padding: int) -> tuple[list[int], dict[str,
 
     Returns:
         The pieces' ranks in the order in which they lie, row after row; and `input_ids`, `labels`,
-        `position_ids` and `attention_mask` (row, 1, token, token).
+        `position_ids`, `weights` in the loss, and `attention_mask` (row, 1, token, token).
     """
     order = rows([len(piece.ids) for piece in pieces])
     shape, axes = (len(order), max(len(piece.ids) for piece in pieces)), len(pieces[0].positions)
@@ -121,8 +121,19 @@ def lay_out(pieces: Sequence[Piece], padding: int) -> tuple[list[int], dict[str,
             owner[row, part] = rank
             positions[:, row, part] = pieces[rank].positions
     laid = {"input_ids": ids, "labels": labels, "attention_mask": _mask(owner, turn)}
+    laid["weights"] = _weights(owner, turn, labels)
     laid["position_ids"] = positions if axes > 1 else positions[0]
     return [rank for ranks in order for rank in ranks], laid
+
+
+def _weights(owner: Tensor, turn: Tensor, labels: Tensor) -> Tensor:
+    """Weight of each learnt token: 1 / sqrt(tokens of its answer); 0 where nothing is learnt.
+
+    Long captions would otherwise be all that counts: an answer is often a single token.
+    """
+    name = owner * (int(turn.max()) + 1) + turn
+    _, rank, count = torch.where(labels != IGNORED, name, -1).unique(return_inverse=True, return_counts=True)
+    return torch.where(labels != IGNORED, count[rank].rsqrt(), 0.0)
 
 
 def _mask(owner: Tensor, turn: Tensor) -> Tensor:
