@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +74,33 @@ def test_every_item_reaches_the_answer(kind: str) -> None:
     assert (told[0] - told[1]).abs().max() > 1e-4
 
 
-def test_the_auto_classes_know_the_model_once_the_package_is_imported(
+def test_importing_the_package_costs_no_heavy_import() -> None:
+    code = (
+        "import sys, optmerge.omni, optmerge.omni.media; "
+        "sys.exit(bool({'torch', 'transformers', 'PIL', 'av'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_processor_alone_makes_the_auto_classes_know_the_model(
+    omni: OmniForConditionalGeneration, processor: OmniProcessor, tmp_path: Path
+) -> None:
+    omni.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    code = """
+import sys
+from optmerge.omni import OmniProcessor
+from transformers import AutoModel, AutoProcessor
+assert type(AutoProcessor.from_pretrained(sys.argv[1])) is OmniProcessor
+print(type(AutoModel.from_pretrained(sys.argv[1])).__name__)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert done.stdout.split()[-1:] == ["OmniForConditionalGeneration"], done.stderr
+
+
+def test_the_auto_classes_know_the_model_once_its_classes_are_imported(
     omni: OmniForConditionalGeneration, tmp_path: Path
 ) -> None:
     omni.save_pretrained(tmp_path)

@@ -8,7 +8,7 @@ from typing import Any
 
 from optmerge import chat
 from optmerge.errors import CheckpointError, InputError
-from optmerge.omni.processor import OmniProcessor
+from optmerge.omni.processor import OmniProcessor  # which makes the model known to the Auto classes
 
 Items = Mapping[str, Sequence[Any]]
 """Modality → files, or what else `OmniProcessor` takes."""
@@ -25,8 +25,6 @@ def load(ref: str | Path, *, device: str = "cpu") -> chat.Chat:
         CheckpointError: nothing there that transformers can load.
         InputError: another kind of model.
     """
-    import optmerge.omni  # noqa: F401 (which the Auto classes need)
-
     found = chat.load(ref, device=device)
     if not isinstance(found.processor, OmniProcessor):
         raise InputError(

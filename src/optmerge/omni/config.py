@@ -155,3 +155,6 @@ class OmniConfig(PreTrainedConfig):  # type: ignore[misc]
                         got=f"{key} {value}", hint="each needs a token of its own",
                     )  # fmt: skip
                 used[value] = modality
+
+
+AutoConfig.register(OmniConfig.model_type, OmniConfig, exist_ok=True)

@@ -7,7 +7,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoModelForMultimodalLM,
+    GenerationMixin,
+    PreTrainedModel,
+)
 
 from optmerge.errors import InputError
 from optmerge.omni.config import OmniConfig
@@ -235,3 +242,7 @@ def _by_row(counts: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:
             item += 1
         rows.append(row)
     return rows
+
+
+for _auto in (AutoModel, AutoModelForImageTextToText, AutoModelForMultimodalLM):
+    _auto.register(OmniConfig, OmniForConditionalGeneration, exist_ok=True)

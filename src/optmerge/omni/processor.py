@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers import AutoFeatureExtractor, AutoImageProcessor, AutoTokenizer, BatchFeature, ProcessorMixin
+from transformers import (
+    AutoFeatureExtractor,
+    AutoImageProcessor,
+    AutoProcessor,
+    AutoTokenizer,
+    BatchFeature,
+    ProcessorMixin,
+)
 
 from optmerge.errors import CheckpointError, InputError
 from optmerge.omni.config import MODALITIES, OmniConfig, TowerConfig
@@ -246,3 +253,6 @@ def _listed(items: Any) -> list[Any]:
     if items is None:
         return []
     return list(items) if isinstance(items, list) else [items]
+
+
+AutoProcessor.register(OmniConfig, OmniProcessor, exist_ok=True)
