@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -207,10 +208,56 @@ def test_files_without_the_asked_for_stream_are_named(processor: OmniProcessor, 
         processor(AUDIO, audio=empty)
 
 
-def test_a_truncated_video_gives_the_frames_it_has(tmp_path: Path) -> None:
-    path = tiny.write_video(tmp_path / "a.avi", np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3)))
-    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
-    assert len(read_video(path, 5)) == 5
+@pytest.mark.parametrize("share", [0.4, 0.7])
+@pytest.mark.parametrize(
+    ("modality", "name"),
+    [("audio", "a.wav"), *product(("audio", "video"), ("a.avi", "a.mkv", "a.mp4"))],
+)
+def test_a_file_that_is_cut_off_is_refused(modality: str, name: str, share: float, tmp_path: Path) -> None:
+    path, sound = tmp_path / name, tiny.sound(0, 4)
+    if name.endswith("wav"):
+        tiny.write_wave(path, sound)
+    else:
+        tiny.write_video(
+            path, np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3)), sound, faststart=True
+        )
+    read(modality, path)
+    path.write_bytes(path.read_bytes()[: round(path.stat().st_size * share)])
+    with pytest.raises(InputError, match=r"damaged or cut off[\s\S]*next: fetch it again") as problem:
+        read(modality, path)
+    assert name in str(problem.value)
+
+
+def test_a_sound_that_is_damaged_in_the_middle_is_refused(tmp_path: Path) -> None:
+    path = tiny.write_video(tmp_path / "a.mp4", [10] * 40, tiny.sound(0, 4))
+    read("audio", path)
+    content = bytearray(path.read_bytes())
+    middle = content.index(b"mdat") + 8000
+    content[middle : middle + 500] = b"\xff" * 500
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"damaged or cut off[\s\S]*a.mp4[\s\S]* after [12]\.\d s"):
+        read("audio", path)
+
+
+@pytest.mark.parametrize("stated", [0, 2**31 - 1, 2**32 - 1])
+def test_a_wave_file_whose_writer_could_not_state_its_size_is_whole(stated: int, tmp_path: Path) -> None:
+    path = tiny.write_wave(tmp_path / "a.wav", tiny.sound())
+    whole, content = read_audio(path, tiny.RATE), bytearray(path.read_bytes())
+    for place in (4, content.index(b"data") + 4):
+        content[place : place + 4] = stated.to_bytes(4, "little")
+    path.write_bytes(content)
+    assert np.array_equal(read_audio(path, tiny.RATE), whole)
+
+
+def test_a_wave_file_that_counts_the_first_eight_bytes_twice_is_whole(tmp_path: Path) -> None:
+    path = tiny.write_wave(tmp_path / "a.wav", tiny.sound())
+    content = path.read_bytes()
+    path.write_bytes(content[:4] + len(content).to_bytes(4, "little") + content[8:])
+    assert len(read_audio(path, tiny.RATE)) == len(tiny.sound())
+
+
+def read(modality: str, path: Path) -> object:
+    return read_audio(path, tiny.RATE) if modality == "audio" else read_video(path, 5)
 
 
 @pytest.mark.parametrize(

@@ -125,11 +125,14 @@ def write_wave(path: Path, samples: np.ndarray, rate: int = RATE, channels: int 
     return path
 
 
-def write_video(path: Path, shades: Sequence[Any], sound: np.ndarray | None = None) -> Path:
-    """A video of frames of one shade each, or of arrays, and perhaps sound."""
+def write_video(
+    path: Path, shades: Sequence[Any], sound: np.ndarray | None = None, *, faststart: bool = False
+) -> Path:
+    """A video of frames of one shade each, or of arrays, and perhaps sound; an MP4's index may come first."""
     import av
 
-    with av.open(str(path), "w") as container:
+    options = {"movflags": "faststart"} if faststart and path.suffix == ".mp4" else {}
+    with av.open(str(path), "w", options=options) as container:
         stream = container.add_stream("mpeg4", rate=10)
         stream.width = stream.height = 32
         stream.pix_fmt = "yuv420p"

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 Wave = NDArray[np.float32]
 """A waveform, one channel, in [-1, 1]."""
 
+UNKNOWN = 0x7FFF_0000
+"""From here on a size in a RIFF header means that its writer didn't know it."""
+TIMED = ("matroska", "mov")
+"""Formats, by FFmpeg's names, whose headers state how long they play; of others FFmpeg guesses it."""
+
 
 class MediaWarning(UserWarning):
     """An item isn't taken just as it is: resampled, or longer than what the model hears."""
@@ -55,7 +60,7 @@ def read_audio(path: Path, rate: int, longest: float | None = None) -> Wave:
         longest: seconds after which the rest is left alone, with a warning.
 
     Raises:
-        InputError: no such file, or no sound in it.
+        InputError: no such file, no sound in it, or damaged as far as it is heard.
     """
     av = _pyav()
     blocks: list[Wave] = []
@@ -67,7 +72,7 @@ def read_audio(path: Path, rate: int, longest: float | None = None) -> Wave:
             told = f"{path}: resampled from {stream.rate} Hz to {rate} Hz"
             warnings.warn(told, MediaWarning, stacklevel=2)
         resampler = av.AudioResampler(format="flt", layout="mono", rate=rate)
-        for frame in _decoded(container, stream):
+        for frame in _frames(container, stream, "sound", path):
             for block in resampler.resample(frame):
                 blocks.append(block.to_ndarray()[0])
                 samples += len(blocks[-1])
@@ -105,22 +110,23 @@ def read_video(path: Path, frames: int) -> list[Image]:
         frames: how many; some come twice if the video has fewer.
 
     Raises:
-        InputError: no such file, or no video in it.
+        InputError: no such file, no video in it, or damaged.
     """
     with _opened(path, "video") as container:
         stream = _first(container.streams.video, "video", path)
-        there = sum(packet.size > 0 for packet in container.demux(stream))
+        packets = _packets(container, "video", path)
+        there = sum(packet.size > 0 and packet.stream_index == stream.index for packet in packets)
     wanted = spread(max(1, there), frames)
     found: dict[int, Image] = {}
     with _opened(path, "video") as container:
-        for number, frame in enumerate(_decoded(container, container.streams.video[0])):
+        for number, frame in enumerate(_frames(container, container.streams.video[0], "video", path)):
             if number in wanted:
                 found[number] = frame.to_image()
             if number >= wanted[-1]:
                 break
     if not found:
         raise InputError("the video is empty", where=path)
-    last = max(found)  # a damaged file may hold fewer frames than packets
+    last = max(found)  # there may be fewer frames than packets
     return [found.get(number, found[last]) for number in wanted]
 
 
@@ -162,6 +168,7 @@ def _opened(path: Path, what: str) -> Iterator[Any]:
     _check_there(path)
     try:
         with av.open(str(path)) as container:
+            _check_size(path, what)
             yield container
     except (
         av.FFmpegError,
@@ -184,14 +191,59 @@ def _first(streams: Sequence[Any], what: str, path: Path) -> Any:
     return streams[0]
 
 
-def _decoded(container: Any, stream: Any) -> Iterator[Any]:
-    """Frames until the end, or until the file is damaged, if some came before."""
+def _check_size(path: Path, what: str) -> None:
+    """RIFF, which is WAV and AVI, states how long the file is.
+
+    Raises:
+        InputError: it is shorter.
+    """
+    with path.open("rb") as file:
+        start = file.read(8)
+    size, stated = path.stat().st_size, 8 + int.from_bytes(start[4:], "little")
+    # Some count these eight bytes twice, and who writes into a pipe states more than there can be.
+    if start[:4] == b"RIFF" and size + 8 < stated < UNKNOWN:
+        raise _damaged(what, path, f"{size} bytes", f"{stated} bytes, as its header says")
+
+
+def _packets(container: Any, what: str, path: Path) -> Iterator[Any]:
+    """Packets of all streams to the end of the file, since any may be the one that is cut off.
+
+    Raises:
+        InputError: one is, or the file ends long before its header says.
+    """
+    end = 0.0
+    for packet in container.demux():
+        # The last block of a WAV is marked too, unless the header states its size; see `_check_size`.
+        if packet.is_corrupt and container.format.name != "wav":
+            raise _damaged(what, path, f"a part that is cut off after {end:.1f} s")
+        yield packet
+        if packet.pts is not None and packet.time_base is not None:
+            end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+    stated = (container.duration or 0) / 1e6
+    if container.format.name.startswith(TIMED) and end < 0.95 * stated - 0.5:
+        raise _damaged(what, path, f"an end after {end:.1f} s", f"{stated:.1f} s, as its header says")
+
+
+def _frames(container: Any, stream: Any, what: str, path: Path) -> Iterator[Any]:
+    """Frames of a stream to its end.
+
+    Raises:
+        InputError: the file is damaged.
+    """
     av = _pyav()
-    came = False
-    try:
-        for frame in container.decode(stream):
-            came = True
+    end = 0.0
+    for packet in _packets(container, what, path):
+        if packet.stream_index != stream.index:
+            continue
+        try:
+            frames = packet.decode()
+        except av.FFmpegError as problem:
+            raise _damaged(what, path, f"{problem.strerror} after {end:.1f} s") from None
+        for frame in frames:
+            end = frame.time or end
             yield frame
-    except av.FFmpegError:
-        if not came:
-            raise
+
+
+def _damaged(what: str, path: Path, got: str, expected: str = "a file that is whole") -> InputError:
+    hint = "fetch it again; FFmpeg can save what is left of it"
+    return InputError(f"the {what} is damaged or cut off", where=path, got=got, expected=expected, hint=hint)
