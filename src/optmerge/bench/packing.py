@@ -131,9 +131,9 @@ def _weights(owner: Tensor, turn: Tensor, labels: Tensor) -> Tensor:
 
     Long captions would otherwise be all that counts: an answer is often a single token.
     """
-    name = owner * (int(turn.max()) + 1) + turn
-    _, rank, count = torch.where(labels != IGNORED, name, -1).unique(return_inverse=True, return_counts=True)
-    return torch.where(labels != IGNORED, count[rank].rsqrt(), 0.0)
+    learnt = labels != IGNORED
+    answer = torch.where(learnt, 1 + turn + owner * (int(turn.max()) + 1), 0)
+    return torch.where(learnt, answer.flatten().bincount()[answer].rsqrt(), 0.0)
 
 
 def _mask(owner: Tensor, turn: Tensor) -> Tensor:
