@@ -27,6 +27,15 @@ def test_a_base_is_asked_what_it_may_know_and_nothing_else() -> None:
     assert asked(conversations.base(1.0)) == known | {(SHEETS, "caption")}
 
 
+def test_before_it_reads_a_base_is_told_more_captions_than_afterwards() -> None:
+    def shares(diet: conversations.Diet) -> float:
+        talks = [conversations.conversation(diet, 0, row) for row in ROWS]
+        turns = [turn for talk in talks if talk.task != SHEETS for turn in talk.turns]
+        return sum(turn.type == "caption" for turn in turns) / len(turns)
+
+    assert shares(conversations.reading(1.0)) > shares(conversations.base(1.0)) + 0.1
+
+
 def test_a_base_that_is_asked_nothing_sees_captions_only() -> None:
     assert asked(conversations.base(0.0)) == {(name, "caption") for name in (*TASKS, SHEETS)}
 

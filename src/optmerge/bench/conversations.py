@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from optmerge.bench.drawing.sheets import captions, sheet
+from optmerge.bench.drawing.sheets import Mark, captions, lookups, sheet
 from optmerge.bench.tasks.registry import Question, Scene, Task, registered
 
 if TYPE_CHECKING:
@@ -28,14 +28,16 @@ class Diet:
         shares: task, or `SHEETS`, → its share of the pictures.
         types: task → the question types asked about its pictures.
         questions: chance that a question of these types is among the turns that a picture offers.
-        captions: whether all of its captions are.
+        captions: how many of its captions are, at most.
+        lookups: how many lookups a sheet offers, at most.
         turns: most turns about a picture, drawn from what it offers.
     """
 
     shares: Mapping[str, float]
     types: Mapping[str, tuple[str, ...]]
     questions: float = 1.0
-    captions: bool = False
+    captions: int = 0
+    lookups: int = 0
     turns: int = 6
 
 
@@ -53,12 +55,21 @@ def trained() -> Mapping[str, Task]:
     return {name: task for name, task in registered().items() if task.trained}
 
 
+def reading(questions: float) -> Diet:
+    """Captions of every task and of sheets; few questions, of the types a base knows."""
+    return _for_a_base(Diet({SHEETS: 2.0}, {}, questions, captions=6))
+
+
 def base(questions: float) -> Diet:
-    """Of every task the captions, and questions of the types a base knows; and sheets."""
+    """Questions of the types a base knows, about every task's pictures; captions; sheets with lookups."""
+    return _for_a_base(Diet({SHEETS: 3.0}, {}, questions, captions=2, lookups=5, turns=7))
+
+
+def _for_a_base(diet: Diet) -> Diet:
+    """The diet with every task's pictures and what a base may know of them."""
     tasks = trained()
     known = {name: task.known for name, task in tasks.items()}
-    shares = dict.fromkeys(tasks, 1.0) | {SHEETS: 2.0}
-    return Diet(shares, known, questions, captions=True)
+    return replace(diet, shares=dict.fromkeys(tasks, 1.0) | diet.shares, types=known)
 
 
 def expert(name: str) -> Diet:
@@ -80,17 +91,24 @@ def conversation(diet: Diet, seed: int, row: int) -> Conversation:
         (name,) = rng.choices(tuple(diet.shares), tuple(diet.shares.values()))
         if name == SHEETS:
             image, marks = sheet(rng)
-            return Conversation(name, image, captions(rng, marks)[: diet.turns])
+            return Conversation(name, image, _drawn(_about(marks, diet, rng), diet, rng))
         scene = tasks[name].scene("train", rng.randrange(_SCENES))
-        turns = _turns(scene, diet, diet.types[name], rng)
+        turns = _drawn(_offered(scene, diet, diet.types[name], rng), diet, rng)
         if turns:  # a scene may have no question of these types
             return Conversation(name, scene.image, turns)
 
 
-def _turns(scene: Scene, diet: Diet, types: Sequence[str], rng: random.Random) -> tuple[Question, ...]:
-    """What the picture offers, in random order."""
-    offered = [asked for asked in scene.questions if asked.type in types and rng.random() < diet.questions]
-    if diet.captions:
-        offered += scene.captions
-    rng.shuffle(offered)
-    return tuple(offered[: diet.turns])
+def _about(marks: Sequence[Mark], diet: Diet, rng: random.Random) -> list[Question]:
+    """What a sheet offers."""
+    return [*captions(rng, marks), *lookups(rng, marks, diet.lookups)]
+
+
+def _offered(scene: Scene, diet: Diet, types: Sequence[str], rng: random.Random) -> list[Question]:
+    """What a task's picture offers."""
+    asked = [each for each in scene.questions if each.type in types and rng.random() < diet.questions]
+    return asked + rng.sample(scene.captions, min(diet.captions, len(scene.captions)))
+
+
+def _drawn(offered: list[Question], diet: Diet, rng: random.Random) -> tuple[Question, ...]:
+    """The turns about a picture, in random order."""
+    return tuple(rng.sample(offered, min(diet.turns, len(offered))))

@@ -19,25 +19,28 @@ from optmerge.bench.packing import Conversations, Pack
 from optmerge.bench.seeing import SheetBatch, Sheets
 from optmerge.bench.staging import Traces
 
-SIGHT, BASE, MIXTURE = "sight", "base", "mixture"
+SIGHT, READING, BASE, MIXTURE = "sight", "reading", "base", "mixture"
 SIZE = Size()
 EXPERTS = tuple(conversations.trained())
 
 _SIGHT = Stage(
     pictures=96_000, learning_rate=3e-3, matrix_rate=0.02, part="sight", keep_every=0, look_every=0
 )
-_BASE = Stage(pictures=144_000, learning_rate=3e-3, matrix_rate=0.02, sight_rate=0.1)
+_READING = Stage(pictures=144_000, learning_rate=3e-3, matrix_rate=0.02, sight_rate=0.1)
+_BASE = Stage(pictures=64_000, learning_rate=3e-3, matrix_rate=0.02, sight_rate=0.1)
 _FULL = Stage(pictures=48_000, learning_rate=2e-4, part="layers")
 _LORA = Stage(pictures=48_000, learning_rate=1e-3, part="adapter")
 STAGES: Mapping[str, Mapping[str, Stage]] = {
     "full": {
         SIGHT: _SIGHT,
+        READING: _READING,
         BASE: _BASE,
         **dict.fromkeys(EXPERTS, _FULL),
         MIXTURE: Stage(pictures=160_000, learning_rate=2e-4, part="layers"),
     },
     "lora": {
         SIGHT: _SIGHT,
+        READING: _READING,
         BASE: _BASE,
         **dict.fromkeys(EXPERTS, _LORA),
         MIXTURE: Stage(pictures=160_000, learning_rate=1e-3, part="adapter"),
@@ -45,8 +48,9 @@ STAGES: Mapping[str, Mapping[str, Stage]] = {
 }
 """Line → stage → settings, in the order they are trained."""
 
-QUESTIONS: Mapping[str, float] = MappingProxyType({"full": 1.0, "lora": 0.1})
-"""Line → chance that the base is asked a question it may know, where it always gets the captions."""
+QUESTIONS: Mapping[str, float] = MappingProxyType({"full": 1.0, "lora": 0.3})
+"""Line → chance that the base is asked a question that it may know."""
+_BEFORE_EXPERTS = (SIGHT, READING, BASE)
 
 
 def train(
@@ -81,7 +85,7 @@ def train(
     checkpoint.family_of(line)
     stages = staging.chosen(stages or STAGES[line], only)
     if base:
-        stages = {name: stage for name, stage in stages.items() if name not in (SIGHT, BASE)}
+        stages = {name: stage for name, stage in stages.items() if name not in _BEFORE_EXPERTS}
     return staging.train(
         stages,
         lambda name, stage: _train(line, name, stage, out, base or out / BASE, seed=seed, size=size),
@@ -95,7 +99,9 @@ def train(
 
 
 def diet(line: str, name: str) -> Diet:
-    """What a stage of a line learns from."""
+    """What a stage of a line learns from, after its sight."""
+    if name == READING:
+        return conversations.reading(QUESTIONS[line])
     if name == BASE:
         return conversations.base(QUESTIONS[line])
     return conversations.mixture() if name == MIXTURE else conversations.expert(name)
@@ -123,11 +129,12 @@ def _train(line: str, name: str, stage: Stage, out: Path, base: Path, *, seed: i
 
 
 def _start(line: str, name: str, base: Path, out: Path, size: Size, seed: int) -> tuple[Any, Processor]:
-    """The model a stage starts from: a new one, the sighted one, or the base, as written in bfloat16."""
+    """The model a stage starts from: a new one, that of the stage before, or the base; as it was written."""
     torch.manual_seed(seed)  # an adapter's first weights are drawn too
-    if name not in (SIGHT, BASE):
+    if name not in _BEFORE_EXPERTS:
         return checkpoint.load(base)
-    if name == BASE and (out / SIGHT).is_dir():
-        return checkpoint.load(out / SIGHT)
+    before = [out / each for each in _BEFORE_EXPERTS[: _BEFORE_EXPERTS.index(name)] if (out / each).is_dir()]
+    if before:
+        return checkpoint.load(before[-1])
     processor = checkpoint.processor(line, size)
     return checkpoint.build(processor, size, seed=seed), processor

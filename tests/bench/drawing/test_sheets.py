@@ -3,7 +3,7 @@ import random
 import numpy as np
 import pytest
 
-from optmerge.bench.drawing.sheets import INK_NAMES, NAMES, Mark, on_grid, sheet
+from optmerge.bench.drawing.sheets import INK_NAMES, NAMES, Mark, captions, lookups, on_grid, sheet
 from optmerge.bench.tasks.registry import SIDE
 
 SHEETS = range(60)
@@ -44,3 +44,31 @@ def test_a_cell_belongs_to_the_mark_that_covers_most_of_it() -> None:
     cells = on_grid([small, large], 8)
     assert [mark and mark.name for mark in cells[0][:4]] == ["A", "B", "B", None]
     assert all(mark is None for row in cells[1:] for mark in row)
+
+
+@pytest.mark.parametrize("seed", SHEETS)
+def test_a_lookup_means_one_mark_and_tells_what_it_is(seed: int) -> None:
+    rng = random.Random(seed)
+    marks = sheet(rng)[1]
+    boxes = dict(
+        (turn.text.removeprefix("box of "), turn.answers[0])
+        for draw in range(30)
+        for turn in captions(random.Random(draw), marks)
+        if turn.text.startswith("box of")
+    )
+    for turn in lookups(rng, marks, 99):
+        words = turn.text.removesuffix("?").split()
+        if words[0] in ("left", "top", "right", "bottom"):
+            edges = [part.strip("[] ") for part in boxes[" ".join(words[2:])].split(",")]
+            assert turn.answers[0] == edges[("left", "top", "right", "bottom").index(words[0])]
+        elif words[1] == "color":
+            assert [mark.colour for mark in marks if mark.name == words[-1]] == [turn.answers[0]]
+        else:
+            assert [mark.name for mark in marks if mark.colour == words[-1]] == [turn.answers[0]]
+
+
+def test_there_are_as_many_lookups_as_asked_for_or_as_there_are() -> None:
+    for seed in SHEETS:
+        marks = sheet(random.Random(seed))[1]
+        every = lookups(random.Random(0), marks, 99)
+        assert len(lookups(random.Random(0), marks, 3)) == min(3, len(every))

@@ -18,7 +18,7 @@ from optmerge.bench.drawing import shapes
 from optmerge.bench.drawing.fonts import FAMILIES
 from optmerge.bench.drawing.pages import INKS, LIGHT_INKS, capitals, faded, noisy
 from optmerge.bench.drawing.shapes import COLOURS, KINDS, Colour, Item, tint
-from optmerge.bench.drawing.words import box_words
+from optmerge.bench.drawing.words import box_numbers, box_words
 from optmerge.bench.tasks.registry import SIDE, Question
 
 GLYPHS = ascii_uppercase + digits
@@ -146,13 +146,48 @@ def captions(rng: random.Random, marks: Sequence[Mark]) -> tuple[Question, ...]:
         (read, ("" if glyphs else ", ").join(mark.name for mark in marks)),
         ("name the colors of the sheet.", " ".join(mark.colour for mark in marks)),
     ]
-    called = [mark.name if glyphs else f"{mark.colour} {mark.name}" for mark in marks]
+    called = [_called(mark) for mark in marks]
     boxes = [box_words(_within(mark.box)) for mark in marks]
     rows = range(len(marks))
     found += [(f"what is at {boxes[row]}?", called[row]) for row in rng.sample(rows, min(2, len(rows)))]
     once = [row for row in rows if called.count(called[row]) == 1]
     found += [(f"box of {called[row]}", boxes[row]) for row in rng.sample(once, min(2, len(once)))]
     return tuple(Question(text, (answer,), "caption") for text, answer in found)
+
+
+def lookups(rng: random.Random, marks: Sequence[Mark], most: int) -> tuple[Question, ...]:
+    """Some of: the colour of a mark by its name, its name by its colour, an edge; each one or two tokens.
+
+    In a caption or a box, most of what is to be learnt follows from what was said before; here, nothing does
+    but which mark is meant.
+
+    Args:
+        rng: decides.
+        marks: of a sheet.
+        most: how many, if there are as many.
+    """
+    names, colours = [mark.name for mark in marks], [mark.colour for mark in marks]
+    called = [_called(mark) for mark in marks]
+    found = []
+    for mark in marks:
+        if names.count(mark.name) == 1:
+            found.append((f"what color is {mark.name}?", mark.colour))
+        if colours.count(mark.colour) == 1:
+            found.append((f"what is {mark.colour}?", mark.name))
+        if called.count(_called(mark)) == 1:
+            edge = rng.randrange(4)
+            number = box_numbers(_within(mark.box))[edge]
+            found.append((f"{_EDGES[edge]} of {_called(mark)}?", str(number)))
+    chosen = rng.sample(found, min(most, len(found)))
+    return tuple(Question(text, (answer,), "caption") for text, answer in chosen)
+
+
+_EDGES = ("left", "top", "right", "bottom")
+
+
+def _called(mark: Mark) -> str:
+    """What tells a mark from most others."""
+    return mark.name if mark.name in GLYPHS else f"{mark.colour} {mark.name}"
 
 
 def _within(box: Edges) -> shapes.Box:

@@ -33,5 +33,10 @@ def unique(items: Sequence[Item], key: Callable[[Item], Hashable]) -> list[Item]
 
 
 def box_words(box: Box) -> str:
-    """A pixel box as answers give it: `[left, top, right, bottom]` in hundredths of the side, 0 to 99."""
-    return "[" + ", ".join(str(min(99, round(100 * edge / SIDE))) for edge in box) + "]"
+    """A pixel box as answers give it: `[left, top, right, bottom]`."""
+    return str(list(box_numbers(box)))
+
+
+def box_numbers(box: Box) -> tuple[int, ...]:
+    """Left, top, right, bottom of a pixel box in hundredths of the side, 0 to 99."""
+    return tuple(min(99, round(100 * edge / SIDE)) for edge in box)
