@@ -110,3 +110,13 @@ def test_nothing_is_described_in_an_order_of_its_own() -> None:
     content = talk(BASE, 0, 0).content
     several = {talks.parts(content, ["image"], None, random.Random(seed)) for seed in range(9)}
     assert len(several) > 1
+
+
+def test_an_answer_weighs_the_square_root_of_its_tokens(tokenizer: Any) -> None:
+    rows = (talk(BASE, 0, row) for row in range(50))
+    one = next(each for each in rows if each.turns[0].text in CAPTIONS.values())
+    batch = Pack(tokenizer)([talks.Talk(one.content, one.parts, one.shown, one.turns[:1])])
+    tokens = int((batch["labels"] != IGNORED).sum())
+    assert tokens > 10
+    assert float(batch["weights"].sum()) == pytest.approx(tokens**0.5)
+    assert bool(((batch["weights"] > 0) == (batch["labels"] != IGNORED)).all())

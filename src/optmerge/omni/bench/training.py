@@ -30,10 +30,10 @@ SIZE = Size()
 LINEAR = r"language_model\..*\.layers\..*\.(q|k|v|o|gate|up|down)_proj"
 """What an expert's adapter lies on."""
 
-_TOWER = Stage(pictures=256_000, learning_rate=3e-3, matrix_rate=0.02, batch=32, look_every=1000)
-_EXPERT = Stage(pictures=128_000, learning_rate=1e-3, batch=32)
+_TOWER = Stage(pictures=96_000, learning_rate=3e-3, matrix_rate=0.02, batch=32)
+_EXPERT = Stage(pictures=48_000, learning_rate=1e-3, batch=32, look_every=250)
 STAGES: Mapping[str, Stage] = {
-    BASE: Stage(pictures=256_000, learning_rate=3e-3, matrix_rate=0.02),
+    BASE: Stage(pictures=128_000, learning_rate=3e-3, matrix_rate=0.02, look_every=250),
     **{f"{modality}{TOWER}": _TOWER for modality in MODALITIES},
     **dict.fromkeys(MODALITIES, _EXPERT),
 }
