@@ -20,6 +20,7 @@ from optmerge.omni.bench.exam import Needs
 from optmerge.omni.bench.orders import INPUTS, KIND, parted, tasks
 from optmerge.omni.bench.rows import best, gain, kept, standing
 from optmerge.omni.bench.world import MODALITIES
+from optmerge.omni.compose import compose
 
 KEYS = ["model", "family", "needs", "inputs", "score", "low", "high", "n"]
 N = 40
@@ -107,6 +108,15 @@ def test_a_scale_is_chosen_on_the_validation_split_and_then_tested(
     assert swept == {0.1, 0.3, 0.5, 0.7, 1.0, 1.5} and "validation" in shown
     found = standing(results)
     assert found is not None and {each.rule for each in found.merges} == {"fixed", "validation"}
+
+
+def test_a_default_scale_is_the_one_that_a_composition_takes(trained: Any, tmp_path: Path) -> None:
+    order = orders.order(trained[0], ["optmerge", "ties"], n=1)
+    for name in ("optmerge", "ties"):
+        found = {job.cell.scale for job in order.jobs if job.cell.model == name and job.cell.default}
+        recipe = next(job.recipe for job in order.jobs if job.cell.model == name and job.cell.default)
+        result = compose(recipe, tmp_path / name).result
+        assert result is not None and found == {use.scale for use in result.plan.methods if use}
 
 
 def test_json_is_one_list_of_rows_with_every_subset_of_the_inputs(

@@ -109,7 +109,7 @@ def _merges(job: Job, *, sweep: bool) -> Iterator[Job]:
         yield replace(job, cell=replace(job.cell, scale=1.0, default=True))
         return
     method = get(name)
-    parameters = method.validate({})
+    parameters = method.resolve(method.validate({}), True)  # the experts are LoRA adapters
     default = method.scale(parameters)
     cell = replace(job.cell, parameters=parameters)
     yield replace(job, cell=replace(cell, scale=default, default=True))
