@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, Aut
 from omni import tiny
 from optmerge.errors import InputError
 from optmerge.omni import OmniConfig, OmniForConditionalGeneration, OmniProcessor, TowerConfig
-from optmerge.omni.tower import Tower
+from optmerge.omni.tower import Tower, _pool
 from optmerge.omni.towers import tower_kinds
 
 ALL = ("clip", "whisper", "frames")
@@ -244,6 +244,15 @@ def test_pooling_averages_neighbours_and_loses_none() -> None:
         every, few = whole.eval()(values), pooled.eval()(values)
     assert torch.allclose(few[0], every[:8].mean(0), atol=1e-6)
     assert torch.allclose(few[-1], every[48:].mean(0), atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("pooling", [[5], [2, 3], [2, 1, 3]])
+def test_pooling_takes_any_precision(pooling: list[int], dtype: torch.dtype) -> None:
+    states = torch.randn(2, *([6] * len(pooling)), 4).to(dtype)
+    pooled = _pool(states, pooling)
+    assert pooled.dtype == dtype
+    assert torch.equal(pooled, _pool(states.float(), pooling).to(dtype))
 
 
 def test_frames_are_averaged_over_time_and_place() -> None:

@@ -75,5 +75,6 @@ def _pool(states: Tensor, by: list[int]) -> Tensor:
     """Averages of neighbours, (items, *grid, width) → (items, *pooled, width)."""
     if all(each == 1 for each in by):
         return states
-    pooled = _POOLS[len(by)](states.movedim(-1, 1), tuple(by), ceil_mode=True)
-    return pooled.movedim(1, -1)
+    # In float32: on a CPU torch averages nothing shorter along three axes.
+    pooled = _POOLS[len(by)](states.movedim(-1, 1).float(), tuple(by), ceil_mode=True)
+    return pooled.movedim(1, -1).to(states.dtype)
