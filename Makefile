@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 # Two cores is what the project is sized for; more helps only the tests.
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: demo test test-slow check fuzz docs clean
+.PHONY: demo demo-omni test test-slow check fuzz docs clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -16,6 +16,9 @@ $(READY): pyproject.toml constraints.txt
 
 demo: $(READY)
 	$(BIN)/optmerge bench demo
+
+demo-omni: $(READY)
+	$(BIN)/optmerge omni demo
 
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m 'not slow'

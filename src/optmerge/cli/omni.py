@@ -26,7 +26,7 @@ app = typer.Typer(
     help="One model for pictures, sound and video, composed of experts that know one each.",
     no_args_is_help=True,
 )
-for _command in (omni_bench.train, omni_bench.run, omni_bench.table):
+for _command in (omni_bench.train, omni_bench.run, omni_bench.table, omni_bench.demo):
     app.command()(_command)
 
 

@@ -1,4 +1,4 @@
-"""`optmerge omni train`, `run` and `table`."""
+"""`optmerge omni train`, `run`, `table` and `demo`."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from optmerge.cli.benchmarks import (
     chosen_form,
     perform,
 )
+from optmerge.cli.options import DEFAULT_METHOD, Settings
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -116,3 +117,25 @@ def table(
         output.show_row_form(found, form, console())
     else:
         output.show_all(found, form, console(), model)
+
+
+def demo(
+    zoo: Zoo = None,
+    out: Annotated[Path, typer.Option(help="Output folder.", metavar="DIR")] = Path("out/demo-omni"),
+    method: Annotated[
+        str, typer.Option(help="Any that `optmerge omni compose` takes.", metavar="NAME")
+    ] = DEFAULT_METHOD,
+    settings: Settings = None,
+    clip: Annotated[int | None, typer.Option(help="Another clip of the test.", min=0)] = None,
+) -> None:
+    """Compose the three experts, ask everyone about one clip, and write its story as a page.
+
+    Example: `optmerge omni demo --out out/demo-omni`
+    """
+    from optmerge.omni.bench.demo import run, story
+
+    number = story.CLIP if clip is None else clip
+    told = run.run(out, zoo=zoo, method=method, settings=settings or (), clip=number)
+    for speaker, right in zip(told.speakers, told.right, strict=True):
+        print(f"{speaker.name}: {right} of {len(told.exchanges)} right")
+    print(f"wrote {out / run.PAGE}")

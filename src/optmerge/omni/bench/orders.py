@@ -50,15 +50,15 @@ def order(zoo: Path, methods: Sequence[str] = (), *, n: int = TEST, quick: bool 
     """
     names, remarks = _methods(methods)
     experts: dict[str, Path] = {modality: zoo / modality for modality in MODALITIES}
-    hashes = _hashes(zoo)
-    cell = Cell(LINE, BASE, None, "test", n, tasks([()]), {BASE: hashes[BASE]})
+    known = hashes(zoo)
+    cell = Cell(LINE, BASE, None, "test", n, tasks([()]), {BASE: known[BASE]})
     jobs = [Job(cell, zoo / BASE, model=zoo / BASE)]
     for modality in MODALITIES:
-        weights = {START: hashes[START], modality: hashes[modality]}
+        weights = {START: known[START], modality: known[modality]}
         given = tasks([(), (modality,)])
         own = replace(cell, model=EXPERT + modality, tasks=given, weights=weights)
         jobs.append(Job(own, zoo / START, model=zoo / modality))
-    cell = replace(cell, weights=hashes, tasks=tasks(INPUTS))
+    cell = replace(cell, weights=known, tasks=tasks(INPUTS))
     for name in names:
         jobs += _merges(Job(replace(cell, model=name), zoo / BASE, experts=experts), sweep=not quick)
     return Order(tuple(sorted(jobs, key=lambda job: job.cell.split == "validation")), tuple(remarks))
@@ -120,7 +120,7 @@ def _merges(job: Job, *, sweep: bool) -> Iterator[Job]:
             yield replace(job, cell=replace(cell, scale=scale, default=scale == default))
 
 
-def _hashes(zoo: Path) -> dict[str, str]:
+def hashes(zoo: Path) -> dict[str, str]:
     """Role → SHA-256 of the weights.
 
     Raises:
