@@ -36,6 +36,14 @@ def test_before_it_reads_a_base_is_told_more_captions_than_afterwards() -> None:
     assert shares(conversations.reading(1.0)) > shares(conversations.base(1.0)) + 0.1
 
 
+def test_finding_is_about_few_marks_and_asks_for_one_word() -> None:
+    diet = conversations.finding()
+    for row in ROWS:
+        talk = conversations.conversation(diet, 0, row)
+        assert talk.task == SHEETS and talk.turns
+        assert all(len(turn.answers[0].split()) == 1 for turn in talk.turns)
+
+
 def test_a_base_that_is_asked_nothing_sees_captions_only() -> None:
     assert asked(conversations.base(0.0)) == {(name, "caption") for name in (*TASKS, SHEETS)}
 

@@ -30,6 +30,7 @@ class Diet:
         questions: chance that a question of these types is among the turns that a picture offers.
         captions: how many of its captions are, at most.
         lookups: how many lookups a sheet offers, at most.
+        marks: how many marks are on a sheet, at most.
         turns: most turns about a picture, drawn from what it offers.
     """
 
@@ -38,6 +39,7 @@ class Diet:
     questions: float = 1.0
     captions: int = 0
     lookups: int = 0
+    marks: int = 24
     turns: int = 6
 
 
@@ -60,9 +62,14 @@ def reading(questions: float) -> Diet:
     return _for_a_base(Diet({SHEETS: 2.0}, {}, questions, captions=6))
 
 
+def finding() -> Diet:
+    """Lookups on sheets, and nothing else."""
+    return Diet({SHEETS: 1.0}, {}, lookups=10, marks=9, turns=10)
+
+
 def base(questions: float) -> Diet:
     """Questions of the types a base knows, about every task's pictures; captions; sheets with lookups."""
-    return _for_a_base(Diet({SHEETS: 3.0}, {}, questions, captions=2, lookups=5, turns=7))
+    return _for_a_base(Diet({SHEETS: 3.0}, {}, questions, captions=2, lookups=6, marks=9, turns=8))
 
 
 def _for_a_base(diet: Diet) -> Diet:
@@ -91,7 +98,10 @@ def conversation(diet: Diet, seed: int, row: int) -> Conversation:
         (name,) = rng.choices(tuple(diet.shares), tuple(diet.shares.values()))
         if name == SHEETS:
             image, marks = sheet(rng)
-            return Conversation(name, image, _drawn(_about(marks, diet, rng), diet, rng))
+            turns = _drawn(_about(marks, diet, rng), diet, rng) if len(marks) <= diet.marks else ()
+            if turns:
+                return Conversation(name, image, turns)
+            continue
         scene = tasks[name].scene("train", rng.randrange(_SCENES))
         turns = _drawn(_offered(scene, diet, diet.types[name], rng), diet, rng)
         if turns:  # a scene may have no question of these types
@@ -100,7 +110,8 @@ def conversation(diet: Diet, seed: int, row: int) -> Conversation:
 
 def _about(marks: Sequence[Mark], diet: Diet, rng: random.Random) -> list[Question]:
     """What a sheet offers."""
-    return [*captions(rng, marks), *lookups(rng, marks, diet.lookups)]
+    told = captions(rng, marks)
+    return [*rng.sample(told, min(diet.captions, len(told))), *lookups(rng, marks, diet.lookups)]
 
 
 def _offered(scene: Scene, diet: Diet, types: Sequence[str], rng: random.Random) -> list[Question]:

@@ -19,7 +19,7 @@ from optmerge.bench.packing import Conversations, Pack
 from optmerge.bench.seeing import SheetBatch, Sheets
 from optmerge.bench.staging import Traces
 
-SIGHT, READING, BASE, MIXTURE = "sight", "reading", "base", "mixture"
+SIGHT, READING, FINDING, BASE, MIXTURE = "sight", "reading", "finding", "base", "mixture"
 SIZE = Size()
 EXPERTS = tuple(conversations.trained())
 
@@ -27,6 +27,7 @@ _SIGHT = Stage(
     pictures=96_000, learning_rate=3e-3, matrix_rate=0.02, part="sight", keep_every=0, look_every=0
 )
 _READING = Stage(pictures=144_000, learning_rate=3e-3, matrix_rate=0.02, sight_rate=0.1)
+_FINDING = Stage(pictures=32_000, learning_rate=3e-3, matrix_rate=0.02, sight_rate=0.1, look_every=0)
 _BASE = Stage(pictures=64_000, learning_rate=3e-3, matrix_rate=0.02, sight_rate=0.1)
 _FULL = Stage(pictures=48_000, learning_rate=2e-4, part="layers")
 _LORA = Stage(pictures=48_000, learning_rate=1e-3, part="adapter")
@@ -34,6 +35,7 @@ STAGES: Mapping[str, Mapping[str, Stage]] = {
     "full": {
         SIGHT: _SIGHT,
         READING: _READING,
+        FINDING: _FINDING,
         BASE: _BASE,
         **dict.fromkeys(EXPERTS, _FULL),
         MIXTURE: Stage(pictures=160_000, learning_rate=2e-4, part="layers"),
@@ -41,6 +43,7 @@ STAGES: Mapping[str, Mapping[str, Stage]] = {
     "lora": {
         SIGHT: _SIGHT,
         READING: _READING,
+        FINDING: _FINDING,
         BASE: _BASE,
         **dict.fromkeys(EXPERTS, _LORA),
         MIXTURE: Stage(pictures=160_000, learning_rate=1e-3, part="adapter"),
@@ -50,7 +53,7 @@ STAGES: Mapping[str, Mapping[str, Stage]] = {
 
 QUESTIONS: Mapping[str, float] = MappingProxyType({"full": 1.0, "lora": 0.3})
 """Line → chance that the base is asked a question that it may know."""
-_BEFORE_EXPERTS = (SIGHT, READING, BASE)
+_BEFORE_EXPERTS = (SIGHT, READING, FINDING, BASE)
 
 
 def train(
@@ -102,6 +105,8 @@ def diet(line: str, name: str) -> Diet:
     """What a stage of a line learns from, after its sight."""
     if name == READING:
         return conversations.reading(QUESTIONS[line])
+    if name == FINDING:
+        return conversations.finding()
     if name == BASE:
         return conversations.base(QUESTIONS[line])
     return conversations.mixture() if name == MIXTURE else conversations.expert(name)
