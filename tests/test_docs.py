@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import shlex
 import sys
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -38,7 +40,9 @@ def test_every_shipped_recipe_can_be_planned(recipe):
     assert plan(load_recipe(recipe)).counts()["merge"] > 0
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/ARCHITECTURE.md", "docs/guide.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "CONTRIBUTING.md", "docs/ARCHITECTURE.md", "docs/guide.md", "docs/omni.md"]
+)
 def test_links_between_pages_lead_somewhere(page):
     text = (ROOT / page).read_text("utf-8")
     targets = re.findall(r"\]\((?!https?://|#)([^)#]+)", text)
@@ -75,3 +79,93 @@ def test_the_guides_method_works_as_it_stands(monkeypatch):
     names = {"__name__": "guide"}
     exec(_example("A method of your own"), names)
     assert "signed_sum" in registry.registered()
+
+
+@pytest.fixture
+def band(tmp_path, monkeypatch):
+    """A folder with what the page on omni models names, tiny."""
+    from omni import originals, tiny, zoo
+
+    monkeypatch.chdir(tmp_path)
+    checkpoints = {"llava": "llava-hf/llava-1.5-7b-hf", "video_llava": "LanguageBind/Video-LLaVA-7B-hf",
+                   "qwen2_audio": "Qwen/Qwen2-Audio-7B-Instruct"}  # fmt: skip
+    for name, ref in checkpoints.items():
+        originals.saved(tmp_path / ref, name)
+    llm = zoo.base(tmp_path / "llm")
+    for seed, (name, kind) in enumerate((("seeing", "clip"), ("hearing", "whisper"), ("watching", "frames"))):
+        zoo.adapted(llm, tmp_path / name, kind, seed=seed)
+    tiny.picture().save(tmp_path / "band.png")
+    tiny.write_wave(tmp_path / "band.wav", tiny.sound())
+    tiny.write_video(tmp_path / "band.mp4", range(0, 250, 25), tiny.sound())
+
+
+def test_the_omni_pages_commands_work_as_they_stand(band, monkeypatch, capsys):
+    import torch
+
+    from omni.bench import small
+    from optmerge.cli import run
+    from optmerge.omni.bench import orders, training
+
+    few = partial(training.train, stages=small.stages(), size=small.SIZE)
+    monkeypatch.setattr(training, "train", few)
+    monkeypatch.setattr(orders, "QUICK", 1)
+    monkeypatch.setattr(orders, "QUICK_METHODS", ("naivemc",))
+    threads = torch.get_num_threads()
+    fenced = (ROOT / "docs/omni.md").read_text("utf-8").split("```")[1::2]
+    blocks = [block for block in fenced if block.startswith("\n")]
+    commands = [shlex.split(line) for block in blocks for line in block.splitlines() if line]
+    assert {command[2] for command in commands} >= {
+        "import",
+        "compose",
+        "ask",
+        "train",
+        "run",
+        "table",
+        "demo",
+    }
+    for program, *arguments in commands:
+        assert program == "optmerge" and run(arguments) == 0, (arguments, capsys.readouterr().err)
+    torch.set_num_threads(threads)
+    for made in ("llava", "omni", "naive", "decoupled", "out/omni/start", "out/demo-omni/index.html"):
+        assert Path(made).exists()
+
+
+def test_the_omni_pages_expert_hears(band):
+    from transformers import AutoConfig, AutoModel
+
+    from omni import tiny
+    from optmerge.omni import ask
+
+    AutoModel.from_config(AutoConfig.for_model(**tiny.ENCODERS["whisper"])).save_pretrained(
+        "openai/whisper-small"
+    )
+    text = (ROOT / "docs/omni.md").read_text("utf-8")
+    names = {"__name__": "page"}
+    exec(text.split("```python\n")[1].split("```")[0], names)
+    made = ask.load("hearing-start")
+    assert list(made.processor.towers) == ["audio"]
+    assert isinstance(ask.answer(made, "what ?", {"audio": ["band.wav"]}, longest=3), str)
+    encoder = AutoModel.from_pretrained("openai/whisper-small").encoder.state_dict()
+    assert all(
+        made.model.towers["audio"].encoder.state_dict()[name].equal(each) for name, each in encoder.items()
+    )
+
+
+def test_the_omni_page_counts_its_questions_and_parameters_right():
+    from optmerge.omni.bench import models, words
+    from optmerge.omni.bench.asking import templates
+    from optmerge.omni.bench.training import SIZE
+    from optmerge.omni.bench.world import MODALITIES
+
+    text = " ".join((ROOT / "docs/omni.md").read_text("utf-8").split())
+    pairs = {(each.family, each.needs) for each in templates().values()}
+    assert f"{len(templates())} templates make {len(pairs)} pairs" in text
+
+    def millions(model):
+        return round(sum(each.numel() for each in model.parameters()) / 1e6, 1)
+
+    tokenizer = words.tokenizer()
+    configs = [models.tower_config(modality, SIZE, tokenizer) for modality in MODALITIES]
+    sizes = {millions(models.tower(config, SIZE, seed=0)) for config in configs}
+    assert f"A Qwen2 of {millions(models.language(SIZE, tokenizer, seed=0))} M parameters" in text
+    assert f"projector of {min(sizes)} to {max(sizes)} M for each modality" in text

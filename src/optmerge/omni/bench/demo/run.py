@@ -83,7 +83,7 @@ def _composed(zoo: Path, out: Path, method: str, settings: Sequence[str]) -> tup
     """The method's name, which a setting may change, and what was composed."""
     experts = [{"model": str(zoo / each), "name": each} for each in MODALITIES]
     recipe = parse_recipe(override({"base": str(zoo / BASE), "experts": experts, "method": method}, settings))
-    own_towers = {modality: modality for modality in MODALITIES}
+    own_towers: dict[str, str] = {modality: modality for modality in MODALITIES}
     with warnings.catch_warnings():  # answers show what they would say
         warnings.simplefilter("ignore")
         return recipe.method.name, compose(recipe, out, towers=own_towers, mode="overwrite")
