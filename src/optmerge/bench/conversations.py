@@ -76,7 +76,7 @@ def _for_a_base(diet: Diet) -> Diet:
     """The diet with every task's pictures and what a base may know of them."""
     tasks = trained()
     known = {name: task.known for name, task in tasks.items()}
-    return replace(diet, shares=dict.fromkeys(tasks, 1.0) | diet.shares, types=known)
+    return replace(diet, shares={**dict.fromkeys(tasks, 1.0), **diet.shares}, types=known)
 
 
 def expert(name: str) -> Diet:

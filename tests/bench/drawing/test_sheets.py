@@ -50,12 +50,12 @@ def test_a_cell_belongs_to_the_mark_that_covers_most_of_it() -> None:
 def test_a_lookup_means_one_mark_and_tells_what_it_is(seed: int) -> None:
     rng = random.Random(seed)
     marks = sheet(rng)[1]
-    boxes = dict(
-        (turn.text.removeprefix("box of "), turn.answers[0])
+    boxes = {
+        turn.text.removeprefix("box of "): turn.answers[0]
         for draw in range(30)
         for turn in captions(random.Random(draw), marks)
         if turn.text.startswith("box of")
-    )
+    }
     for turn in lookups(rng, marks, 99):
         words = turn.text.removesuffix("?").split()
         if words[0] in ("left", "top", "right", "bottom"):
