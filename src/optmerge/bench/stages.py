@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -35,7 +35,7 @@ STAGES: Mapping[str, Mapping[str, Stage]] = {
     "full": {
         SIGHT: _SIGHT,
         READING: _READING,
-        FINDING: _FINDING,
+        FINDING: replace(_FINDING, pictures=80_000),
         BASE: _BASE,
         **dict.fromkeys(EXPERTS, _FULL),
         MIXTURE: Stage(pictures=160_000, learning_rate=2e-4, part="layers"),
