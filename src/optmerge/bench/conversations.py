@@ -69,7 +69,7 @@ def finding() -> Diet:
 
 def base(questions: float) -> Diet:
     """Questions of the types a base knows, about every task's pictures; captions; sheets with lookups."""
-    return _for_a_base(Diet({SHEETS: 3.0}, {}, questions, captions=2, lookups=6, marks=9, turns=8))
+    return _for_a_base(Diet({SHEETS: 2.0}, {}, questions, captions=2, lookups=6, marks=9, turns=8))
 
 
 def _for_a_base(diet: Diet) -> Diet:

@@ -28,7 +28,7 @@ _SIGHT = Stage(
 )
 _READING = Stage(pictures=144_000, learning_rate=3e-3, matrix_rate=0.02, sight_rate=0.1)
 _FINDING = Stage(pictures=32_000, learning_rate=3e-3, matrix_rate=0.02, sight_rate=0.1, look_every=0)
-_BASE = Stage(pictures=64_000, learning_rate=3e-3, matrix_rate=0.02, sight_rate=0.1)
+_BASE = Stage(pictures=128_000, learning_rate=3e-3, matrix_rate=0.02, sight_rate=0.1)
 _FULL = Stage(pictures=48_000, learning_rate=2e-4, part="layers")
 _LORA = Stage(pictures=48_000, learning_rate=1e-3, part="adapter")
 STAGES: Mapping[str, Mapping[str, Stage]] = {
@@ -51,7 +51,7 @@ STAGES: Mapping[str, Mapping[str, Stage]] = {
 }
 """Line → stage → settings, in the order they are trained."""
 
-QUESTIONS: Mapping[str, float] = MappingProxyType({"full": 1.0, "lora": 0.3})
+QUESTIONS: Mapping[str, float] = MappingProxyType({"full": 1.0, "lora": 0.5})
 """Line → chance that the base is asked a question that it may know."""
 _BEFORE_EXPERTS = (SIGHT, READING, FINDING, BASE)
 
