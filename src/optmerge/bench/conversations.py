@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from optmerge.bench.drawing.relations import relations
 from optmerge.bench.drawing.sheets import Mark, captions, lookups, sheet
 from optmerge.bench.tasks.registry import Question, Scene, Task, registered
 
@@ -30,6 +31,7 @@ class Diet:
         questions: chance that a question of these types is among the turns that a picture offers.
         captions: how many of its captions are, at most.
         lookups: how many lookups a sheet offers, at most.
+        relations: how many questions of how its marks lie to each other, at most.
         marks: how many marks are on a sheet, at most.
         turns: most turns about a picture, drawn from what it offers.
     """
@@ -39,6 +41,7 @@ class Diet:
     questions: float = 1.0
     captions: int = 0
     lookups: int = 0
+    relations: int = 0
     marks: int = 24
     turns: int = 6
 
@@ -67,9 +70,16 @@ def finding() -> Diet:
     return Diet({SHEETS: 1.0}, {}, lookups=10, marks=9, turns=10)
 
 
+def relating() -> Diet:
+    """Questions of how a sheet's marks lie to each other, sums, and lookups."""
+    return Diet({SHEETS: 1.0}, {}, lookups=4, relations=8, marks=9, turns=10)
+
+
 def base(questions: float) -> Diet:
     """Questions of the types a base knows, about every task's pictures; captions; sheets with lookups."""
-    return _for_a_base(Diet({SHEETS: 2.0}, {}, questions, captions=2, lookups=6, marks=9, turns=8))
+    return _for_a_base(
+        Diet({SHEETS: 2.0}, {}, questions, captions=2, lookups=3, relations=4, marks=9, turns=8)
+    )
 
 
 def _for_a_base(diet: Diet) -> Diet:
@@ -111,7 +121,8 @@ def conversation(diet: Diet, seed: int, row: int) -> Conversation:
 def _about(marks: Sequence[Mark], diet: Diet, rng: random.Random) -> list[Question]:
     """What a sheet offers."""
     told = captions(rng, marks)
-    return [*rng.sample(told, min(diet.captions, len(told))), *lookups(rng, marks, diet.lookups)]
+    few = rng.sample(told, min(diet.captions, len(told)))
+    return [*few, *lookups(rng, marks, diet.lookups), *relations(rng, marks, diet.relations)]
 
 
 def _offered(scene: Scene, diet: Diet, types: Sequence[str], rng: random.Random) -> list[Question]:

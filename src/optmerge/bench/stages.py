@@ -19,7 +19,8 @@ from optmerge.bench.packing import Conversations, Pack
 from optmerge.bench.seeing import SheetBatch, Sheets
 from optmerge.bench.staging import Traces
 
-SIGHT, READING, FINDING, BASE, MIXTURE = "sight", "reading", "finding", "base", "mixture"
+SIGHT, READING, FINDING, RELATING = "sight", "reading", "finding", "relating"
+BASE, MIXTURE = "base", "mixture"
 SIZE = Size()
 EXPERTS = tuple(conversations.trained())
 
@@ -28,6 +29,7 @@ _SIGHT = Stage(
 )
 _READING = Stage(pictures=144_000, learning_rate=3e-3, matrix_rate=0.02, sight_rate=0.1)
 _FINDING = Stage(pictures=32_000, learning_rate=3e-3, matrix_rate=0.02, sight_rate=0.1, look_every=0)
+_RELATING = replace(_FINDING, pictures=64_000)
 _BASE = Stage(pictures=128_000, learning_rate=3e-3, matrix_rate=0.02, sight_rate=0.1)
 _FULL = Stage(pictures=48_000, learning_rate=2e-4, part="layers")
 _LORA = Stage(pictures=48_000, learning_rate=1e-3, part="adapter")
@@ -36,6 +38,7 @@ STAGES: Mapping[str, Mapping[str, Stage]] = {
         SIGHT: _SIGHT,
         READING: _READING,
         FINDING: replace(_FINDING, pictures=80_000),
+        RELATING: _RELATING,
         BASE: _BASE,
         **dict.fromkeys(EXPERTS, _FULL),
         MIXTURE: Stage(pictures=160_000, learning_rate=2e-4, part="layers"),
@@ -44,6 +47,7 @@ STAGES: Mapping[str, Mapping[str, Stage]] = {
         SIGHT: _SIGHT,
         READING: _READING,
         FINDING: _FINDING,
+        RELATING: _RELATING,
         BASE: _BASE,
         **dict.fromkeys(EXPERTS, _LORA),
         MIXTURE: Stage(pictures=160_000, learning_rate=1e-3, part="adapter"),
@@ -53,7 +57,7 @@ STAGES: Mapping[str, Mapping[str, Stage]] = {
 
 QUESTIONS: Mapping[str, float] = MappingProxyType({"full": 1.0, "lora": 0.5})
 """Line → chance that the base is asked a question that it may know."""
-_BEFORE_EXPERTS = (SIGHT, READING, FINDING, BASE)
+_BEFORE_EXPERTS = (SIGHT, READING, FINDING, RELATING, BASE)
 
 
 def train(
@@ -107,6 +111,8 @@ def diet(line: str, name: str) -> Diet:
         return conversations.reading(QUESTIONS[line])
     if name == FINDING:
         return conversations.finding()
+    if name == RELATING:
+        return conversations.relating()
     if name == BASE:
         return conversations.base(QUESTIONS[line])
     return conversations.mixture() if name == MIXTURE else conversations.expert(name)

@@ -50,6 +50,17 @@ class Mark:
     colour: str
     box: Edges
 
+    @property
+    def centre(self) -> tuple[float, float]:
+        """Column and row in pixels."""
+        left, top, right, bottom = self.box
+        return (left + right) / 2, (top + bottom) / 2
+
+    @property
+    def width(self) -> float:
+        """In pixels."""
+        return self.box[2] - self.box[0]
+
 
 def sheet(rng: random.Random) -> tuple[Image.Image, tuple[Mark, ...]]:
     """A picture and what is on it: glyphs in two of three, else shapes."""
@@ -146,12 +157,12 @@ def captions(rng: random.Random, marks: Sequence[Mark]) -> tuple[Question, ...]:
         (read, ("" if glyphs else ", ").join(mark.name for mark in marks)),
         ("name the colors of the sheet.", " ".join(mark.colour for mark in marks)),
     ]
-    called = [_called(mark) for mark in marks]
+    words = [called(mark) for mark in marks]
     boxes = [box_words(_within(mark.box)) for mark in marks]
     rows = range(len(marks))
-    found += [(f"what is at {boxes[row]}?", called[row]) for row in rng.sample(rows, min(2, len(rows)))]
-    once = [row for row in rows if called.count(called[row]) == 1]
-    found += [(f"box of {called[row]}", boxes[row]) for row in rng.sample(once, min(2, len(once)))]
+    found += [(f"what is at {boxes[row]}?", words[row]) for row in rng.sample(rows, min(2, len(rows)))]
+    once = [row for row in rows if words.count(words[row]) == 1]
+    found += [(f"box of {words[row]}", boxes[row]) for row in rng.sample(once, min(2, len(once)))]
     return tuple(Question(text, (answer,), "caption") for text, answer in found)
 
 
@@ -167,17 +178,17 @@ def lookups(rng: random.Random, marks: Sequence[Mark], most: int) -> tuple[Quest
         most: how many, if there are as many.
     """
     names, colours = [mark.name for mark in marks], [mark.colour for mark in marks]
-    called = [_called(mark) for mark in marks]
+    words = [called(mark) for mark in marks]
     found = []
     for mark in marks:
         if names.count(mark.name) == 1:
             found.append((f"what color is {mark.name}?", mark.colour))
         if colours.count(mark.colour) == 1:
             found.append((f"what is {mark.colour}?", mark.name))
-        if called.count(_called(mark)) == 1:
+        if words.count(called(mark)) == 1:
             edge = rng.randrange(4)
             number = box_numbers(_within(mark.box))[edge]
-            found.append((f"{_EDGES[edge]} of {_called(mark)}?", str(number)))
+            found.append((f"{_EDGES[edge]} of {called(mark)}?", str(number)))
     chosen = rng.sample(found, min(most, len(found)))
     return tuple(Question(text, (answer,), "caption") for text, answer in chosen)
 
@@ -185,8 +196,8 @@ def lookups(rng: random.Random, marks: Sequence[Mark], most: int) -> tuple[Quest
 _EDGES = ("left", "top", "right", "bottom")
 
 
-def _called(mark: Mark) -> str:
-    """What tells a mark from most others."""
+def called(mark: Mark) -> str:
+    """What tells a mark from most others: a glyph itself, of a shape its colour and kind."""
     return mark.name if mark.name in GLYPHS else f"{mark.colour} {mark.name}"
 
 
