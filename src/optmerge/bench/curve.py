@@ -42,7 +42,7 @@ class Curve(TrainerCallback):  # type: ignore[misc]
         self.path.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any], **kwargs: Any) -> None:
-        """Write the loss (mean per learnt token since the last log) and the learning rate."""
+        """Write the loss (weighted mean of the learnt tokens since the last log) and the learning rate."""
         if "loss" in logs:
             loss, rate = float(logs["loss"]), float(logs["learning_rate"])
             self._write({"step": state.global_step, "loss": loss, "learning_rate": rate})

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 from optmerge.bench.drawing.asking import APART, BIGGER
 from optmerge.bench.drawing.shapes import COLOURS, KINDS
@@ -18,14 +19,34 @@ from optmerge.bench.tasks.registry import Question
 Marks = Sequence[Mark]
 _Asked = tuple[str, str]
 _Maker = Callable[[random.Random, Marks], _Asked | None]
-_AXES = (
-    ((0, "leftmost", "left of", "left"), (1, "highest", "above", "top")),
-    (
-        (0, "rightmost", "right of", "right"),
-        (1, "lowest", "below", "bottom"),
-    ),
+
+
+class Side(NamedTuple):
+    """A way across the picture.
+
+    Args:
+        axis: 0 for columns, 1 for rows.
+        sign: 1 where places grow that way.
+        first: what the farthest mark is called.
+        beside: what a mark farther that way than another is.
+        end: the picture's edge there.
+    """
+
+    axis: int
+    sign: int
+    first: str
+    beside: str
+    end: str
+
+    def place(self, mark: Mark) -> float:
+        """How far a mark lies that way, in pixels."""
+        return self.sign * mark.centre[self.axis]
+
+
+_SIDES = (
+    (Side(0, -1, "leftmost", "left of", "left"), Side(1, -1, "highest", "above", "top")),
+    (Side(0, 1, "rightmost", "right of", "right"), Side(1, 1, "lowest", "below", "bottom")),
 )
-"""From the low and from the high end: axis, who is first there, on that side, the end."""
 
 
 def relations(rng: random.Random, marks: Marks, most: int) -> tuple[Question, ...]:
@@ -59,17 +80,19 @@ def _told(rng: random.Random, word: str, place: str, mark: Mark) -> _Asked:
     return f"what is the {place.format(word)}?", mark.name
 
 
+def _side(rng: random.Random) -> Side:
+    return rng.choice(rng.choice(_SIDES))
+
+
 def _end(rng: random.Random, marks: Marks) -> _Asked | None:
     """The first or, in small groups, the second of a group from a side."""
     word, members = _group(rng, marks)
-    high = rng.randrange(2)
-    axis, first, _, end = rng.choice(_AXES[high])
-    order = sorted(members, key=lambda mark: mark.centre[axis], reverse=bool(high))
-    places = [mark.centre[axis] for mark in order]
-    apart = [abs(after - before) >= APART for before, after in pairwise(places)]
+    side = _side(rng)
+    order = sorted(members, key=side.place, reverse=True)
+    apart = [side.place(one) - side.place(other) >= APART for one, other in pairwise(order)]
     if 1 < len(order) < 5 and all(apart[:2]) and rng.random() < 0.3:
-        return _told(rng, word, "second {} from the " + end, order[1])
-    return _told(rng, word, first + " {}", order[0]) if apart[:1] == [True] else None
+        return _told(rng, word, "second {} from the " + side.end, order[1])
+    return _told(rng, word, side.first + " {}", order[0]) if apart[:1] == [True] else None
 
 
 def _beside(rng: random.Random, marks: Marks) -> _Asked | None:
@@ -77,13 +100,12 @@ def _beside(rng: random.Random, marks: Marks) -> _Asked | None:
     anchor = rng.choice(marks)
     word, members = _group(rng, marks)
     members = [mark for mark in members if mark is not anchor]
-    high = rng.randrange(2)
-    axis, _, side, _ = rng.choice(_AXES[high])
-    steps = [(mark.centre[axis] - anchor.centre[axis]) * (1 if high else -1) for mark in members]
+    side = _side(rng)
+    steps = [side.place(mark) - side.place(anchor) for mark in members]
     there = [mark for mark, step in zip(members, steps, strict=True) if step > 0]
     if len(there) != 1 or min(map(abs, steps)) < APART or not _only(anchor, marks):
         return None
-    return _told(rng, word, f"{{}} {side} {called(anchor)}", there[0])
+    return _told(rng, word, f"{{}} {side.beside} {called(anchor)}", there[0])
 
 
 def _whether(rng: random.Random, marks: Marks) -> _Asked | None:
@@ -91,12 +113,11 @@ def _whether(rng: random.Random, marks: Marks) -> _Asked | None:
     if len(marks) < 2:
         return None
     one, other = rng.sample(marks, 2)
-    high = rng.randrange(2)
-    axis, _, side, _ = rng.choice(_AXES[high])
-    step = (one.centre[axis] - other.centre[axis]) * (1 if high else -1)
+    side = _side(rng)
+    step = side.place(one) - side.place(other)
     if abs(step) < APART or not (_only(one, marks) and _only(other, marks)):
         return None
-    return f"is {called(one)} {side} {called(other)}?", "yes" if step > 0 else "no"
+    return f"is {called(one)} {side.beside} {called(other)}?", "yes" if step > 0 else "no"
 
 
 def _only(mark: Mark, marks: Marks) -> bool:
@@ -104,7 +125,7 @@ def _only(mark: Mark, marks: Marks) -> bool:
 
 
 def _count(rng: random.Random, marks: Marks) -> _Asked | None:
-    """How many there are of a colour or a name, in half of the cases one that is there."""
+    """How many there are of a colour or a name, mostly of one that is there."""
     names = GLYPHS if marks[0].name in GLYPHS else KINDS
     which = rng.choice(("name", "colour"))
     there = [getattr(mark, which) for mark in marks]
@@ -115,12 +136,11 @@ def _count(rng: random.Random, marks: Marks) -> _Asked | None:
 def _size(rng: random.Random, marks: Marks) -> _Asked | None:
     """The biggest or smallest of a group."""
     word, members = _group(rng, marks)
-    order = sorted(members, key=lambda mark: mark.width)
     big = rng.random() < 0.5
-    end, next_one = (order[-1], order[-2:][0]) if big else (order[0], order[:2][-1])
-    wide, narrow = (end, next_one) if big else (next_one, end)
-    if len(order) < 2 or wide.width < BIGGER * narrow.width:
+    widths = sorted((mark.width for mark in members), reverse=big)
+    if len(members) < 2 or max(widths[:2]) < BIGGER * min(widths[:2]):
         return None
+    (end,) = (mark for mark in members if mark.width == widths[0])
     return _told(rng, word, ("biggest" if big else "smallest") + " {}", end)
 
 

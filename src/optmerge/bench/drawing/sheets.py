@@ -180,15 +180,15 @@ def lookups(rng: random.Random, marks: Sequence[Mark], most: int) -> tuple[Quest
     names, colours = [mark.name for mark in marks], [mark.colour for mark in marks]
     words = [called(mark) for mark in marks]
     found = []
-    for mark in marks:
+    for mark, word in zip(marks, words, strict=True):
         if names.count(mark.name) == 1:
             found.append((f"what color is {mark.name}?", mark.colour))
         if colours.count(mark.colour) == 1:
             found.append((f"what is {mark.colour}?", mark.name))
-        if words.count(called(mark)) == 1:
+        if words.count(word) == 1:
             edge = rng.randrange(4)
             number = box_numbers(_within(mark.box))[edge]
-            found.append((f"{_EDGES[edge]} of {called(mark)}?", str(number)))
+            found.append((f"{_EDGES[edge]} of {word}?", str(number)))
     chosen = rng.sample(found, min(most, len(found)))
     return tuple(Question(text, (answer,), "caption") for text, answer in chosen)
 
