@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from optmerge.bench import conversations, records, staging
+from optmerge.bench.aligning import Aligning, BothViews, take_over
 from optmerge.bench.conversations import Diet
 from optmerge.bench.learning import Stage, fit, prepared
 from optmerge.bench.lines import checkpoint
@@ -18,9 +19,10 @@ from optmerge.bench.lines.family import Processor, Size
 from optmerge.bench.packing import Conversations, Pack
 from optmerge.bench.seeing import SheetBatch, Sheets
 from optmerge.bench.staging import Traces
+from optmerge.errors import InputError
 
 SIGHT, READING, FINDING, RELATING = "sight", "reading", "finding", "relating"
-BASE, MIXTURE = "base", "mixture"
+ALIGNING, BASE, MIXTURE = "aligning", "base", "mixture"
 SIZE = Size()
 EXPERTS = tuple(conversations.trained())
 
@@ -32,16 +34,14 @@ _FINDING = Stage(pictures=32_000, learning_rate=3e-3, matrix_rate=0.02, sight_ra
 _RELATING = replace(_FINDING, pictures=64_000)
 _BASE = Stage(pictures=128_000, learning_rate=3e-3, matrix_rate=0.02, sight_rate=0.1)
 _FULL = Stage(pictures=48_000, learning_rate=2e-4, part="layers")
-_LORA = Stage(pictures=48_000, learning_rate=1e-3, part="adapter")
+_LORA = Stage(pictures=48_000, learning_rate=6e-3, part="adapter", rank=32)
 STAGES: Mapping[str, Mapping[str, Stage]] = {
     "full": {
         SIGHT: _SIGHT,
-        READING: _READING,
-        FINDING: replace(_FINDING, pictures=80_000),
-        RELATING: _RELATING,
-        BASE: _BASE,
+        ALIGNING: replace(_SIGHT, pictures=64_000),
+        BASE: replace(_BASE, pictures=96_000),
         **dict.fromkeys(EXPERTS, _FULL),
-        MIXTURE: Stage(pictures=160_000, learning_rate=2e-4, part="layers"),
+        MIXTURE: replace(_FULL, pictures=160_000),
     },
     "lora": {
         SIGHT: _SIGHT,
@@ -50,14 +50,14 @@ STAGES: Mapping[str, Mapping[str, Stage]] = {
         RELATING: _RELATING,
         BASE: _BASE,
         **dict.fromkeys(EXPERTS, _LORA),
-        MIXTURE: Stage(pictures=160_000, learning_rate=1e-3, part="adapter"),
+        MIXTURE: replace(_LORA, pictures=160_000),
     },
 }
 """Line → stage → settings, in the order they are trained."""
 
 QUESTIONS: Mapping[str, float] = MappingProxyType({"full": 1.0, "lora": 0.5})
 """Line → chance that the base is asked a question that it may know."""
-_BEFORE_EXPERTS = (SIGHT, READING, FINDING, RELATING, BASE)
+_BEFORE_EXPERTS = (SIGHT, READING, FINDING, RELATING, ALIGNING, BASE)
 
 
 def train(
@@ -67,6 +67,7 @@ def train(
     seed: int = 0,
     only: Sequence[str] = (),
     base: Path | None = None,
+    teacher: Path | None = None,
     stages: Mapping[str, Stage] | None = None,
     size: Size = SIZE,
     threads: int = 2,
@@ -82,20 +83,28 @@ def train(
         seed: of the initial weights and of everything drawn.
         only: stages to train, by name; all of them if empty.
         base: a base that is already trained, for another set of experts; otherwise `out/base`.
+        teacher: the lora line's base, whose language model the full line takes over; otherwise the one in the
+            folder `lora` beside `out`.
         stages: other settings than the line's own.
         size: shape of the model.
         threads: processor threads; part of what the weights depend on.
 
     Raises:
-        InputError: a line or a stage is unknown.
+        InputError: a line or a stage is unknown, or the full line has no teacher.
     """
     checkpoint.family_of(line)
     stages = staging.chosen(stages or STAGES[line], only)
     if base:
         stages = {name: stage for name, stage in stages.items() if name not in _BEFORE_EXPERTS}
+    teacher = teacher or out.parent / "lora" / BASE
+    if ALIGNING in stages and not Traces(out, ALIGNING).note.is_file() and not teacher.is_dir():
+        raise InputError(
+            "the full line takes over the language model of the lora line's base", where=teacher,
+            hint="train that first (`optmerge bench train --line lora`), or say where it is with --teacher",
+        )  # fmt: skip
     return staging.train(
         stages,
-        lambda name, stage: _train(line, name, stage, out, base or out / BASE, seed=seed, size=size),
+        lambda name, stage: _train(line, name, stage, out, base or out / BASE, teacher, seed=seed, size=size),
         out,
         kind=f"{line}/train",
         place=lambda name: out / name,
@@ -113,12 +122,14 @@ def diet(line: str, name: str) -> Diet:
         return conversations.finding()
     if name == RELATING:
         return conversations.relating()
-    if name == BASE:
+    if name in (ALIGNING, BASE):
         return conversations.base(QUESTIONS[line])
     return conversations.mixture() if name == MIXTURE else conversations.expert(name)
 
 
-def _train(line: str, name: str, stage: Stage, out: Path, base: Path, *, seed: int, size: Size) -> None:
+def _train(
+    line: str, name: str, stage: Stage, out: Path, base: Path, teacher: Path, *, seed: int, size: Size
+) -> None:
     """One stage, from its beginning or its last checkpoint to its finished folder."""
     from optmerge.bench.curve import Curve
 
@@ -127,11 +138,16 @@ def _train(line: str, name: str, stage: Stage, out: Path, base: Path, *, seed: i
     watched = {name: tasks[name]} if name in tasks else tasks
     traces, count = Traces(out, name), stage.steps * stage.batch
     curve = Curve(traces.curve, processor, watched, every=stage.look_every)
-    learner = prepared(model, stage, processor.merge**2)
     rows: Any = Sheets(count, seed=seed)
     batches: Any = SheetBatch(processor)
     if name != SIGHT:
         rows, batches = Conversations(diet(line, name), count, seed=seed), Pack(processor)
+    if name == ALIGNING:
+        other, its_processor = checkpoint.load(teacher)
+        take_over(model, other)
+        learner, batches = Aligning(model, other), BothViews(processor, its_processor)
+    else:
+        learner = prepared(model, stage, processor.merge**2)
     fit(learner, rows, batches, stage, traces.run, seed=seed, callbacks=[curve])
     if stage.part == "adapter":
         staging.save_adapter(learner, out / name, BASE)

@@ -49,6 +49,10 @@ def train(
     base: Annotated[
         Path | None, typer.Option(help="Start another set of experts from this base.", metavar="DIR")
     ] = None,
+    teacher: Annotated[
+        Path | None,
+        typer.Option(help="Base of the lora line that the full line learns from.", metavar="DIR"),
+    ] = None,
     threads: Threads = 2,
 ) -> None:
     """Train a base, its experts and a mixture from nothing; run again to continue after an interruption.
@@ -65,4 +69,4 @@ def train(
         return
     from optmerge.bench import stages
 
-    stages.train(line, out, seed=seed, only=stage or (), base=base, threads=threads)
+    stages.train(line, out, seed=seed, only=stage or (), base=base, teacher=teacher, threads=threads)

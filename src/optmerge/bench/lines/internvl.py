@@ -56,9 +56,9 @@ def model(size: Size, tokenizer: Any) -> Any:
         "num_key_value_heads": size.groups, "intermediate_size": size.mlp, "max_position_embeddings": 1024,
         "bos_token_id": None, "eos_token_id": token(END), "pad_token_id": token(STOP),
         "tie_word_embeddings": True,
-        # All but three of a head's 16 frequencies turn by less than half a radian over an image: what is
-        # looked up by its content must be found wherever it lies. With Qwen2's 1e4 it hardly is.
-        "rope_parameters": {"rope_type": "default", "rope_theta": 1e12},
+        # As the lora line's, whose language model this becomes.
+        "rms_norm_eps": 1e-5,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e6},
     }  # fmt: skip
     config = InternVLConfig(
         vision_config=vision, text_config=text, image_token_id=token(PIECE), image_seq_length=size.grid**2,
