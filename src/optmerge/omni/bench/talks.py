@@ -28,6 +28,7 @@ class Diet:
     Args:
         own: the modality that is shown, never described; None for the base.
         alone: chance that an expert gets nothing but its own.
+        most: how many of the three parts the base is told, at most.
         captions: chance of being asked for a description.
         guesses: chance of a talk whose questions may need what isn't there: so every model learns the form
             of all answers, and how to guess.
@@ -35,6 +36,7 @@ class Diet:
 
     own: Modality | None = None
     alone: float = 0.5
+    most: int = 3
     captions: float = 0.25
     guesses: float = 0.08
 
@@ -81,12 +83,13 @@ def parts(
 def _given(rng: random.Random, diet: Diet) -> list[Modality]:
     """In any order; an expert's own is always among them."""
     others = [each for each in MODALITIES if each != diet.own]
+    most = min(diet.most, len(others))
     if diet.own is not None and rng.random() < diet.alone:
         others = []
     elif rng.random() < diet.guesses:
-        others = rng.sample(others, rng.randint(0, len(others)))
+        others = rng.sample(others, rng.randint(0, most))
     else:
-        others = rng.sample(others, rng.choices(range(1, len(others) + 1), range(1, len(others) + 1))[0])
+        others = rng.sample(others, rng.choices(range(1, most + 1), range(1, most + 1))[0])
     own = [] if diet.own is None else [diet.own]
     return rng.sample(own + others, len(own + others))
 

@@ -24,8 +24,8 @@ from optmerge.omni.bench.readings import Contents, Reader, Readings
 from optmerge.omni.bench.talks import Diet, Talks
 from optmerge.omni.bench.world import MODALITIES, Modality
 
-BASE, START, TOWER = "base", "start", "-tower"
-"""Folder of the language model, folder of that with all towers, and how the towers' stages end."""
+READING, BASE, START, TOWER = "reading", "base", "start", "-tower"
+"""The language model's stages, the folder of that with all towers, and how the towers' stages end."""
 SIZE = Size()
 LINEAR = r"language_model\..*\.layers\..*\.(q|k|v|o|gate|up|down)_proj"
 """What an expert's adapter lies on."""
@@ -33,7 +33,8 @@ LINEAR = r"language_model\..*\.layers\..*\.(q|k|v|o|gate|up|down)_proj"
 _TOWER = Stage(pictures=96_000, learning_rate=3e-3, matrix_rate=0.02, batch=32)
 _EXPERT = Stage(pictures=48_000, learning_rate=1e-3, batch=32, look_every=250)
 STAGES: Mapping[str, Stage] = {
-    BASE: Stage(pictures=128_000, learning_rate=3e-3, matrix_rate=0.02, look_every=250),
+    READING: Stage(pictures=64_000, learning_rate=3e-3, matrix_rate=0.02),
+    BASE: Stage(pictures=96_000, learning_rate=3e-3, matrix_rate=0.02),
     **{f"{modality}{TOWER}": _TOWER for modality in MODALITIES},
     **dict.fromkeys(MODALITIES, _EXPERT),
 }
@@ -49,7 +50,8 @@ def train(
     size: Size = SIZE,
     threads: int = 2,
 ) -> records.Record:
-    """Train the stages: the base into `out/base`, experts as adapters of `out/start` into `out/MODALITY`.
+    """Train the stages: a language model that is told one part of a clip at a time, then all of it, into
+    `out/base`; experts as adapters of `out/start` into `out/MODALITY`.
 
     Unfinished work, learning curves and the towers by themselves lie in `out/work`. A finished stage is
     passed over, an unfinished one goes on from its last checkpoint. The same seed, thread count, machine type
@@ -81,12 +83,12 @@ def train(
 
 def _place(out: Path, name: str) -> Path:
     """Folder of what a stage makes."""
-    return out / "work" / name if name.endswith(TOWER) else out / name
+    return out / "work" / name if name == READING or name.endswith(TOWER) else out / name
 
 
 def _train(name: str, stage: Stage, out: Path, *, seed: int, size: Size) -> None:
     """One stage, from its beginning or its last checkpoint to its finished folder."""
-    train_one = _language if name == BASE else _tower if name.endswith(TOWER) else _expert
+    train_one = _language if name in (READING, BASE) else _tower if name.endswith(TOWER) else _expert
     torch.manual_seed(seed)
     train_one(name, stage, out, seed, size)
 
@@ -94,7 +96,9 @@ def _train(name: str, stage: Stage, out: Path, *, seed: int, size: Size) -> None
 def _language(name: str, stage: Stage, out: Path, seed: int, size: Size) -> None:
     tokenizer = words.tokenizer()
     model = models.language(size, tokenizer, seed=seed)
-    rows = Talks(Diet(), stage.steps * stage.batch, seed=seed)
+    if name == BASE and (before := _place(out, READING)).is_dir():
+        model, _ = models.load(before)
+    rows = Talks(Diet(most=1 if name == READING else 3), stage.steps * stage.batch, seed=seed)
 
     def look(model: Any) -> looks.Look:
         return looks.answers(model, tokenizer, told=MODALITIES)
