@@ -26,7 +26,7 @@ def views(processors) -> BothViews:
 
 
 def rows(count: int) -> Conversations:
-    return Conversations(conversations.base(1.0), count, seed=0)
+    return Conversations(conversations.answering(1.0), count, seed=0)
 
 
 def test_a_model_that_says_the_same_as_its_teacher_has_nothing_to_learn(processors, tiny) -> None:
@@ -41,7 +41,7 @@ def test_the_tower_comes_nearer_to_its_teachers_tokens_and_nothing_else_moves(
     model, teacher = pair
     take_over(model, teacher)
     language = {name: weight.clone() for name, weight in teacher.get_decoder().state_dict().items()}
-    held_out = views([Conversations(conversations.base(1.0), 8, seed=1)[row] for row in range(8)])
+    held_out = views([Conversations(conversations.answering(1.0), 8, seed=1)[row] for row in range(8)])
     learner = Aligning(model, teacher)
     before = learner.eval()(**held_out)["loss"].item()
     fit(learner, rows(64), views, STAGE, tmp_path, seed=0)
@@ -64,5 +64,5 @@ def test_the_full_line_needs_a_teacher(tmp_path: Path) -> None:
 
     with pytest.raises(InputError, match="--teacher") as caught:
         stages.train("full", tmp_path / "full")
-    assert str(tmp_path / "lora" / "base") in str(caught.value)
+    assert str(tmp_path / "lora" / "answering") in str(caught.value)
     assert not (tmp_path / "full").exists()

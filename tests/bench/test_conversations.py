@@ -18,13 +18,13 @@ def asked(diet: conversations.Diet) -> set[tuple[str, str]]:
 def test_held_out_tasks_are_in_no_diet() -> None:
     held_out = {name for name, task in registered().items() if not task.trained}
     assert held_out
-    for diet in (conversations.base(1.0), conversations.mixture()):
+    for diet in (conversations.answering(1.0), conversations.mixture()):
         assert set(diet.shares) - {SHEETS} == set(TASKS) and not held_out & set(diet.shares)
 
 
-def test_a_base_is_asked_what_it_may_know_and_nothing_else() -> None:
+def test_only_some_types_are_known_early() -> None:
     known = {(name, kind) for name, task in TASKS.items() for kind in (*task.known, "caption")}
-    assert asked(conversations.base(1.0)) == known | {(SHEETS, "caption")}
+    assert asked(conversations.answering(1.0)) == known | {(SHEETS, "caption")}
 
 
 def test_before_it_reads_a_base_is_told_more_captions_than_afterwards() -> None:
@@ -33,7 +33,7 @@ def test_before_it_reads_a_base_is_told_more_captions_than_afterwards() -> None:
         turns = [turn for talk in talks if talk.task != SHEETS for turn in talk.turns]
         return sum(turn.type == "caption" for turn in turns) / len(turns)
 
-    assert shares(conversations.reading(1.0)) > shares(conversations.base(1.0)) + 0.1
+    assert shares(conversations.reading(1.0)) > shares(conversations.answering(1.0)) + 0.1
 
 
 def test_finding_is_about_few_marks_and_asks_for_one_word() -> None:
@@ -45,7 +45,13 @@ def test_finding_is_about_few_marks_and_asks_for_one_word() -> None:
 
 
 def test_a_base_that_is_asked_nothing_sees_captions_only() -> None:
-    assert asked(conversations.base(0.0)) == {(name, "caption") for name in (*TASKS, SHEETS)}
+    assert asked(conversations.answering(0.0)) == {(name, "caption") for name in (*TASKS, SHEETS)}
+
+
+def test_a_base_sees_a_little_of_everything() -> None:
+    everything = {(name, kind) for name, task in TASKS.items() for kind in (*task.types, "caption")}
+    assert asked(conversations.base()) >= everything
+    assert conversations.base().shares[SHEETS] == conversations.base().shares["ocr"]
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -59,7 +65,7 @@ def test_a_mixture_sees_questions_of_every_task_and_no_caption() -> None:
 
 
 def test_a_row_is_the_same_whenever_it_is_asked_for_and_differs_from_other_rows_and_seeds() -> None:
-    diet = conversations.base(0.5)
+    diet = conversations.answering(0.5)
     first, other_row, other_seed, again = (
         conversations.conversation(diet, seed, row) for seed, row in ((3, 7), (3, 8), (4, 7), (3, 7))
     )
@@ -68,7 +74,7 @@ def test_a_row_is_the_same_whenever_it_is_asked_for_and_differs_from_other_rows_
 
 
 def test_turns_are_at_most_so_many_and_no_turn_comes_twice() -> None:
-    diet = replace(conversations.base(1.0), turns=3)
+    diet = replace(conversations.answering(1.0), turns=3)
     for row in ROWS:
         turns = conversations.conversation(diet, 0, row).turns
         assert 1 <= len(turns) <= 3 and len({(turn.text, turn.answers) for turn in turns}) == len(turns)

@@ -12,9 +12,9 @@ from optmerge.bench.suite import questions
 from optmerge.bench.tasks.registry import get
 from optmerge.errors import InputError
 
-LINES = ("lora", "full")  # the full line learns from the other's base
+LINES = ("lora", "full")  # the full line takes over the other's language model
 NAMES = ("base", "ocr", "vqa", "mixture")
-ALL = (stages.SIGHT, stages.FINDING, stages.ALIGNING, *NAMES)
+ALL = (stages.SIGHT, stages.FINDING, stages.ALIGNING, stages.ANSWERING, *NAMES)
 
 
 def short(line: str) -> dict:

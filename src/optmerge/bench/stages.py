@@ -22,7 +22,7 @@ from optmerge.bench.staging import Traces
 from optmerge.errors import InputError
 
 SIGHT, READING, FINDING, RELATING = "sight", "reading", "finding", "relating"
-ALIGNING, BASE, MIXTURE = "aligning", "base", "mixture"
+ALIGNING, ANSWERING, BASE, MIXTURE = "aligning", "answering", "base", "mixture"
 SIZE = Size()
 EXPERTS = tuple(conversations.trained())
 
@@ -32,14 +32,16 @@ _SIGHT = Stage(
 _READING = Stage(pictures=144_000, learning_rate=3e-3, matrix_rate=0.02, sight_rate=0.1)
 _FINDING = Stage(pictures=32_000, learning_rate=3e-3, matrix_rate=0.02, sight_rate=0.1, look_every=0)
 _RELATING = replace(_FINDING, pictures=64_000)
-_BASE = Stage(pictures=128_000, learning_rate=3e-3, matrix_rate=0.02, sight_rate=0.1)
-_FULL = Stage(pictures=48_000, learning_rate=2e-4, part="layers")
-_LORA = Stage(pictures=48_000, learning_rate=6e-3, part="adapter", rank=32)
+_ANSWERING = Stage(pictures=128_000, learning_rate=3e-3, matrix_rate=0.02, sight_rate=0.1)
+_BASE = replace(_ANSWERING, pictures=24_000)
+_FULL = Stage(pictures=48_000, learning_rate=1e-3, part="layers")
+_LORA = Stage(pictures=48_000, learning_rate=3e-3, part="adapter", rank=32)
 STAGES: Mapping[str, Mapping[str, Stage]] = {
     "full": {
         SIGHT: _SIGHT,
         ALIGNING: replace(_SIGHT, pictures=64_000),
-        BASE: replace(_BASE, pictures=96_000),
+        ANSWERING: replace(_ANSWERING, pictures=96_000),
+        BASE: _BASE,
         **dict.fromkeys(EXPERTS, _FULL),
         MIXTURE: replace(_FULL, pictures=160_000),
     },
@@ -48,6 +50,7 @@ STAGES: Mapping[str, Mapping[str, Stage]] = {
         READING: _READING,
         FINDING: _FINDING,
         RELATING: _RELATING,
+        ANSWERING: _ANSWERING,
         BASE: _BASE,
         **dict.fromkeys(EXPERTS, _LORA),
         MIXTURE: replace(_LORA, pictures=160_000),
@@ -56,8 +59,8 @@ STAGES: Mapping[str, Mapping[str, Stage]] = {
 """Line → stage → settings, in the order they are trained."""
 
 QUESTIONS: Mapping[str, float] = MappingProxyType({"full": 1.0, "lora": 0.5})
-"""Line → chance that the base is asked a question that it may know."""
-_BEFORE_EXPERTS = (SIGHT, READING, FINDING, RELATING, ALIGNING, BASE)
+"""Line → chance that it is asked a question of a known type before all types are asked."""
+_BEFORE_EXPERTS = (SIGHT, READING, FINDING, RELATING, ALIGNING, ANSWERING, BASE)
 
 
 def train(
@@ -83,8 +86,8 @@ def train(
         seed: of the initial weights and of everything drawn.
         only: stages to train, by name; all of them if empty.
         base: a base that is already trained, for another set of experts; otherwise `out/base`.
-        teacher: the lora line's base, whose language model the full line takes over; otherwise the one in the
-            folder `lora` beside `out`.
+        teacher: the lora line after answering, whose language model the full line takes over; otherwise the
+            one in the folder `lora` beside `out`.
         stages: other settings than the line's own.
         size: shape of the model.
         threads: processor threads; part of what the weights depend on.
@@ -96,11 +99,11 @@ def train(
     stages = staging.chosen(stages or STAGES[line], only)
     if base:
         stages = {name: stage for name, stage in stages.items() if name not in _BEFORE_EXPERTS}
-    teacher = teacher or out.parent / "lora" / BASE
+    teacher = teacher or out.parent / "lora" / ANSWERING
     if ALIGNING in stages and not Traces(out, ALIGNING).note.is_file() and not teacher.is_dir():
         raise InputError(
-            "the full line takes over the language model of the lora line's base", where=teacher,
-            hint="train that first (`optmerge bench train --line lora`), or say where it is with --teacher",
+            "the full line takes over the language model of the lora line", where=teacher,
+            hint="train `--line lora` first, or say with --teacher where it is",
         )  # fmt: skip
     return staging.train(
         stages,
@@ -122,8 +125,10 @@ def diet(line: str, name: str) -> Diet:
         return conversations.finding()
     if name == RELATING:
         return conversations.relating()
-    if name in (ALIGNING, BASE):
-        return conversations.base(QUESTIONS[line])
+    if name in (ALIGNING, ANSWERING):
+        return conversations.answering(QUESTIONS[line])
+    if name == BASE:
+        return conversations.base()
     return conversations.mixture() if name == MIXTURE else conversations.expert(name)
 
 

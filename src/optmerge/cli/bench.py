@@ -51,7 +51,10 @@ def train(
     ] = None,
     teacher: Annotated[
         Path | None,
-        typer.Option(help="Base of the lora line that the full line learns from.", metavar="DIR"),
+        typer.Option(
+            help="The lora line after answering, whose language model the full line takes over.",
+            metavar="DIR",
+        ),
     ] = None,
     threads: Threads = 2,
 ) -> None:
