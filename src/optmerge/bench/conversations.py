@@ -83,13 +83,18 @@ def answering(questions: float) -> Diet:
 
 
 def base() -> Diet:
-    """A little of everything: questions of every type, captions, sheets. Experts refine what it half knows.
+    """A little of everything: questions, captions, sheets. Experts refine what it half knows.
 
-    VQA is learnt soonest; with a full share of it a base would leave its expert nothing to add.
+    VQA and OCR are learnt soonest: with all types of the one and a full share of the other, it would leave
+    their experts nothing to add.
     """
     diet = mixture()
-    shares = {SHEETS: 1.0, **diet.shares, "vqa": 0.2}
-    return replace(diet, shares=shares, captions=1, lookups=3, relations=4, marks=9, turns=8)
+    return replace(
+        diet,
+        shares={SHEETS: 1.0, **diet.shares, "vqa": 0.5, "ocr": 0.4},
+        types={**diet.types, "vqa": trained()["vqa"].known},
+        captions=1, lookups=3, relations=4, marks=9, turns=8,
+    )  # fmt: skip
 
 
 def _for_a_base(diet: Diet) -> Diet:

@@ -79,9 +79,7 @@ def language(size: Size, tokenizer: Any, *, seed: int) -> Any:
         vocab_size=len(tokenizer), hidden_size=size.width, num_hidden_layers=size.layers,
         num_attention_heads=size.heads, num_key_value_heads=size.groups, intermediate_size=size.mlp,
         max_position_embeddings=1024, tie_word_embeddings=True, bos_token_id=None,
-        # All but three of a head's 16 frequencies turn by less than half a radian over an item: what is
-        # looked up by its content must be found wherever it lies. With Qwen2's 1e4 it hardly is.
-        rope_parameters={"rope_type": "default", "rope_theta": 1e12}, **stop,
+        rope_parameters={"rope_type": "default", "rope_theta": 1e6}, **stop,
     )  # fmt: skip
     model = Qwen2ForCausalLM(config)
     initial.draw(model, layers=size.layers)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,11 +30,12 @@ SIZE = Size()
 LINEAR = r"language_model\..*\.layers\..*\.(q|k|v|o|gate|up|down)_proj"
 """What an expert's adapter lies on."""
 
+_WORDS = Stage(pictures=64_000, learning_rate=2e-3, matrix_rate=0.01, batch=16, look_every=1000)
 _TOWER = Stage(pictures=96_000, learning_rate=3e-3, matrix_rate=0.02, batch=32)
 _EXPERT = Stage(pictures=48_000, learning_rate=1e-3, batch=32, look_every=250)
 STAGES: Mapping[str, Stage] = {
-    READING: Stage(pictures=64_000, learning_rate=3e-3, matrix_rate=0.02),
-    BASE: Stage(pictures=96_000, learning_rate=3e-3, matrix_rate=0.02),
+    READING: _WORDS,
+    BASE: replace(_WORDS, pictures=96_000),
     **{f"{modality}{TOWER}": _TOWER for modality in MODALITIES},
     **dict.fromkeys(MODALITIES, _EXPERT),
 }
@@ -98,7 +99,9 @@ def _language(name: str, stage: Stage, out: Path, seed: int, size: Size) -> None
     model = models.language(size, tokenizer, seed=seed)
     if name == BASE and (before := _place(out, READING)).is_dir():
         model, _ = models.load(before)
-    rows = Talks(Diet(most=1 if name == READING else 3), stage.steps * stage.batch, seed=seed)
+    # A description told back is what teaches to find things in a text.
+    diet = Diet(most=1, captions=1.0) if name == READING else Diet()
+    rows = Talks(diet, stage.steps * stage.batch, seed=seed)
 
     def look(model: Any) -> looks.Look:
         return looks.answers(model, tokenizer, told=MODALITIES)
