@@ -1,7 +1,7 @@
 """One language model for both lines: a tower learns to say what another tower says to it.
 
 InternVL and Qwen2-VL both read pictures with a Qwen2. Here the full line takes over the language model that
-the lora line's base has learnt, and its own tower and projector learn to give the image tokens that model
+the lora line has learnt, and its own tower and projector learn to give the image tokens that model
 already understands. A picture teaches 64 vectors at once: this takes minutes, learning to read an hour.
 """
 
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from optmerge.bench.conversations import Conversation
 from optmerge.bench.lines.family import Processor
+from optmerge.bench.seeing import free_sight, image_tokens
 
 
 @dataclass(frozen=True)
@@ -49,16 +50,15 @@ class Aligning(nn.Module):
         super().__init__()
         self.model = model
         self._teacher = (teacher,)  # in a tuple, so that it isn't trained, saved or counted as a part
-        for name, weight in model.named_parameters():
-            weight.requires_grad_("language_model" not in name)
+        free_sight(model)
 
     def forward(self, **inputs: Tensor) -> dict[str, Tensor]:
         """The loss: squared error of the image tokens over the mean square of the teacher's."""
         own = {name: value for name, value in inputs.items() if not name.startswith("teacher_")}
         shown = {name.removeprefix("teacher_"): inputs[name] for name in inputs.keys() - own.keys()}
         with torch.no_grad():
-            aim = _tokens(self._teacher[0], shown)
-        return {"loss": (_tokens(self.model, own) - aim).square().mean() / aim.square().mean()}
+            aim = image_tokens(self._teacher[0], **shown).float()
+        return {"loss": (image_tokens(self.model, **own) - aim).square().mean() / aim.square().mean()}
 
     def set_attn_implementation(self, name: str) -> None:
         """As the model's own."""
@@ -68,8 +68,3 @@ class Aligning(nn.Module):
 def take_over(model: Any, teacher: Any) -> None:
     """Give a model the language model of another family: the same matrices, under the same names."""
     model.get_decoder().load_state_dict(teacher.get_decoder().state_dict())
-
-
-def _tokens(model: Any, inputs: dict[str, Tensor]) -> Tensor:
-    """Image tokens, (picture, token, width), in float32."""
-    return torch.stack(list(model.get_image_features(**inputs).pooler_output)).float()

@@ -79,6 +79,17 @@ class SheetBatch:
         ]
 
 
+def free_sight(model: Any) -> None:
+    """Let tower and projector be trained, and nothing else."""
+    for name, weight in model.named_parameters():
+        weight.requires_grad_("language_model" not in name)
+
+
+def image_tokens(model: Any, **inputs: Tensor) -> Tensor:
+    """What the language model gets of pictures of one size, (picture, token, width)."""
+    return torch.stack(list(model.get_image_features(**inputs).pooler_output))
+
+
 class Seeing(nn.Module):
     """A model with a linear reading of its image tokens.
 
@@ -90,8 +101,7 @@ class Seeing(nn.Module):
     def __init__(self, model: Any, patches: int) -> None:
         super().__init__()
         self.model, self.patches = model, patches
-        for name, weight in model.named_parameters():
-            weight.requires_grad_("language_model" not in name)
+        free_sight(model)
         width = model.config.text_config.hidden_size
         self.name_head = nn.Linear(width, patches * (len(NAMES) + 1))
         self.colour_head = nn.Linear(width, patches * (len(INK_NAMES) + 1))
@@ -107,8 +117,7 @@ class Seeing(nn.Module):
     ) -> dict[str, Tensor]:
         """The loss, and what is read of every patch: logits of names and colours, and edges."""
         extra = {} if image_grid_thw is None else {"image_grid_thw": image_grid_thw}
-        found = self.model.get_image_features(pixel_values, **extra).pooler_output
-        tokens = torch.stack(list(found))
+        tokens = image_tokens(self.model, pixel_values=pixel_values, **extra)
         by_name, by_colour, by_edge = (
             head(tokens).float().unflatten(-1, (self.patches, -1))
             for head in (self.name_head, self.colour_head, self.edge_head)

@@ -60,7 +60,7 @@ def train(
 ) -> None:
     """Train a base, its experts and a mixture from nothing; run again to continue after an interruption.
 
-    Example: `optmerge bench train --line full --seed 0 --out out/full`
+    Example: `optmerge bench train --line lora --seed 0 --out out/lora`
     """
     if line not in LINES:
         raise InputError(f"unknown line {line!r}", where="--line", hint=did_you_mean(line, LINES))

@@ -34,7 +34,7 @@ def test_all_stages_are_trained_once_and_a_second_call_finds_them_done(trained) 
     again = train(out)
     assert record.weights == again.weights and record.cost == again.cost
     assert set(record.weights) == set(training.STAGES)
-    assert len(set(record.weights.values())) == len(training.STAGES)
+    assert len(set(record.weights.values())) == 8
 
 
 def test_encoders_and_the_base_stay_as_they_were_when_experts_are_trained(trained) -> None:

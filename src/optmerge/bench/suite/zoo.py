@@ -54,7 +54,7 @@ def lines(zoo: Path) -> list[str]:
             "There are no models to compare here.",
             where=zoo,
             expected=f"a folder {' or '.join(LINES)}",
-            hint="correct --zoo, or make one with `optmerge bench train --line full`",
+            hint="correct --zoo, or make one with `optmerge bench train --line lora`",
         )
     return found
 

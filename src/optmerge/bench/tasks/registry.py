@@ -72,7 +72,7 @@ class Task:
         title: as in tables.
         version: changes whenever any scene, question or score does.
         types: every question type.
-        known: types the base learns too, so that it knows the answer formats and part of the answers.
+        known: types that a line learns before the others, while it learns to answer at all.
         plan: `(rng, split) -> content`: everything the scene depends on, as a frozen dataclass; cheap.
             Contents of different splits differ by construction (`held_apart`).
         draw: `content -> Scene`; the same content gives the same pixels.
