@@ -35,7 +35,9 @@ def trained(processor, size, part: str, folder: Path, callbacks=(), **kwargs) ->
     torch.manual_seed(0)
     stage = replace(STAGE, part=part, matrix_rate=MUON.get(part, 0.0), **kwargs)
     model = learning.prepared(checkpoint.build(processor, size, seed=0), stage)
-    rows = Conversations(conversations.base(), stage.steps * stage.batch, seed=3)
+    rows = Conversations(
+        conversations.base({conversations.SHEETS: 1.0, "vqa": 1.0}), stage.steps * stage.batch, seed=3
+    )
     model = learning.fit(model, rows, Pack(processor), stage, folder, seed=3, callbacks=callbacks)
     return {name: weight.detach().clone() for name, weight in model.named_parameters()}
 

@@ -82,18 +82,15 @@ def answering(questions: float) -> Diet:
     )
 
 
-def base() -> Diet:
+def base(shares: Mapping[str, float]) -> Diet:
     """A little of everything: questions, captions, sheets. Experts refine what it half knows.
 
-    The shares are such that every expert has at least 20 points to add. VQA and OCR are learnt soonest, and a
-    base that can compare and relate shapes would leave VQA's expert nothing.
+    VQA is learnt soonest, and a base that can compare and relate shapes would leave its expert nothing.
     """
     diet = mixture()
     vqa = tuple(kind for kind in diet.types["vqa"] if kind not in ("relation", "comparison"))
     return replace(
-        diet,
-        shares={SHEETS: 1.0, "vqa": 0.4, "geometry": 1.5, "chart": 0.8, "ocr": 0.15, "grounding": 1.0},
-        types={**diet.types, "vqa": vqa},
+        diet, shares=shares, types={**diet.types, "vqa": vqa},
         captions=1, lookups=3, relations=4, marks=9, turns=8,
     )  # fmt: skip
 

@@ -12,7 +12,7 @@ import torch
 
 from optmerge.bench import conversations, records, staging
 from optmerge.bench.aligning import Aligning, BothViews, take_over
-from optmerge.bench.conversations import Diet
+from optmerge.bench.conversations import SHEETS, Diet
 from optmerge.bench.learning import Stage, fit, prepared
 from optmerge.bench.lines import checkpoint
 from optmerge.bench.lines.family import Processor, Size
@@ -33,9 +33,9 @@ _READING = Stage(pictures=144_000, learning_rate=3e-3, matrix_rate=0.02, sight_r
 _FINDING = Stage(pictures=32_000, learning_rate=3e-3, matrix_rate=0.02, sight_rate=0.1, look_every=0)
 _RELATING = replace(_FINDING, pictures=64_000)
 _ANSWERING = Stage(pictures=128_000, learning_rate=3e-3, matrix_rate=0.02, sight_rate=0.1)
-_BASE = replace(_ANSWERING, pictures=24_000)
+_BASE = replace(_ANSWERING, pictures=48_000)
 _FULL = Stage(pictures=48_000, learning_rate=1e-3, part="layers")
-_LORA = Stage(pictures=48_000, learning_rate=3e-3, part="adapter", rank=32)
+_LORA = Stage(pictures=48_000, learning_rate=2.5e-3, part="adapter", rank=64)
 STAGES: Mapping[str, Mapping[str, Stage]] = {
     "full": {
         SIGHT: _SIGHT,
@@ -51,7 +51,7 @@ STAGES: Mapping[str, Mapping[str, Stage]] = {
         FINDING: _FINDING,
         RELATING: _RELATING,
         ANSWERING: _ANSWERING,
-        BASE: _BASE,
+        BASE: replace(_BASE, pictures=72_000),
         **dict.fromkeys(EXPERTS, _LORA),
         MIXTURE: replace(_LORA, pictures=160_000),
     },
@@ -60,6 +60,13 @@ STAGES: Mapping[str, Mapping[str, Stage]] = {
 
 QUESTIONS: Mapping[str, float] = MappingProxyType({"full": 1.0, "lora": 0.5})
 """Line → chance that it is asked a question of a known type before all types are asked."""
+BASE_SHARES: Mapping[str, Mapping[str, float]] = MappingProxyType(
+    {
+        "full": {SHEETS: 2.0, "vqa": 0.3, "geometry": 0.7, "chart": 0.8, "ocr": 0.12, "grounding": 0.9},
+        "lora": {SHEETS: 1.0, "vqa": 0.3, "geometry": 1.5, "chart": 1.0, "ocr": 0.12, "grounding": 1.2},
+    }
+)
+"""Line → what its base learns from: such shares that every expert has 20 points to add."""
 _BEFORE_EXPERTS = (SIGHT, READING, FINDING, RELATING, ALIGNING, ANSWERING, BASE)
 
 
@@ -111,7 +118,7 @@ def train(
         out,
         kind=f"{line}/train",
         place=lambda name: out / name,
-        config={"size": asdict(size), "questions": QUESTIONS[line]},
+        config={"size": asdict(size), "questions": QUESTIONS[line], "base_shares": dict(BASE_SHARES[line])},
         seed=seed,
         threads=threads,
     )
@@ -128,7 +135,7 @@ def diet(line: str, name: str) -> Diet:
     if name in (ALIGNING, ANSWERING):
         return conversations.answering(QUESTIONS[line])
     if name == BASE:
-        return conversations.base()
+        return conversations.base(BASE_SHARES[line])
     return conversations.mixture() if name == MIXTURE else conversations.expert(name)
 
 
