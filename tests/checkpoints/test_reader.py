@@ -60,6 +60,16 @@ def test_a_sharded_folder_reads_whole(sharded: Path) -> None:
             assert got.dtype == tensor.dtype and torch.equal(got, tensor)
 
 
+def test_a_shard_may_be_a_link_to_another_checkpoint_s(sharded: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "s1.safetensors").symlink_to(os.path.relpath(sharded / "s1.safetensors", other))
+    for name in ("s2.safetensors", "model.safetensors.index.json"):
+        (other / name).write_bytes((sharded / name).read_bytes())
+    with open_checkpoint(sharded).reader() as one, open_checkpoint(other).reader() as linked:
+        assert all(torch.equal(one.read(name), linked.read(name)) for name in TENSORS)
+
+
 def test_a_folder_with_one_file_of_any_name_is_a_checkpoint(tmp_path: Path) -> None:
     save_file(TENSORS, tmp_path / "weights.safetensors")
     checkpoint = open_checkpoint(str(tmp_path))

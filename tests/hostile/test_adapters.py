@@ -128,8 +128,8 @@ def test_weights_outside_the_folder_are_refused(tmp_path: Path) -> None:
     folder = tmp_path / "adapter"
     folder.mkdir()
     adapter(folder, GOOD, CONFIG)
-    (folder / "adapter_model.safetensors").rename(tmp_path / "outside.safetensors")
-    (folder / "adapter_model.safetensors").symlink_to("../outside.safetensors")
+    (folder / "adapter_model.safetensors").rename(tmp_path / "outside")
+    (folder / "adapter_model.safetensors").symlink_to("../outside")
     with pytest.raises(AdapterError, match="outside"):
         open_adapter(folder)
 

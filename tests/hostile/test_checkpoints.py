@@ -221,21 +221,22 @@ def test_a_tensor_in_two_shards_is_refused(tmp_path: Path) -> None:
 
 
 def link_out(folder: Path) -> None:
-    save_file(W, folder.parent / "outside.safetensors")
-    (folder / "model.safetensors").symlink_to(folder.parent / "outside.safetensors")
+    save_file(W, folder.parent / "secret")
+    (folder / "model.safetensors").symlink_to(folder.parent / "secret")
 
 
 def link_out_by_index(folder: Path) -> None:
-    save_file(W, folder.parent / "outside.safetensors")
-    (folder / "s.safetensors").symlink_to("../outside.safetensors")
+    save_file(W, folder.parent / "secret")
+    (folder / "s.safetensors").symlink_to("../secret")
     shards(folder, {"weight_map": {"w": "s.safetensors"}})
 
 
-def link_out_through_a_folder(folder: Path) -> None:
+def link_config_out_through_a_folder(folder: Path) -> None:
+    save_file(W, folder / "model.safetensors")
     (folder.parent / "outside").mkdir()
-    save_file(W, folder.parent / "outside" / "s.safetensors")
+    (folder.parent / "outside" / "config.json").write_text("{}")
     (folder / "sub").symlink_to("../outside")
-    shards(folder, {"weight_map": {"w": "sub/s.safetensors"}})
+    (folder / "config.json").symlink_to("sub/config.json")
 
 
 def link_config_out(folder: Path) -> None:
@@ -270,8 +271,8 @@ def bad_config(folder: Path) -> None:
     [
         link_out,
         link_out_by_index,
-        link_out_through_a_folder,
         link_config_out,
+        link_config_out_through_a_folder,
         link_in_a_circle,
         folder_for_a_file,
         pipe_for_a_file,

@@ -29,11 +29,15 @@ def require_regular_file(path: Path, error: type[InputError] = CheckpointError) 
     return status
 
 
+_TENSORS_ONLY = ".safetensors"
+
+
 def member(folder: Path, name: str, named_by: object, error: type[InputError] = CheckpointError) -> Path:
     """Path of a file that a folder names as its own, refused when it isn't inside.
 
     Links are followed as far as the folder itself; in a Hugging Face cache snapshot also into the `blobs`
-    of the same cached repository, which is where that cache keeps every file.
+    of the same cached repository, which is where that cache keeps every file. A `.safetensors` file may be a
+    link to one anywhere, as where models share storage or shards: such a file carries nothing but tensors.
 
     Args:
         folder: checkpoint folder.
@@ -50,7 +54,7 @@ def member(folder: Path, name: str, named_by: object, error: type[InputError] = 
         raise error("A file name may not be used", where=named_by, got=repr(name[:200]), expected=expected)
     path = folder / name
     try:
-        inside = is_inside(folder, path)
+        inside = is_inside(folder, path) or {path.suffix, path.resolve().suffix} == {_TENSORS_ONLY}
     except (OSError, ValueError, RuntimeError):  # too long; no text; links in a circle (before Python 3.13)
         raise error("A file name leads nowhere", where=named_by, got=repr(name[:200])) from None
     if not inside:

@@ -1,0 +1,63 @@
+"""Put a trained line or set of experts into the zoo: `python zoo/pack.py out/full zoo/full`.
+
+Checkpoints are written in two shards. The first holds what fine-tuning leaves as the base has it, and is a link
+to the base's own everywhere else, as the hub's cache links its files; the second holds what was trained.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+WEIGHTS, SHARDS = "model.safetensors", [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
+PLACES = {"base": "base", "mixture": "mixture"}
+"""Where a stage goes; any other one is an expert."""
+
+
+def pack(trained: Path, zoo: Path) -> None:
+    """Copy every finished model of a training's folder that has a place in the zoo."""
+    experts = [path for path in sorted(trained.iterdir()) if path.name in _tasks()]
+    found = [trained / "base", *experts, *([trained / "mixture"] if (trained / "mixture").is_dir() else [])]
+    dense = {path: load_file(path / WEIGHTS) for path in found if (path / WEIGHTS).is_file()}
+    base = dense[trained / "base"]
+    shared = {
+        name for name, value in base.items() if all(torch.equal(value, each[name]) for each in dense.values())
+    }
+    for path in found:
+        place = zoo / PLACES.get(path.name, f"experts/0/{path.name}")
+        shutil.copytree(path, place, ignore=shutil.ignore_patterns(WEIGHTS))
+        if path in dense:
+            _write(dense[path], shared, place, zoo / "base")
+
+
+def _write(weights: dict[str, torch.Tensor], shared: set[str], place: Path, base: Path) -> None:
+    """A checkpoint's two shards and their index."""
+    parts = [
+        {name: value for name, value in weights.items() if (name in shared) is first}
+        for first in (True, False)
+    ]
+    if place == base:
+        save_file(parts[0], place / SHARDS[0], {"format": "pt"})
+    else:
+        (place / SHARDS[0]).symlink_to(os.path.relpath(base / SHARDS[0], place))
+    save_file(parts[1], place / SHARDS[1], {"format": "pt"})
+    size = sum(value.nbytes for value in weights.values())
+    index = {name: shard for part, shard in zip(parts, SHARDS, strict=True) for name in sorted(part)}
+    text = json.dumps({"metadata": {"total_size": size}, "weight_map": index}, indent=1)
+    (place / f"{WEIGHTS}.index.json").write_text(text + "\n", encoding="utf-8")
+
+
+def _tasks() -> set[str]:
+    from optmerge.bench.conversations import trained
+
+    return set(trained())
+
+
+if __name__ == "__main__":
+    pack(*(Path(each) for each in sys.argv[1:]))
