@@ -27,8 +27,8 @@ test-slow: $(READY)
 	$(BIN)/pytest -m slow
 
 check: $(READY)
-	$(BIN)/ruff format --check src tests perf docs
-	$(BIN)/ruff check src tests perf docs
+	$(BIN)/ruff format --check src tests perf docs zoo
+	$(BIN)/ruff check src tests perf docs zoo
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m 'not slow'

@@ -1,7 +1,7 @@
 """Put a trained line or set of experts into the zoo: `python zoo/pack.py out/full zoo/full`.
 
-Checkpoints are written in two shards. The first holds what fine-tuning leaves as the base has it, and is a link
-to the base's own everywhere else, as the hub's cache links its files; the second holds what was trained.
+Checkpoints are written in two shards. The first holds what fine-tuning leaves as the base has it, and is a
+link to the base's own everywhere else, as the hub's cache links its files; the second holds what was trained.
 """
 
 from __future__ import annotations
