@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
@@ -22,18 +23,20 @@ PLACES = {"base": "base", "mixture": "mixture"}
 
 def pack(trained: Path, zoo: Path) -> None:
     """Copy every finished model of a training's folder that has a place in the zoo."""
-    experts = [path for path in sorted(trained.iterdir()) if path.name in _tasks()]
-    found = [trained / "base", *experts, *([trained / "mixture"] if (trained / "mixture").is_dir() else [])]
+    found = [path for path in sorted(trained.iterdir()) if path.name in {*PLACES, *_tasks()}]
     dense = {path: load_file(path / WEIGHTS) for path in found if (path / WEIGHTS).is_file()}
-    base = dense[trained / "base"]
-    shared = {
-        name for name, value in base.items() if all(torch.equal(value, each[name]) for each in dense.values())
-    }
+    split = len(dense) > 1  # a base with adapters shares nothing
     for path in found:
         place = zoo / PLACES.get(path.name, f"experts/0/{path.name}")
-        shutil.copytree(path, place, ignore=shutil.ignore_patterns(WEIGHTS))
-        if path in dense:
-            _write(dense[path], shared, place, zoo / "base")
+        shutil.copytree(path, place, ignore=shutil.ignore_patterns(WEIGHTS) if split else None)
+        if split:
+            _write(dense[path], _same(dense.values()), place, zoo / "base")
+
+
+def _same(models: Collection[dict[str, torch.Tensor]]) -> set[str]:
+    """Names of the tensors that are the same in all models."""
+    one, *others = models
+    return {name for name, value in one.items() if all(torch.equal(value, each[name]) for each in others)}
 
 
 def _write(weights: dict[str, torch.Tensor], shared: set[str], place: Path, base: Path) -> None:
