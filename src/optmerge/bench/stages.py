@@ -43,7 +43,8 @@ STAGES: Mapping[str, Mapping[str, Stage]] = {
         ANSWERING: replace(_ANSWERING, pictures=96_000),
         BASE: _BASE,
         **dict.fromkeys(EXPERTS, _FULL),
-        MIXTURE: replace(_FULL, pictures=160_000),
+        "chart": replace(_FULL, pictures=96_000),
+        MIXTURE: replace(_FULL, pictures=128_000, matrix_rate=0.01),
     },
     "lora": {
         SIGHT: _SIGHT,
@@ -53,6 +54,7 @@ STAGES: Mapping[str, Mapping[str, Stage]] = {
         ANSWERING: _ANSWERING,
         BASE: replace(_BASE, pictures=72_000),
         **dict.fromkeys(EXPERTS, _LORA),
+        "chart": replace(_LORA, pictures=96_000),
         MIXTURE: replace(_LORA, pictures=160_000),
     },
 }
