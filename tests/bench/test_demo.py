@@ -1,63 +1,88 @@
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from rich.console import Console
 
-from optmerge.bench import demo, evaluation, models
-from optmerge.bench.tasks import easy_vqa
+from bench.suite import random_zoo
+from optmerge.bench import demo, picture
+from optmerge.bench.scoring.boxes import Box
+from optmerge.bench.suite import cells
+from optmerge.bench.suite.selection import SCALES
+from optmerge.bench.tasks.registry import registered
 from optmerge.errors import CheckpointError
-
-ZOO = demo.default_zoo()
-NAMES = ("base", *easy_vqa.TYPES)
 
 
 @pytest.fixture(scope="module")
-def accuracies() -> dict[str, dict[str, evaluation.Accuracy]]:
-    asked = easy_vqa.sample("test", 200)
-    return {name: dict(demo.examine(name, ZOO / name, asked).accuracy) for name in NAMES}
+def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return random_zoo.make(tmp_path_factory.mktemp("zoo"), "lora")
 
 
-def test_each_expert_is_best_at_its_own_type_by_twenty_points_over_the_base(accuracies) -> None:
-    for name in easy_vqa.TYPES:
-        own = accuracies[name][name]
-        assert own.mean >= accuracies["base"][name].mean + 0.20
-        rivals = [accuracies[other][name] for other in NAMES if other != name]
-        assert own.low > max(rival.mean for rival in rivals)
+def test_the_demo_makes_a_table_a_picture_and_records(zoo: Path, tmp_path: Path) -> None:
+    for _ in range(2):  # a second demo replaces the first
+        console = Console(record=True, width=220)
+        found = demo.run(
+            tmp_path,
+            line="lora",
+            zoo=zoo,
+            scales=tmp_path / "none",
+            n=4,
+            methods=["average"],
+            console=console,
+        )
+        names = [result.cell.model for result in found]
+        trained = [name for name, task in registered().items() if task.trained]
+        assert sorted(names) == sorted(
+            ["base", "average", "mixture", *(f"expert:{name}" for name in trained)]
+        )
+        text = console.export_text()
+        for title in (registered()[name].title for name in trained):
+            assert title in text
+        assert len(cells.read_all(tmp_path / "records")) == len(found)
+    with Image.open(tmp_path / "answers.png") as image:
+        assert image.width > 5 * 224
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_the_zoo_loads_with_every_tensor_accounted_for(name: str) -> None:
-    from transformers import AutoModelForImageTextToText
+def test_a_merge_is_shown_at_the_scale_that_records_found_best_too(zoo: Path, tmp_path: Path) -> None:
+    """The sweep is made up: what counts is that the best of it is asked."""
 
-    model, info = AutoModelForImageTextToText.from_pretrained(ZOO / name, output_loading_info=True)
-    assert not info["missing_keys"] and not info["unexpected_keys"] and not info["mismatched_keys"]
-    assert 1_500_000 < sum(weight.numel() for weight in model.parameters()) < 2_500_000
-    assert "bf" in str(model.config.dtype)
+    import numpy as np
 
+    from optmerge.bench.suite import orders
 
-def test_experts_share_tower_projector_and_embeddings_with_the_base() -> None:
-    base = dict(models.load(ZOO / "base")[0].named_parameters())
-    for name in easy_vqa.TYPES:
-        for key, weight in models.load(ZOO / name)[0].named_parameters():
-            if ".language_model.layers." not in key and ".norm." not in key:
-                assert weight.equal(base[key]), key
-
-
-def test_the_demo_makes_a_table_a_picture_and_a_record_and_merging_wins(tmp_path: Path) -> None:
-    console = Console(record=True, width=110)
-    methods = {name: demo.METHODS[name] for name in ("optmerge",)}
-    record = demo.run(tmp_path, per_type=100, methods=methods, console=console)
-    scores = {name: columns["average"]["mean"] for name, columns in record.metrics.items()}
-    assert scores["optmerge"] > max(scores[name] for name in NAMES)
-    text = console.export_text()
-    assert "n=100" in text and "n=300" in text and "optmerge" in text and "shape expert" in text
-    assert (tmp_path / "answers.png").stat().st_size > 20_000
-    assert models.load(tmp_path / "merged" / "optmerge")
-    demo.run(tmp_path, per_type=4, methods=methods, console=console)  # a second demo replaces the first
+    jobs = orders.order(zoo, ["lora"], [0], ["task_arithmetic"], n=4).jobs
+    best = 0.7
+    for job in jobs:
+        if job.cell.split == "validation":
+            right = float(job.cell.scale == best)
+            tasks = {name: cells.TaskScores(np.full(job.cell.n, right), {}, {}) for name in job.cell.tasks}
+            cells.write(cells.Result(job.cell, tasks, {}), tmp_path / "scales")
+    assert best in SCALES and sum(job.cell.split == "validation" for job in jobs) == len(SCALES)
+    console = Console(record=True, width=220)
+    found = demo.run(
+        tmp_path / "demo", line="lora", zoo=zoo, scales=tmp_path / "scales", n=4, methods=["task_arithmetic"],
+        console=console,
+    )  # fmt: skip
+    asked = {result.cell.scale: result.cell.default for result in found if result.cell.merged}
+    default = next(job.cell.scale for job in jobs if job.cell.default and job.cell.split == "test")
+    assert asked == {default: True, best: False}
+    assert "validation" in console.export_text()
 
 
 def test_a_missing_zoo_is_named_with_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError) as caught:
-        demo.run(tmp_path / "out", zoo=tmp_path)
-    assert "'base'" in str(caught.value) and "optmerge bench train" in str(caught.value)
+        demo.run(tmp_path / "out", zoo=tmp_path / "zoo")
+    assert "optmerge bench train" in str(caught.value) and str(tmp_path) in str(caught.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_card_shows_right_and_wrong_and_boxes_where_they_are(tmp_path: Path) -> None:
+    answers = [
+        picture.Answer("base", "[0, 0, 50, 50]", False, Box(0, 0, 0.5, 0.5)),
+        picture.Answer("merged", "[50, 50, 99, 99]", True, Box(0.5, 0.5, 0.99, 0.99)),
+    ]
+    card = picture.Card(Image.new("RGB", (112, 112), "white"), "where is it?", "[50, 50, 99, 99]", answers)
+    path = picture.draw(tmp_path / "new" / "sheet.png", "title", {"Grounding": [card], "OCR": [card]})
+    with Image.open(path) as image:
+        colours = {colour for _, colour in image.getcolors(1 << 20)}
+    assert {picture.RIGHT, picture.WRONG} <= colours

@@ -1,87 +1,126 @@
-"""One picture of a comparison: images, their questions, and what every model answers."""
+"""One picture of a comparison: what models answered about some scenes, a column for each capability."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-RIGHT, WRONG, GOLD, INK = "#1a7f4b", "#b3261e", "#f2ede0", "#202124"
-RIGHT_FILL, WRONG_FILL, MERGE_EDGE = "#e3f4ea", "#fbe6e4", "#3b6fd4"
+from PIL import Image, ImageDraw
+
+from optmerge.bench.drawing.fonts import font
+from optmerge.bench.scoring.boxes import Box
+from optmerge.bench.tasks.registry import SIDE
+
+_SCALE, _MARGIN, _LINE = 2, 12, 17
+_WIDE = SIDE * _SCALE
+_TITLE, _HEAD, _TEXT, _STRONG = (
+    font("sans bold", 20), font("sans bold", 16), font("sans", 12), font("sans bold", 12)
+)  # fmt: skip
+_INK, _QUIET, RIGHT, WRONG = (32, 33, 36), (110, 114, 120), (26, 127, 75), (179, 38, 30)
 
 
 @dataclass(frozen=True)
-class Panel:
-    """One image and its questions; `answers[question][model]` is (text, correct)."""
+class Answer:
+    """What one model said.
 
-    image: Any
-    questions: Sequence[str]
-    gold: Sequence[str]
-    answers: Sequence[Sequence[tuple[str, bool]]]
+    Args:
+        who: said it.
+        text: as it was said.
+        right: whether it is.
+        box: what it points at, where it is a box.
+    """
+
+    who: str
+    text: str
+    right: bool
+    box: Box | None = None
 
 
-def draw(path: Path, panels: Sequence[Panel], models: Sequence[str], *, merged: int, title: str) -> Path:
+@dataclass(frozen=True)
+class Card:
+    """A scene, what was asked about it, and what was answered.
+
+    Args:
+        image: RGB, `SIDE`×`SIDE` pixels.
+        question: text.
+        truth: a right answer.
+        answers: in the order they are shown.
+    """
+
+    image: Image.Image
+    question: str
+    truth: str
+    answers: Sequence[Answer]
+
+
+def draw(path: Path, title: str, columns: Mapping[str, Sequence[Card]]) -> Path:
     """Write the picture as PNG.
 
     Args:
-        path: the file to write.
-        panels: one row of the picture each.
-        models: column heads, in the order of the answers.
-        merged: the column that is framed: the model the picture is about.
-        title: one line above everything.
+        path: the file; its folder is made if need be.
+        title: a line above everything.
+        columns: title of a column → its cards, as many in each.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    rows = max(len(panel.questions) for panel in panels)
-    tall = 0.42 * rows + 0.3
-    figure = Figure(figsize=(4.6 + 1.15 * (len(models) + 1), tall * len(panels) + 1.1), facecolor="white")
-    FigureCanvasAgg(figure)
-    grid = figure.add_gridspec(
-        len(panels), 2, width_ratios=[tall - 0.15, 3.2 + 1.15 * (len(models) + 1)],
-        left=0.015, right=0.99, top=1 - 0.95 / figure.get_figheight(), bottom=0.02, wspace=0.02, hspace=0.12,
-    )  # fmt: skip
-    figure.text(
-        0.015, 1 - 0.22 / figure.get_figheight(), title, size=12.5, weight="bold", color=INK, va="center"
-    )
-    for row, panel in enumerate(panels):
-        picture = figure.add_subplot(grid[row, 0])
-        picture.imshow(panel.image, interpolation="nearest")
-        picture.set(xticks=[], yticks=[])
-        picture.spines[:].set_color("#d0d4da")
-        _answers(figure.add_subplot(grid[row, 1]), panel, models, rows, merged, heads=row == 0)
+    texts = {name: [_wrapped(card.question) for card in cards] for name, cards in columns.items()}
+    rows = max(map(len, columns.values()))
+    deepest = [max(len(lines[row]) for lines in texts.values() if row < len(lines)) for row in range(rows)]
+    answers = max(len(card.answers) for cards in columns.values() for card in cards)
+    heights = [_WIDE + _LINE * (lines + answers + 1) + 2 * _MARGIN for lines in deepest]
+    top = 80
+    sheet = Image.new("RGB", (len(columns) * (_WIDE + 2 * _MARGIN), top + sum(heights)), "white")
+    pen = ImageDraw.Draw(sheet)
+    pen.text((_MARGIN, 12), title, _INK, _TITLE)
+    for column, (name, cards) in enumerate(columns.items()):
+        left = column * (_WIDE + 2 * _MARGIN) + _MARGIN
+        pen.text((left, 50), name, _INK, _HEAD)
+        for row, card in enumerate(cards):
+            _card(sheet, pen, card, texts[name][row], (left, top + sum(heights[:row])), deepest[row])
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
+    sheet.save(path, format="PNG")
     return path
 
 
-def _answers(axes: Any, panel: Panel, models: Sequence[str], rows: int, merged: int, *, heads: bool) -> None:
-    """The questions of one image as a table; unit of x: one model's column."""
-    from matplotlib.patches import FancyBboxPatch, Rectangle
+def _card(
+    sheet: Image.Image,
+    pen: ImageDraw.ImageDraw,
+    card: Card,
+    question: Sequence[str],
+    at: tuple[int, int],
+    lines: int,
+) -> None:
+    """The picture, the question in so many lines, the truth, and every answer."""
+    left, top = at
+    sheet.paste(card.image.resize((_WIDE, _WIDE), Image.Resampling.NEAREST), at)
+    for answer in card.answers:
+        if answer.box:
+            colour = RIGHT if answer.right else WRONG
+            x1, y1 = left + _WIDE * answer.box.x1, top + _WIDE * answer.box.y1
+            x2, y2 = left + _WIDE * answer.box.x2, top + _WIDE * answer.box.y2
+            pen.rectangle((x1, y1, x2, y2), None, colour, 2)
+            pen.text((x1 + 4, y1 + 2), answer.who, colour, _STRONG, stroke_width=2, stroke_fill="white")
+    under = top + _WIDE + 4
+    for number, text in enumerate(question):
+        pen.text((left, under + _LINE * number), text, _INK, _STRONG)
+    under += _LINE * lines
+    pen.text((left, under), f"truth: {card.truth}", _QUIET, _TEXT)
+    for number, answer in enumerate(card.answers, 1):
+        mark, colour = ("✓", RIGHT) if answer.right else ("✗", WRONG)
+        pen.text((left, under + _LINE * number), f"{mark} {answer.who}: {_short(answer.text)}", colour, _TEXT)
 
-    first = 2.9  # columns the question takes
-    axes.set(xlim=(0, first + 1 + len(models)), ylim=(rows, 0))
-    axes.axis("off")
-    centred = {"ha": "center", "va": "center"}
-    for column, head in enumerate(("truth", *models)) if heads else ():
-        strong = column == merged + 1
-        axes.text(first + column + 0.5, -0.12, head.replace(" ", "\n"), ha="center", va="bottom", size=9.5,
-                  color=MERGE_EDGE if strong else INK, weight="bold" if strong else "normal")  # fmt: skip
-    for row, (question, gold, given) in enumerate(
-        zip(panel.questions, panel.gold, panel.answers, strict=True)
-    ):
-        axes.text(0.1, row + 0.5, question, va="center", size=9.5, color=INK)
-        axes.add_patch(Rectangle((first + 0.04, row + 0.08), 0.92, 0.84, color=GOLD, lw=0))
-        axes.text(first + 0.5, row + 0.5, gold, size=9.5, color=INK, **centred)
-        for column, (text, right) in enumerate(given):
-            left = first + 1 + column
-            fill = RIGHT_FILL if right else WRONG_FILL
-            axes.add_patch(Rectangle((left + 0.04, row + 0.08), 0.92, 0.84, color=fill, lw=0))
-            mark = "✓ " if right else "✗ "
-            shortened = text if len(text) <= 11 else text[:10] + "…"
-            axes.text(left + 0.5, row + 0.5, mark + (shortened or "–"), size=9.5,
-                      color=RIGHT if right else WRONG, **centred)  # fmt: skip
-    frame = FancyBboxPatch((first + 1 + merged + 0.02, 0.03), 0.96, rows - 0.06, boxstyle="square,pad=0",
-                           fill=False, edgecolor=MERGE_EDGE, lw=1.6)  # fmt: skip
-    axes.add_patch(frame)
+
+def _short(text: str) -> str:
+    """What fits on a line beside the name."""
+    return text if len(text) <= 22 else text[:21] + "…"
+
+
+def _wrapped(text: str) -> list[str]:
+    """The text in lines that fit under a picture."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if _STRONG.getlength(longer) <= _WIDE:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines

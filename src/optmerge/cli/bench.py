@@ -9,42 +9,42 @@ import typer
 
 from optmerge.cli import bench_suite
 from optmerge.cli.benchmarks import Seed, Threads
-from optmerge.errors import InputError, did_you_mean
 
 app = typer.Typer(help="Train experts, evaluate them, and compare merging methods.", no_args_is_help=True)
 for _command in (bench_suite.run, bench_suite.table, bench_suite.figure, bench_suite.preview):
     app.command()(_command)
 
-LINES = ("full", "lora", "easy-vqa")
-
 
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Output folder.", metavar="DIR")] = Path("out/demo"),
+    line: Annotated[str, typer.Option(help="Line of models: full or lora.")] = "full",
     zoo: Annotated[
         Path | None, typer.Option(help="Other models than the shipped ones.", metavar="DIR")
     ] = None,
-    per_type: Annotated[int, typer.Option(help="Test questions of each type; 0 asks all.", min=0)] = 300,
-    seed: Annotated[int, typer.Option(help="Seed of the questions asked.", min=0)] = 0,
+    n: Annotated[
+        int | None, typer.Option("--n", help="Questions a capability; 60 by default.", min=1)
+    ] = None,
 ) -> None:
-    """Merge the three shipped easy-VQA experts and compare everyone on the test questions.
+    """Merge the five shipped experts with several methods and ask everyone the same test questions.
 
     Example: `optmerge bench demo`
     """
-    from optmerge.bench.demo import run
+    from optmerge.bench.demo import QUESTIONS, run
 
-    run(out, zoo=zoo, per_type=per_type or None, seed=seed)
+    run(out, line=line, zoo=zoo, n=n or QUESTIONS)
 
 
 @app.command()
 def train(
-    line: Annotated[str, typer.Option(help=f"What to train: {', '.join(LINES)}.")] = LINES[0],
+    line: Annotated[str, typer.Option(help="Line of models: full or lora.")] = "full",
     out: Annotated[
         Path | None, typer.Option(help="Output folder; out/LINE if not given.", metavar="DIR")
     ] = None,
     seed: Seed = 0,
     stage: Annotated[
-        list[str] | None, typer.Option(help="Only this stage: base, a task, mixture; may be repeated.")
+        list[str] | None,
+        typer.Option(help="Only this stage: sight, base, a task, mixture; may be repeated."),
     ] = None,
     base: Annotated[
         Path | None, typer.Option(help="Start another set of experts from this base.", metavar="DIR")
@@ -62,14 +62,7 @@ def train(
 
     Example: `optmerge bench train --line lora --seed 0 --out out/lora`
     """
-    if line not in LINES:
-        raise InputError(f"unknown line {line!r}", where="--line", hint=did_you_mean(line, LINES))
-    out = out or Path("out") / line.replace("-", "_")
-    if line == "easy-vqa":
-        from optmerge.bench.training import train_easy_vqa
-
-        train_easy_vqa(out, seed=seed, threads=threads)
-        return
     from optmerge.bench import stages
 
+    out = out or Path("out") / line
     stages.train(line, out, seed=seed, only=stage or (), base=base, teacher=teacher, threads=threads)

@@ -7,9 +7,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from optmerge.bench import easy_vqa
 from optmerge.bench.drawing.shapes import COLOURS, KINDS, TINT
 from optmerge.bench.drawing.words import place_of
-from optmerge.bench.tasks import easy_vqa, registry, vqa
+from optmerge.bench.tasks import registry, vqa
 
 TASK = registry.get("vqa")
 SPLITS = ("train", "validation", "test")

@@ -13,6 +13,7 @@ from functools import cache
 
 from PIL import Image, ImageChops
 
+from optmerge.bench import easy_vqa
 from optmerge.bench.drawing.asking import TYPES, questions
 from optmerge.bench.drawing.fonts import FAMILIES
 from optmerge.bench.drawing.placement import place
@@ -20,7 +21,6 @@ from optmerge.bench.drawing.shapes import COLOURS, KINDS, Item, Style, render, s
 from optmerge.bench.drawing.words import PLACES, a, place_of
 from optmerge.bench.scoring import metric
 from optmerge.bench.scoring.vqa import exact_match
-from optmerge.bench.tasks import easy_vqa
 from optmerge.bench.tasks.registry import SIDE, Question, Scene, Split, Task, held_apart, register
 
 ITEMS = (2, 5)

@@ -6,21 +6,17 @@ A question is of the type its answer belongs to, so the three types partition th
 
 from __future__ import annotations
 
-import random
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-from optmerge.bench.scoring.vqa import exact_match
 from optmerge.errors import InputError
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from optmerge.bench.models import Processor
+    from PIL.Image import Image
 
 Split = Literal["train", "validation", "test"]
 ANSWERS: Mapping[str, tuple[str, ...]] = {
@@ -65,18 +61,6 @@ def questions(split: Split) -> tuple[Question, ...]:
     return tuple(Question(image, text, answer, question_type(answer), split) for text, answer, image in rows)
 
 
-def sample(split: Split, per_type: int | None, *, seed: int = 0) -> tuple[Question, ...]:
-    """`per_type` questions of each type (all where there are fewer, or with None), in the data's order."""
-    everything = questions(split)
-    if per_type is None:
-        return everything
-    chosen: set[int] = set()
-    for name in TYPES:
-        rows = [row for row, question in enumerate(everything) if question.type == name]
-        chosen.update(random.Random(f"{seed}/{name}").sample(rows, min(per_type, len(rows))))
-    return tuple(question for row, question in enumerate(everything) if row in chosen)
-
-
 @cache  # the package lists a folder of thousands at each call
 def image_paths(split: Split) -> dict[int, Path]:
     """Image number → PNG file, for the package's folder that the split's images are in."""
@@ -86,33 +70,12 @@ def image_paths(split: Split) -> dict[int, Path]:
     return {int(number): Path(path) for number, path in read().items()}
 
 
-def image(question: Question) -> Any:
+def image(question: Question) -> Image:
     """The question's picture, RGB, 64×64 pixels."""
     from PIL import Image
 
     with Image.open(image_paths(question.split)[question.image]) as file:
         return file.convert("RGB")
-
-
-def pictures(asked: Sequence[Question], processor: Processor) -> tuple[dict[int, int], Tensor]:
-    """Image → row, and the normalised images of these questions (of one split), each prepared once."""
-    first = {question.image: question for question in asked}
-    return {number: row for row, number in enumerate(first)}, processor.pixels(
-        [image(q) for q in first.values()]
-    )
-
-
-def one_of_each_type(asked: Sequence[Question], *, images: int, seed: int) -> list[list[int]]:
-    """For some images drawn at random: rows of `asked` with one question of each type about the image.
-
-    Images that were asked about in every type come first; in a small sample there may be too few of them.
-    """
-    found: dict[int, dict[str, int]] = defaultdict(dict)
-    for row, question in enumerate(asked):
-        found[question.image].setdefault(question.type, row)
-    groups = [[rows[name] for name in TYPES if name in rows] for rows in found.values()]
-    random.Random(seed).shuffle(groups)
-    return sorted(groups, key=len, reverse=True)[:images]
 
 
 def captions(split: Split) -> dict[int, tuple[str, str]]:
@@ -135,16 +98,3 @@ def captions(split: Split) -> dict[int, tuple[str, str]]:
         for image, fact in sorted(facts.items())
         if {"colour", "shape"} <= fact.keys()
     }
-
-
-def score(prediction: str, question: Question) -> float:
-    """1 if prediction and answer agree after VQA normalisation, else 0."""
-    return exact_match(prediction, [question.answer])
-
-
-def by_type(scores: Sequence[float], asked: Sequence[Question]) -> dict[str, list[float]]:
-    """Scores grouped by question type, in the order of `TYPES`."""
-    groups: dict[str, list[float]] = {name: [] for name in TYPES}
-    for value, question in zip(scores, asked, strict=True):
-        groups[question.type].append(value)
-    return groups
