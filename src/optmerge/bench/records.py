@@ -24,7 +24,7 @@ class Record:
     """One run.
 
     Attributes:
-        kind: what was run ("easy-vqa/demo", "easy-vqa/train").
+        kind: what was run ("bench/cell", "full/train").
         config: every setting that decides the result.
         seeds: name → seed.
         metrics: model → column → value; shares in [0, 1].

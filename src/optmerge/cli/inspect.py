@@ -16,7 +16,7 @@ def command(
 ) -> None:
     """Show what a checkpoint or an adapter holds, by component and kind; reads headers only.
 
-    Example: `optmerge inspect zoo/easy_vqa/base`
+    Example: `optmerge inspect zoo/full/base`
     """
     from optmerge.engine.inspect import inspect
 
