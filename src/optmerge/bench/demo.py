@@ -15,7 +15,7 @@ from optmerge.bench.scoring.boxes import parse_box
 from optmerge.bench.suite import cells, examine, orders, output
 from optmerge.bench.suite.cells import BASE, EXPERT, Result
 from optmerge.bench.suite.entrants import standings
-from optmerge.bench.suite.examine import Errand
+from optmerge.bench.suite.errands import Errand
 from optmerge.bench.suite.orders import Job
 from optmerge.bench.suite.questions import asked
 from optmerge.bench.suite.run import Progress
