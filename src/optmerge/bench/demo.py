@@ -29,7 +29,6 @@ from optmerge.errors import RunError
 if TYPE_CHECKING:
     from rich.console import Console
 
-METHODS = ("average", "task_arithmetic", "ties", "tsv", "wudi", "optmerge")
 QUESTIONS = 60
 """Of each capability: so many that the demo takes about a minute."""
 
@@ -46,7 +45,7 @@ def run(
     zoo: Path | None = None,
     scales: Path | None = None,
     n: int = QUESTIONS,
-    methods: Sequence[str] = METHODS,
+    methods: Sequence[str] = orders.QUICK_METHODS,
     console: Console | None = None,
 ) -> list[Result]:
     """Merge the shipped experts with several methods and ask everyone the same test questions.

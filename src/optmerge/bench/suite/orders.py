@@ -19,7 +19,7 @@ TEST, VALIDATION = 1000, 300
 """Questions a task; scales are chosen on fewer."""
 QUICK = 200
 """Questions a task of a quick run."""
-QUICK_METHODS = ("average", "task_arithmetic", "ties", "tsv", "wudi", "optmerge")
+QUICK_METHODS = ("average", "task_arithmetic", "ties", "tsv", "swudi", "optmerge")
 
 
 @dataclass(frozen=True)
