@@ -16,21 +16,22 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
+from optmerge.bench.conversations import trained as tasks
+
 WEIGHTS, SHARDS = "model.safetensors", [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
-PLACES = {"base": "base", "mixture": "mixture"}
-"""Where a stage goes; any other one is an expert."""
 
 
 def pack(trained: Path, zoo: Path) -> None:
     """Copy every finished model of a training's folder that has a place in the zoo."""
-    found = [path for path in sorted(trained.iterdir()) if path.name in {*PLACES, *_tasks()}]
+    places = {"base": "base", "mixture": "mixture"} | {name: f"experts/0/{name}" for name in tasks()}
+    found = {trained / name: zoo / place for name, place in places.items() if (trained / name).is_dir()}
     dense = {path: load_file(path / WEIGHTS) for path in found if (path / WEIGHTS).is_file()}
     split = len(dense) > 1  # a base with adapters shares nothing
-    for path in found:
-        place = zoo / PLACES.get(path.name, f"experts/0/{path.name}")
+    shared = _same(dense.values())
+    for path, place in found.items():
         shutil.copytree(path, place, ignore=shutil.ignore_patterns(WEIGHTS) if split else None)
         if split:
-            _write(dense[path], _same(dense.values()), place, zoo / "base")
+            _write(dense[path], shared, place, zoo / "base")
 
 
 def _same(models: Collection[dict[str, torch.Tensor]]) -> set[str]:
@@ -54,12 +55,6 @@ def _write(weights: dict[str, torch.Tensor], shared: set[str], place: Path, base
     index = {name: shard for part, shard in zip(parts, SHARDS, strict=True) for name in sorted(part)}
     text = json.dumps({"metadata": {"total_size": size}, "weight_map": index}, indent=1)
     (place / f"{WEIGHTS}.index.json").write_text(text + "\n", encoding="utf-8")
-
-
-def _tasks() -> set[str]:
-    from optmerge.bench.conversations import trained
-
-    return set(trained())
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from optmerge.bench.drawing.fonts import font
+from optmerge.bench.drawing.fonts import font, wrapped
 from optmerge.bench.scoring.boxes import Box
 from optmerge.bench.tasks.registry import SIDE
 
@@ -62,7 +62,9 @@ def draw(path: Path, title: str, columns: Mapping[str, Sequence[Card]]) -> Path:
         title: a line above everything.
         columns: title of a column → its cards, as many in each.
     """
-    texts = {name: [_wrapped(card.question) for card in cards] for name, cards in columns.items()}
+    texts = {
+        name: [wrapped(card.question, _STRONG, _WIDE) for card in cards] for name, cards in columns.items()
+    }
     rows = max(map(len, columns.values()))
     deepest = [max(len(lines[row]) for lines in texts.values() if row < len(lines)) for row in range(rows)]
     answers = max(len(card.answers) for cards in columns.values() for card in cards)
@@ -112,15 +114,3 @@ def _card(
 def _short(text: str) -> str:
     """What fits on a line beside the name."""
     return text if len(text) <= 22 else text[:21] + "…"
-
-
-def _wrapped(text: str) -> list[str]:
-    """The text in lines that fit under a picture."""
-    lines = [""]
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if _STRONG.getlength(longer) <= _WIDE:
-            lines[-1] = longer
-        else:
-            lines.append(word)
-    return lines

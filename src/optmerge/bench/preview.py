@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from optmerge.bench.drawing.fonts import font
+from optmerge.bench.drawing.fonts import font, wrapped
 from optmerge.bench.tasks.registry import SIDE, Question, Scene, Split, Task
 
 _SCALE = 2
@@ -56,24 +56,12 @@ def _lines(scene: Scene, index: int, captions: bool) -> list[tuple[str, str | tu
     """What stands below a scene: (line, colour) pairs."""
 
     def both(question: Question, kind: str, colour: str | tuple[int, int, int]) -> None:
-        lines.extend((line, colour) for line in _wrapped(f"{kind}{question.text}"))
-        lines.extend((line, _ANSWER) for line in _wrapped(question.answers[0]))
+        lines.extend((line, colour) for line in wrapped(f"{kind}{question.text}", _FONT, _WIDTH))
+        lines.extend((line, _ANSWER) for line in wrapped(question.answers[0], _FONT, _WIDTH))
 
     lines: list[tuple[str, str | tuple[int, int, int]]] = []
     question = scene.questions[index % len(scene.questions)]
     both(question, f"{question.type}: ", _QUESTION)
     if captions:
         both(scene.captions[index % len(scene.captions)], "", _CAPTION)
-    return lines
-
-
-def _wrapped(text: str) -> list[str]:
-    """The text in lines that fit under a picture."""
-    lines = [""]
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if _FONT.getlength(longer) <= _WIDTH:
-            lines[-1] = longer
-        else:
-            lines.append(word)
     return lines

@@ -54,6 +54,18 @@ def font(family: str, size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(_file(family), size, layout_engine=ImageFont.Layout.BASIC)
 
 
+def wrapped(text: str, letters: ImageFont.FreeTypeFont, width: float) -> list[str]:
+    """The text in lines that are at most so many pixels wide; a longer word has a line of its own."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if letters.getlength(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines
+
+
 def _file(family: str) -> Path:
     if family not in _FILES:
         raise InputError("unknown font family", got=family, hint=did_you_mean(family, FAMILIES))
