@@ -14,6 +14,7 @@ from optmerge.bench.lines import checkpoint
 from optmerge.bench.lines.family import Size
 from optmerge.bench.stages import STAGES, train
 from optmerge.cli import run
+from optmerge.cli.ask import say
 from optmerge.errors import CheckpointError, InputError
 
 TINY = Size(
@@ -97,6 +98,20 @@ def test_every_question_gets_a_line(merged, picture: Path, capsys) -> None:
     arguments = ["ask", str(merged["full"]), "a?", "b?", "--image", str(picture), "--longest", "2"]
     assert run(arguments) == 0
     assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "shown"),
+    [
+        ("two\nlines\tand a tab", "two\nlines\tand a tab"),
+        ("می\u200cخواهم 👩\u200d🔬 [bold]", "می\u200cخواهم 👩\u200d🔬 [bold]"),
+        ("\x1b[2J\x1b]0;mine\x07 \x9b31m", r"\x1b[2J\x1b]0;mine\x07 \x9b31m"),
+        ("over\rwritten", r"over\rwritten"),
+    ],
+)
+def test_an_answer_cannot_drive_the_terminal(answer: str, shown: str, capsys) -> None:
+    say(answer)
+    assert capsys.readouterr().out == f"{shown}\n"
 
 
 @pytest.mark.parametrize("shape", [(200, 100), (30, 300), (1, 1)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
+from unicodedata import category
 
 import typer
 
@@ -33,7 +34,17 @@ def command(
     check_device(device)
     chat = load(model, device=device)
     for question in questions:
-        print(chat.ask(question, pictures, longest=longest))
+        say(chat.ask(question, pictures, longest=longest))
+
+
+def say(answer: str) -> None:
+    """Print an answer; control characters could drive the terminal and are written as escapes."""
+    print(
+        "".join(
+            char.encode("unicode_escape").decode() if category(char) == "Cc" and char not in "\n\t" else char
+            for char in answer
+        )
+    )
 
 
 def _picture(path: Path) -> Image.Image:

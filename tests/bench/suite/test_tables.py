@@ -190,16 +190,20 @@ def test_signs_that_mean_something_elsewhere_are_escaped():
     assert "x|y_[bold]" in console.export_text()
 
 
-def test_where_there_is_no_room_intervals_go_and_scores_stay():
+def test_where_there_is_no_room_intervals_go_then_columns_and_a_note_says_which():
     found = table("a title that is longer than its table is wide, and isn't broken", ROWS)
-    for width, there in ((200, True), (130, False), (110, False)):
+    for width, doubts, columns in ((200, True, 14), (110, False, 14), (90, False, 12), (80, False, 11)):
         console = Console(record=True, width=width, file=io.StringIO())
         console.print(grid.terminal(found, width))
         text = console.export_text()
-        assert found.title in text and ("±" in text.partition("half")[0].rpartition(",")[0]) == there
+        lines = text.splitlines()
+        assert found.title in text and ("±" in text.partition("half")[0].rpartition(",")[0]) == doubts
+        left_out = f"no room here for {', '.join(found.columns[columns:])}"
+        assert lines[-2].strip() == (left_out if columns < 14 else found.notes[-1])
         for row in ROWS:
             assert row.capability != "chart" or f" {100 * row.score:.1f} " in text
-        assert "…" not in text and all(len(line) <= max(width, 120) for line in text.splitlines())
+        below = lines.index(found.notes[0])
+        assert "…" not in text and all(len(line) <= width for line in lines[1:below])
 
 
 def test_only_one_rule_leaves_the_other_out_and_keeps_trained_models():

@@ -50,19 +50,32 @@ class Grid:
 
 
 def terminal(grid: Grid, width: int) -> RenderableType:
-    """For a console that is so many characters wide; without what follows ± where there isn't room for it."""
+    """For a console that is so many characters wide.
+
+    Where there isn't room for everything, what follows ± goes first, then heads are cut short and columns
+    move together, then columns are left out from the right; a note says which.
+    """
     from rich.console import Console, Group
     from rich.text import Text
 
-    shown = _rich(grid, doubts=True)
-    if Console(width=10_000).measure(shown).maximum > width:
-        shown = _rich(grid, doubts=False)
-    notes = [Text(note, style="dim") for note in grid.notes]
-    return Group(Text(grid.title, style="bold"), shown, *notes, Text(""))
+    everything = len(grid.columns)
+    ways = [(True, False, everything), (False, False, everything)]
+    ways += [(False, True, count) for count in range(everything, grid.words, -1)]
+    console = Console(width=10_000)
+    for doubts, short, count in ways:
+        shown = _rich(grid, doubts=doubts, short=short, count=count)
+        if console.measure(shown).maximum <= width:
+            break
+    notes = [*grid.notes]
+    if count < everything:
+        notes.append(f"no room here for {', '.join(grid.columns[count:])}")
+    return Group(
+        Text(grid.title, style="bold"), shown, *(Text(note, style="dim") for note in notes), Text("")
+    )
 
 
-def _rich(grid: Grid, *, doubts: bool) -> Table:
-    """The table alone; where it has to be narrower, heads are folded before anything else is."""
+def _rich(grid: Grid, *, doubts: bool, short: bool, count: int) -> Table:
+    """The first `count` columns."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -71,16 +84,19 @@ def _rich(grid: Grid, *, doubts: bool) -> Table:
         text = Text(entry.text, style="bold green" if entry.best else "")
         return text.append(f" ±{entry.doubt}", "not bold dim") if entry.doubt and doubts else text
 
-    sections = [[[field(entry) for entry in row] for row in section] for section in grid.sections]
-    shown = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for place, column in enumerate(grid.columns):
-        least = max((row[place].cell_len for section in sections for row in section), default=0)
+    shown = Table(box=box.SIMPLE_HEAD, padding=(0, 0 if short else 1, 0, 0))
+    for place, column in enumerate(grid.columns[:count]):
         side: Literal["left", "right"] = "left" if place < grid.words else "right"
-        shown.add_column(Text(column), justify=side, min_width=least, overflow="fold")
-    for section in sections:
+        shown.add_column(Text(_short(column) if short else column), justify=side, no_wrap=True)
+    for section in grid.sections:
         for row in section:
-            shown.add_row(*row, end_section=row is section[-1])
+            shown.add_row(*map(field, row[:count]), end_section=row is section[-1])
     return shown
+
+
+def _short(head: str) -> str:
+    """A word to a line, five letters at most."""
+    return "\n".join(word if len(word) <= 5 else f"{word[:4]}." for word in head.split())
 
 
 def markdown(grid: Grid) -> str:
