@@ -49,6 +49,7 @@ clean:
 
 perf: $(READY)
 	$(BIN)/python -m perf.run all
+	$(BIN)/python -m perf.composition
 
 perf-clean:
 	rm -rf out/perf

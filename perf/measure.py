@@ -27,7 +27,7 @@ class Cost:
 
 
 def run(command: Sequence[str], *, environment: dict[str, str] | None = None) -> Cost:
-    """Runs a command to its end; raises `CalledProcessError` with its output where it fails."""
+    """Runs a command to its end; raises `RuntimeError` with its output where it fails."""
     started = time.monotonic()
     before = os.times()
     process = subprocess.Popen(
@@ -47,7 +47,7 @@ def run(command: Sequence[str], *, environment: dict[str, str] | None = None) ->
     watcher.join()
     after = os.times()
     if process.returncode:
-        raise subprocess.CalledProcessError(process.returncode, command, output)
+        raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}:\n{output}")
     cpu = after.children_user + after.children_system - before.children_user - before.children_system
     return Cost(wall, cpu, peak[0])
 

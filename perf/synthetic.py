@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -17,6 +18,8 @@ from optmerge.deltas import LowRank
 WEIGHT, STEP = 0.02, 0.0005
 """Standard deviations of the weights and of an expert's change; as fine-tuning does: a few percent."""
 DONE = ".complete"
+Stored = tuple[str, tuple[int, ...]]
+"""Name and shape of a tensor."""
 
 
 def checkpoint(root: Path, case: str, expert: int | None) -> Path:
@@ -27,34 +30,45 @@ def checkpoint(root: Path, case: str, expert: int | None) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     config, stored = tensors(CASES[case])
     (folder / "config.json").write_text(json.dumps(config))
-    shards = plan_shards([(name, "BF16", shape) for name, shape in stored], 5 * 10**9)
-    with CheckpointWriter(folder, shards) as writer:
-        for name, shape in stored:
-            values = _noise(name, shape, 0) * WEIGHT
-            if expert is not None:
-                values += _noise(name, shape, expert + 1) * STEP
-            writer.write(name, values.to(torch.bfloat16))
-        writer.finish()
+    weights(folder, stored, expert)
     (folder / DONE).touch()
     return folder
 
 
+def weights(folder: Path, stored: Sequence[Stored], expert: int | None = None, prefix: str = "") -> None:
+    """Writes the tensors; those of one name behind the prefix are the same wherever they are written."""
+    shards = plan_shards([(name, "BF16", shape) for name, shape in stored], 5 * 10**9)
+    with CheckpointWriter(folder, shards) as writer:
+        for name, shape in stored:
+            drawn = name.removeprefix(prefix)
+            values = _noise(drawn, shape, 0) * WEIGHT
+            if expert is not None:
+                values += _noise(drawn, shape, expert + 1) * STEP
+            writer.write(name, values.to(torch.bfloat16))
+        writer.finish()
+
+
 def adapter(root: Path, case: str, expert: int, rank: int) -> Path:
     """A PEFT adapter of that rank on every linear layer of the language model; made unless it is there."""
-    folder = root / case / f"adapter{expert}-r{rank}"
+    _, stored = tensors(CASES[case])
+    return adapter_of(root / case / "base", stored, expert, rank)
+
+
+def adapter_of(base: Path, stored: Sequence[Stored], expert: int, rank: int) -> Path:
+    """The same for a checkpoint with these tensors; it lies beside it."""
+    folder = base.parent / f"adapter{expert}-r{rank}"
     if (folder / DONE).exists():
         return folder
     folder.mkdir(parents=True, exist_ok=True)
-    _, stored = tensors(CASES[case])
     factors = {
         name: LowRank(
             _noise(name, (shape[0], rank), 100 + expert) * 0.02,
             _noise(name, (rank, shape[1]), 200 + expert) * 0.02,
         )
         for name, shape in stored
-        if "language_model.layers" in name and len(shape) == 2
+        if "language_model." in name and ".layers." in name and len(shape) == 2
     }
-    write_adapter(folder, factors, base_model_name=str(root / case / "base"), dtype=torch.bfloat16)
+    write_adapter(folder, factors, base_model_name=str(base), dtype=torch.bfloat16)
     (folder / DONE).touch()
     return folder
 
