@@ -47,8 +47,10 @@ def lean(
 
 
 def register() -> str:
-    """Make it known to transformers; returns its name."""
-    from transformers import AttentionInterface
+    """Make it known to transformers, and that it wants masks as `eager` does; returns its name."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import eager_mask
 
     AttentionInterface.register(NAME, lean)
+    AttentionMaskInterface.register(NAME, eager_mask)  # without it, no mask is made: nothing is causal
     return NAME

@@ -35,7 +35,7 @@ _RELATING = replace(_FINDING, pictures=64_000)
 _ANSWERING = Stage(pictures=128_000, learning_rate=3e-3, matrix_rate=0.02, sight_rate=0.1)
 _BASE = replace(_ANSWERING, pictures=48_000)
 _FULL = Stage(pictures=48_000, learning_rate=1e-3, part="layers")
-_LORA = Stage(pictures=48_000, learning_rate=2.5e-3, part="adapter", rank=64)
+_LORA = Stage(pictures=48_000, learning_rate=2.5e-3, weight_decay=1.0, part="adapter", rank=64)
 STAGES: Mapping[str, Mapping[str, Stage]] = {
     "full": {
         SIGHT: _SIGHT,
