@@ -42,17 +42,27 @@ def trained(processor, size, part: str, folder: Path, callbacks=(), **kwargs) ->
     return {name: weight.detach().clone() for name, weight in model.named_parameters()}
 
 
-@pytest.mark.parametrize(("line", "part"), RUNS)
+@pytest.mark.parametrize(("line", "part", "pull"), [*((*run, 0.0) for run in RUNS), ("full", "layers", 30.0)])
 def test_a_killed_run_goes_on_to_the_same_weights(
-    line: str, part: str, processors, tiny, tmp_path: Path
+    line: str, part: str, pull: float, processors, tiny, tmp_path: Path
 ) -> None:
-    straight = trained(processors[line], tiny, part, tmp_path / "straight")
+    straight = trained(processors[line], tiny, part, tmp_path / "straight", pull=pull)
     with pytest.raises(Killed):
-        trained(processors[line], tiny, part, tmp_path / "killed", [KillAfter(3)])
+        trained(processors[line], tiny, part, tmp_path / "killed", [KillAfter(3)], pull=pull)
     assert (tmp_path / "killed" / "checkpoint-2").is_dir()
-    resumed = trained(processors[line], tiny, part, tmp_path / "killed")
+    resumed = trained(processors[line], tiny, part, tmp_path / "killed", pull=pull)
     assert straight.keys() == resumed.keys()
     assert all(torch.equal(straight[name], resumed[name]) for name in straight)
+
+
+def test_a_pull_keeps_what_is_trained_near_its_beginning(processors, tiny, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    start = dict(checkpoint.build(processors["full"], tiny, seed=0).named_parameters())
+    ways = []
+    for pull in (0.0, 10.0, 40.0):
+        end = trained(processors["full"], tiny, "layers", tmp_path / f"{pull}", pull=pull)
+        ways.append(sum((end[name] - start[name]).detach().square().sum().item() for name in end) ** 0.5)
+    assert ways[0] > ways[1] > ways[2] > 0
 
 
 @pytest.mark.parametrize(("line", "part"), RUNS)

@@ -33,6 +33,9 @@ class Stage:
         part: what is trained: its sight (tower and projector), all of it, the language model's layers, or an
             adapter on them.
         rank: of the adapter.
+        weight_decay: of the optimiser; it draws an adapter back to nothing.
+        pull: how much of the learning rate weights are drawn back to where the stage began (L2-SP, Li et al.,
+            2018): for a model of its own what weight decay is for an adapter.
         keep_every: steps between checkpoints; 0 keeps none, and a killed run begins anew.
         look_every: steps between looks at the validation questions; 0 never looks.
     """
@@ -45,6 +48,7 @@ class Stage:
     part: str = "all"
     rank: int = 16
     weight_decay: float = 0.02
+    pull: float = 0.0
     warmup: float = 0.05
     keep_every: int = 250
     look_every: int = 500
@@ -126,13 +130,30 @@ def fit(
         save_total_limit=1, logging_steps=50, remove_unused_columns=False,
         train_sampling_strategy="sequential", dataloader_num_workers=0,
     )  # fmt: skip
-    trainer = _trainer_class(stage)(model, arguments, batches, train_dataset=rows, callbacks=list(callbacks))
+    callbacks = [*callbacks, _pulling(model, stage.pull)] if stage.pull else list(callbacks)
+    trainer = _trainer_class(stage)(model, arguments, batches, train_dataset=rows, callbacks=callbacks)
     last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
     model.set_attn_implementation(attention.register())
     model.train()
     trainer.train(resume_from_checkpoint=last)
     model.set_attn_implementation("sdpa")
     return model.eval()
+
+
+def _pulling(model: Any, strength: float) -> Any:
+    """A `TrainerCallback` that after each step draws what is trained back to where it is now."""
+    from transformers import TrainerCallback
+
+    start = [(each, each.detach().clone()) for each in model.parameters() if each.requires_grad]
+
+    class Pulling(TrainerCallback):  # type: ignore[misc]
+        @torch.no_grad()
+        def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+            rate = strength * rest["lr_scheduler"].get_last_lr()[0]
+            for each, beginning in start:
+                each.lerp_(beginning, rate)
+
+    return Pulling()
 
 
 def _trainer_class(stage: Stage) -> Any:

@@ -34,7 +34,7 @@ _FINDING = Stage(pictures=32_000, learning_rate=3e-3, matrix_rate=0.02, sight_ra
 _RELATING = replace(_FINDING, pictures=64_000)
 _ANSWERING = Stage(pictures=128_000, learning_rate=3e-3, matrix_rate=0.02, sight_rate=0.1)
 _BASE = replace(_ANSWERING, pictures=48_000)
-_FULL = Stage(pictures=48_000, learning_rate=1e-3, part="layers")
+_FULL = Stage(pictures=48_000, learning_rate=1e-3, pull=3.0, part="layers")
 _LORA = Stage(pictures=48_000, learning_rate=2.5e-3, weight_decay=1.0, part="adapter", rank=64)
 STAGES: Mapping[str, Mapping[str, Stage]] = {
     "full": {
@@ -43,9 +43,9 @@ STAGES: Mapping[str, Mapping[str, Stage]] = {
         ANSWERING: replace(_ANSWERING, pictures=96_000),
         BASE: _BASE,
         **dict.fromkeys(EXPERTS, _FULL),
-        "vqa": replace(_FULL, pictures=8_000, learning_rate=5e-4),
+        "vqa": replace(_FULL, pictures=16_000, learning_rate=5e-4),
         "chart": replace(_FULL, pictures=96_000),
-        MIXTURE: replace(_FULL, pictures=128_000, matrix_rate=0.01),
+        MIXTURE: replace(_FULL, pictures=128_000, matrix_rate=0.01, pull=0.0),
     },
     "lora": {
         SIGHT: _SIGHT,
@@ -57,7 +57,7 @@ STAGES: Mapping[str, Mapping[str, Stage]] = {
         **dict.fromkeys(EXPERTS, _LORA),
         "vqa": replace(_LORA, pictures=8_000, learning_rate=1.5e-3),
         "chart": replace(_LORA, pictures=96_000),
-        MIXTURE: replace(_LORA, pictures=160_000),
+        MIXTURE: replace(_LORA, pictures=160_000, weight_decay=0.02),
     },
 }
 """Line → stage → settings, in the order they are trained."""

@@ -6,7 +6,7 @@ import pytest
 
 from optmerge.bench.tokenizer import END
 from optmerge.omni.bench import clips, words
-from optmerge.omni.bench.describe import caption, described
+from optmerge.omni.bench.describe import caption, closeups, described
 from optmerge.omni.bench.world import MODALITIES
 
 
@@ -46,10 +46,28 @@ def test_a_caption_answers_with_the_description() -> None:
         assert question.answers == (described(content, modality),) and question.text.endswith("?")
 
 
+@pytest.mark.parametrize("modality", MODALITIES)
+def test_a_closeup_is_answered_by_what_is_described_of_one_shape(modality: str) -> None:
+    asked = set()
+    for index in range(60):
+        content = clips.content("train", index)
+        facts = described(content, modality).partition(": ")[2].split(", ")
+        found = closeups(content, modality, random.Random(index))
+        wholes, lookups = found[::2], found[1::2]
+        answers = {each.answers[0] for each in wholes}
+        assert answers == {each for each in facts if not each.startswith("number")}
+        for whole, lookup in zip(wholes, lookups, strict=True):
+            assert lookup.answers[0] in whole.answers[0].split()
+            asked.add(" ".join(lookup.text.split()[:3]))
+    assert len(asked) >= 2
+
+
 def test_every_word_of_questions_and_descriptions_is_one_token(tokenizer) -> None:
     for index in range(1000, 1200):
         content = clips.content("test", index)
         texts = [described(content, modality) for modality in MODALITIES]
+        near = [each for m in MODALITIES for each in closeups(content, m, random.Random(index))]
+        texts += [text for each in near for text in (each.text, *each.answers)]
         texts += [text for each in clips.asked(content) for text in (each.text, *each.choices)]
         for text in texts:
             pieces = text.replace(",", " ,").replace(":", " :").replace("?", " ?").split()

@@ -10,6 +10,8 @@ from optmerge.omni.bench.world import HEIGHTS, QUARTERS, Actor, Content, Modalit
 
 NAMES: Mapping[Modality, str] = {"audio": "sound", "video": "video", "image": "picture"}
 """How a description begins."""
+CLOSEUP = "closeup"
+"""Type of the questions for one shape of a part."""
 CAPTIONS: Mapping[Modality, str] = {
     "audio": "what do you hear?",
     "video": "what does the video show?",
@@ -18,7 +20,10 @@ CAPTIONS: Mapping[Modality, str] = {
 
 
 def described(content: Content, modality: Modality, rng: random.Random | None = None) -> str:
-    """All that is to be known of one part, such as `sound: star 2 loud low early, number 3`.
+    """All that is to be known of one part, such as `sound: 2 loud low early star, number 3`.
+
+    The kind of shape comes last: a language model that reads from left to right then knows there all that is
+    said of it.
 
     Args:
         content: of the clip.
@@ -36,18 +41,52 @@ def caption(content: Content, modality: Modality) -> Question:
     return Question(CAPTIONS[modality], (described(content, modality),), "caption")
 
 
+def closeups(content: Content, modality: Modality, rng: random.Random) -> list[Question]:
+    """Of each shape in one part two questions: for all that is known of it, and for one thing of that."""
+    if modality == "audio":
+        return [each for voice in content.sound.voices for each in _voice_asked(voice, rng)]
+    shapes: Sequence[Actor | Thing] = content.film if modality == "video" else content.picture
+    facts, where = _FACTS[modality](content), f"in the {NAMES[modality]}"
+    found = []
+    for shape, fact in zip(shapes, facts, strict=True):
+        name = rng.choice((shape.kind, f"{shape.colour} shape"))
+        found.append(Question(f"what is known of the {name} {where}?", (fact,), CLOSEUP))
+        asked = [
+            (f"what color is the {shape.kind} {where}?", shape.colour),
+            (f"which shape is {shape.colour} {where}?", shape.kind),
+        ]
+        if isinstance(shape, Thing):
+            asked.append((f"which shape is next to the {shape.number} {where}?", shape.kind))
+        found.append(_lookup(asked, rng))
+    return found
+
+
+def _voice_asked(voice: Voice, rng: random.Random) -> list[Question]:
+    asked = [
+        (f"how often does the {voice.kind} sound?", str(voice.notes)),
+        (f"is the {voice.kind} loud or soft?", _loudness(voice)),
+        (f"is the {voice.kind} high or low?", _pitch(voice)),
+    ]
+    whole = Question(f"what is known of the sound of the {voice.kind}?", (_voice(voice),), CLOSEUP)
+    return [whole, _lookup(asked, rng)]
+
+
+def _lookup(asked: Sequence[tuple[str, str]], rng: random.Random) -> Question:
+    text, answer = rng.choice(asked)
+    return Question(text, (answer,), CLOSEUP)
+
+
 def _film(content: Content) -> list[str]:
     return [f"{height} {_actor(actor)}" for height, actor in zip(HEIGHTS, content.film, strict=True)]
 
 
 def _actor(actor: Actor) -> str:
-    how = "stays"
+    how = "resting"
     if actor.motion is not None:
         side = "right" if actor.motion.right else "left"
-        how = (
-            f"moves {side} {'far' if actor.motion.far else 'near'} {'late' if actor.motion.late else 'early'}"
-        )
-    return f"{actor.colour} {actor.kind} {how}"
+        when = "late" if actor.motion.late else "early"
+        how = f"moving {side} {'far' if actor.motion.far else 'near'} {when}"
+    return f"{how} {actor.colour} {actor.kind}"
 
 
 def _picture(content: Content) -> list[str]:
@@ -55,7 +94,7 @@ def _picture(content: Content) -> list[str]:
 
 
 def _thing(thing: Thing) -> str:
-    return f"{'big' if thing.big else 'small'} {thing.colour} {thing.kind} {thing.number}"
+    return f"{thing.number} {'big' if thing.big else 'small'} {thing.colour} {thing.kind}"
 
 
 def _sound(content: Content) -> list[str]:
@@ -66,8 +105,15 @@ def _sound(content: Content) -> list[str]:
 
 def _voice(voice: Voice) -> str:
     when = "across" if voice.half is None else ("early", "late")[voice.half]
-    loud, high = "loud" if voice.loud else "soft", "high" if voice.high else "low"
-    return f"{voice.kind} {voice.notes} {loud} {high} {when}"
+    return f"{voice.notes} {_loudness(voice)} {_pitch(voice)} {when} {voice.kind}"
+
+
+def _loudness(voice: Voice) -> str:
+    return "loud" if voice.loud else "soft"
+
+
+def _pitch(voice: Voice) -> str:
+    return "high" if voice.high else "low"
 
 
 _FACTS: Mapping[Modality, Callable[[Content], list[str]]] = {
@@ -79,5 +125,9 @@ _FACTS: Mapping[Modality, Callable[[Content], list[str]]] = {
 
 def texts(contents: Sequence[Content]) -> list[str]:
     """Every word there is to describe these clips with."""
-    return [text for content in contents for each in NAMES for text in
-            (described(content, each), CAPTIONS[each])]  # fmt: skip
+    found = []
+    for content in contents:
+        for each in NAMES:
+            asked = [caption(content, each), *closeups(content, each, random.Random(content.seed))]
+            found += [text for question in asked for text in (question.text, *question.answers)]
+    return found

@@ -53,7 +53,7 @@ class Size:
     """
 
     width: int = 192
-    layers: int = 4
+    layers: int = 6
     heads: int = 6
     groups: int = 2
     mlp: int = 512
@@ -67,21 +67,24 @@ class Size:
 
 
 def language(size: Size, tokenizer: Any, *, seed: int) -> Any:
-    """A randomly initialised `Qwen2ForCausalLM` in float32."""
-    from transformers import Qwen2Config, Qwen2ForCausalLM
+    """A randomly initialised `LlamaForCausalLM` in float32.
+
+    Not a Qwen2: whatever tokenizer lies beside one, transformers' `AutoTokenizer` cuts as Qwen2's own does.
+    """
+    from transformers import LlamaConfig, LlamaForCausalLM
 
     stop = {
         "eos_token_id": tokenizer.convert_tokens_to_ids(END),
         "pad_token_id": tokenizer.convert_tokens_to_ids(STOP),
     }
     torch.manual_seed(seed)
-    config = Qwen2Config(
+    config = LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=size.width, num_hidden_layers=size.layers,
         num_attention_heads=size.heads, num_key_value_heads=size.groups, intermediate_size=size.mlp,
         max_position_embeddings=1024, tie_word_embeddings=True, bos_token_id=None,
         rope_parameters={"rope_type": "default", "rope_theta": 1e6}, **stop,
     )  # fmt: skip
-    model = Qwen2ForCausalLM(config)
+    model = LlamaForCausalLM(config)
     initial.draw(model, layers=size.layers)
     model.generation_config.update(**stop, do_sample=False)
     return model

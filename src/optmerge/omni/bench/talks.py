@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from optmerge.bench.tasks.registry import Question
 from optmerge.omni.bench import clips
 from optmerge.omni.bench.asking import templates
-from optmerge.omni.bench.describe import caption, described
+from optmerge.omni.bench.describe import caption, closeups, described
 from optmerge.omni.bench.world import MODALITIES, Content, Modality
 from optmerge.omni.prompts import USUAL
 
@@ -30,6 +30,7 @@ class Diet:
         alone: chance that an expert gets nothing but its own.
         most: how many of the three parts the base is told, at most.
         captions: chance of being asked for a description.
+        closeups: how many questions for one shape are asked, of each part that may be described.
         guesses: chance of a talk whose questions may need what isn't there: so every model learns the form
             of all answers, and how to guess.
     """
@@ -38,6 +39,7 @@ class Diet:
     alone: float = 0.5
     most: int = 3
     captions: float = 0.25
+    closeups: int = 2
     guesses: float = 0.08
 
 
@@ -97,21 +99,24 @@ def _given(rng: random.Random, diet: Diet) -> list[Modality]:
 def _turns(
     rng: random.Random, content: Content, diet: Diet, given: Sequence[Modality]
 ) -> tuple[Question, ...]:
-    """A caption, perhaps, and a question of each template that can be answered, in any order."""
+    """A caption, perhaps, close-ups, and a question of each template that can be answered, in any order."""
     told: list[Question] = []
     describable = [each for each in given if diet.own in (None, each)]
     if describable and rng.random() < diet.captions:
         told.append(caption(content, rng.choice(describable)))
+    for each in describable:
+        found = closeups(content, each, rng)
+        told += rng.sample(found, min(diet.closeups, len(found)))
     guessing = not given or rng.random() < diet.guesses
     fit = [
         each
         for each in templates().values()
         if guessing or (set(each.needs) <= set(given) and diet.own in (None, *each.needs))
     ]
-    for each in rng.sample(fit, len(fit)):
+    for each in fit:
         if (question := each.draw(rng, content)) is not None:
             told.append(question)
-    return tuple(told)
+    return tuple(rng.sample(told, len(told)))
 
 
 class Talks(Dataset[Talk]):

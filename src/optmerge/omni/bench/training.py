@@ -100,7 +100,7 @@ def _language(name: str, stage: Stage, out: Path, seed: int, size: Size) -> None
     if name == BASE and (before := _place(out, READING)).is_dir():
         model, _ = models.load(before)
     # A description told back is what teaches to find things in a text.
-    diet = Diet(most=1, captions=1.0) if name == READING else Diet()
+    diet = Diet(most=1, captions=1.0, closeups=6) if name == READING else Diet()
     rows = Talks(diet, stage.steps * stage.batch, seed=seed)
 
     def look(model: Any) -> looks.Look:
