@@ -104,8 +104,8 @@ def _turns(
     describable = [each for each in given if diet.own in (None, each)]
     if describable and rng.random() < diet.captions:
         told.append(caption(content, rng.choice(describable)))
-    for each in describable:
-        found = closeups(content, each, rng)
+    for part in describable:
+        found = closeups(content, part, rng)
         told += rng.sample(found, min(diet.closeups, len(found)))
     guessing = not given or rng.random() < diet.guesses
     fit = [
