@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import runpy
 from pathlib import Path
 
@@ -37,12 +38,15 @@ def test_a_packed_line_reads_as_it_was_and_stores_once_what_its_models_share(tmp
     assert sum("tower" in load_file(path) for path in stored) == 1
 
 
-def test_adapters_are_packed_as_they_are(tmp_path: Path) -> None:
+def test_adapters_are_packed_as_they_are_but_for_where_their_base_is(tmp_path: Path) -> None:
     trained, zoo = tmp_path / "out", tmp_path / "zoo"
     model(trained / "base", 0.0)
     (trained / "ocr").mkdir()
     (trained / "ocr" / "adapter_model.safetensors").write_bytes(b"adapter")
+    (trained / "ocr" / "adapter_config.json").write_text('{"base_model_name_or_path": "../base", "r": 4}')
     pack(trained, zoo)
+    config = json.loads((zoo / "experts" / "0" / "ocr" / "adapter_config.json").read_text())
+    assert config == {"base_model_name_or_path": "../../../base", "r": 4}
     assert (zoo / "experts" / "0" / "ocr" / "adapter_model.safetensors").read_bytes() == b"adapter"
     weights = zoo / "base" / "model.safetensors"
     assert weights.read_bytes() == (trained / "base" / "model.safetensors").read_bytes()

@@ -2,6 +2,7 @@
 
 Checkpoints are written in two shards. The first holds what fine-tuning leaves as the base has it, and is a
 link to the base's own everywhere else, as the hub's cache links its files; the second holds what was trained.
+An adapter names the zoo's base.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from optmerge.bench.conversations import trained as tasks
 
 WEIGHTS, SHARDS = "model.safetensors", [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
 
+ADAPTER = "adapter_config.json"
+
 
 def pack(trained: Path, zoo: Path) -> None:
     """Copy every finished model of a training's folder that has a place in the zoo."""
@@ -32,6 +35,10 @@ def pack(trained: Path, zoo: Path) -> None:
         shutil.copytree(path, place, ignore=shutil.ignore_patterns(WEIGHTS) if split else None)
         if split:
             _write(dense[path], shared, place, zoo / "base")
+        if (config := place / ADAPTER).is_file():
+            named = json.loads(config.read_text(encoding="utf-8"))
+            named["base_model_name_or_path"] = os.path.relpath(zoo / "base", place)
+            config.write_text(json.dumps(named, indent=2) + "\n", encoding="utf-8")
 
 
 def _same(models: Collection[dict[str, torch.Tensor]]) -> set[str]:
