@@ -167,5 +167,5 @@ def test_the_omni_page_counts_its_questions_and_parameters_right():
     tokenizer = words.tokenizer()
     configs = [models.tower_config(modality, SIZE, tokenizer) for modality in MODALITIES]
     sizes = {millions(models.tower(config, SIZE, seed=0)) for config in configs}
-    assert f"A Qwen2 of {millions(models.language(SIZE, tokenizer, seed=0))} M parameters" in text
+    assert f"A Llama of {millions(models.language(SIZE, tokenizer, seed=0))} M parameters" in text
     assert f"projector of {min(sizes)} to {max(sizes)} M for each modality" in text
