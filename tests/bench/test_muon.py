@@ -66,3 +66,12 @@ def test_parts_may_learn_slower() -> None:
         if name != "up.weight":  # which moves along directions, not by so much per entry
             rate = 1e-2 if "up" in name else 1e-3
             assert torch.allclose((weight - before[name]).abs(), torch.full_like(weight, rate), rtol=1e-2)
+
+
+def test_a_model_of_matrices_alone_is_trained_by_muon_alone() -> None:
+    module = nn.ModuleDict({"up": nn.Linear(8, 16, bias=False)})
+    optimiser = MuonAdamW(module.named_parameters(), **RATES)
+    before = copy.deepcopy(module.state_dict())
+    step(module, optimiser, 1)
+    assert (module.state_dict()["up.weight"] != before["up.weight"]).all()
+    optimiser.load_state_dict(copy.deepcopy(optimiser.state_dict()))

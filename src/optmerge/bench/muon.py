@@ -43,10 +43,11 @@ class MuonAdamW(Optimizer):
             (matrices if is_matrix else others)[factor(name)].append(weight)
         muon = [{"params": group, "lr": times * matrix_rate} for times, group in matrices.items()]
         adam = [{"params": group, "lr": times * learning_rate} for times, group in others.items()]
-        self._both: tuple[Optimizer, ...] = (
-            Muon(muon, weight_decay=weight_decay, adjust_lr_fn="original"),
-            AdamW(adam, betas=betas, weight_decay=0.0),
-        )
+        self._both: list[Optimizer] = []
+        if muon:
+            self._both.append(Muon(muon, weight_decay=weight_decay, adjust_lr_fn="original"))
+        if adam:  # an adapter has nothing but matrices
+            self._both.append(AdamW(adam, betas=betas, weight_decay=0.0))
         # The groups are those of the two, so that a schedule that sets a rate sets theirs.
         super().__init__([group for one in self._both for group in one.param_groups], {})
 
