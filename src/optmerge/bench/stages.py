@@ -35,7 +35,7 @@ _RELATING = replace(_FINDING, pictures=64_000)
 _ANSWERING = Stage(pictures=128_000, learning_rate=3e-3, matrix_rate=0.02, sight_rate=0.1)
 _BASE = replace(_ANSWERING, pictures=48_000)
 _FULL = Stage(pictures=48_000, learning_rate=1e-3, pull=3.0, part="layers")
-_LORA = Stage(pictures=48_000, learning_rate=2.5e-3, weight_decay=1.0, part="adapter", rank=64)
+_LORA = Stage(pictures=48_000, learning_rate=0.0, matrix_rate=0.01, weight_decay=0.3, part="adapter", rank=64)
 STAGES: Mapping[str, Mapping[str, Stage]] = {
     "full": {
         SIGHT: _SIGHT,
@@ -55,7 +55,7 @@ STAGES: Mapping[str, Mapping[str, Stage]] = {
         ANSWERING: _ANSWERING,
         BASE: replace(_BASE, pictures=72_000),
         **dict.fromkeys(EXPERTS, _LORA),
-        "vqa": replace(_LORA, pictures=8_000, learning_rate=1.5e-3),
+        "vqa": replace(_LORA, pictures=8_000),
         "chart": replace(_LORA, pictures=96_000),
         MIXTURE: replace(_LORA, pictures=160_000, weight_decay=0.02),
     },
