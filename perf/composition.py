@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from perf import measure, synthetic
 from perf.run import RANK, ROOT, machine, record
-from perf.synthetic import DONE, Stored
+from perf.synthetic import Stored
 from transformers import CLIPVisionConfig, Qwen2Config, Qwen2ForCausalLM, WhisperConfig
 
 from optmerge.omni import OmniConfig, OmniForConditionalGeneration, OmniProcessor, TowerConfig
@@ -36,6 +36,8 @@ _WHISPER = WhisperConfig(
     d_model=1280, encoder_layers=32, encoder_attention_heads=20, encoder_ffn_dim=5120, decoder_layers=1,
     decoder_attention_heads=1, decoder_ffn_dim=1,
 )  # fmt: skip
+TOWERS = {"image": ("clip", _CLIP), "audio": ("whisper", _WHISPER), "video": ("frames", _CLIP)}
+"""Modality → kind of its tower, and the encoder."""
 _QWEN2_7B = Qwen2Config(
     hidden_size=3584, intermediate_size=18944, num_hidden_layers=28, num_attention_heads=28,
     num_key_value_heads=4, vocab_size=152064, tie_word_embeddings=False, dtype="bfloat16",
@@ -82,33 +84,32 @@ def main() -> None:
 
 def inputs() -> tuple[Path, Path, list[Path]]:
     """Language model, starting model and adapters; made once."""
-    language, start = FOLDER / "language", FOLDER / "start"
     tokenizer = words.tokenizer()
-    if not (language / DONE).exists():
-        language.mkdir(parents=True, exist_ok=True)
-        _QWEN2_7B.save_pretrained(language)
-        tokenizer.save_pretrained(language)
-        synthetic.weights(language, _stored(Qwen2ForCausalLM, _QWEN2_7B))
-        (language / DONE).touch()
     config = OmniConfig(
         text_config=_QWEN2_7B, towers={each: _tower(each, tokenizer) for each in MODALITIES},
         dtype="bfloat16", architectures=[OmniForConditionalGeneration.__name__],
     )  # fmt: skip
-    stored = _stored(OmniForConditionalGeneration, config)
-    if not (start / DONE).exists():
-        start.mkdir(parents=True, exist_ok=True)
-        config.save_pretrained(start)
-        OmniProcessor.from_config(config, tokenizer).save_pretrained(start)
-        synthetic.weights(start, stored, prefix="language_model.")
-        (start / DONE).touch()
+
+    def fill_language(folder: Path) -> None:
+        _QWEN2_7B.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        synthetic.weights(folder, _stored(Qwen2ForCausalLM, _QWEN2_7B))
+
+    def stored() -> list[Stored]:
+        return _stored(OmniForConditionalGeneration, config)
+
+    def fill_start(folder: Path) -> None:
+        config.save_pretrained(folder)
+        OmniProcessor.from_config(config, tokenizer).save_pretrained(folder)
+        synthetic.weights(folder, stored(), prefix="language_model.")
+
+    start = synthetic.once(FOLDER / "start", fill_start)
     adapters = [synthetic.adapter_of(start, stored, index, RANK) for index in range(len(MODALITIES))]
-    return language, start, adapters
+    return synthetic.once(FOLDER / "language", fill_language), start, adapters
 
 
 def _tower(modality: str, tokenizer: Any) -> TowerConfig:
-    kind, encoder = {"image": ("clip", _CLIP), "audio": ("whisper", _WHISPER), "video": ("frames", _CLIP)}[
-        modality
-    ]
+    kind, encoder = TOWERS[modality]
     token = USUAL[modality]
     return TowerConfig(
         kind=kind, encoder=encoder, token=token, token_id=tokenizer.convert_tokens_to_ids(token)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -22,17 +22,24 @@ Stored = tuple[str, tuple[int, ...]]
 """Name and shape of a tensor."""
 
 
+def once(folder: Path, fill: Callable[[Path], None]) -> Path:
+    """The folder, filled unless it was before; what was left half-filled is filled again."""
+    if not (folder / DONE).exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        fill(folder)
+        (folder / DONE).touch()
+    return folder
+
+
 def checkpoint(root: Path, case: str, expert: int | None) -> Path:
     """A full checkpoint in bfloat16: the base (expert None) or the base plus noise; made once."""
-    folder = root / case / ("base" if expert is None else f"expert{expert}")
-    if (folder / DONE).exists():
-        return folder
-    folder.mkdir(parents=True, exist_ok=True)
-    config, stored = tensors(CASES[case])
-    (folder / "config.json").write_text(json.dumps(config))
-    weights(folder, stored, expert)
-    (folder / DONE).touch()
-    return folder
+
+    def fill(folder: Path) -> None:
+        config, stored = tensors(CASES[case])
+        (folder / "config.json").write_text(json.dumps(config))
+        weights(folder, stored, expert)
+
+    return once(root / case / ("base" if expert is None else f"expert{expert}"), fill)
 
 
 def weights(folder: Path, stored: Sequence[Stored], expert: int | None = None, prefix: str = "") -> None:
@@ -50,27 +57,24 @@ def weights(folder: Path, stored: Sequence[Stored], expert: int | None = None, p
 
 def adapter(root: Path, case: str, expert: int, rank: int) -> Path:
     """A PEFT adapter of that rank on every linear layer of the language model; made unless it is there."""
-    _, stored = tensors(CASES[case])
-    return adapter_of(root / case / "base", stored, expert, rank)
+    return adapter_of(root / case / "base", lambda: tensors(CASES[case])[1], expert, rank)
 
 
-def adapter_of(base: Path, stored: Sequence[Stored], expert: int, rank: int) -> Path:
+def adapter_of(base: Path, stored: Callable[[], Sequence[Stored]], expert: int, rank: int) -> Path:
     """The same for a checkpoint with these tensors; it lies beside it."""
-    folder = base.parent / f"adapter{expert}-r{rank}"
-    if (folder / DONE).exists():
-        return folder
-    folder.mkdir(parents=True, exist_ok=True)
-    factors = {
-        name: LowRank(
-            _noise(name, (shape[0], rank), 100 + expert) * 0.02,
-            _noise(name, (rank, shape[1]), 200 + expert) * 0.02,
-        )
-        for name, shape in stored
-        if "language_model." in name and ".layers." in name and len(shape) == 2
-    }
-    write_adapter(folder, factors, base_model_name=str(base), dtype=torch.bfloat16)
-    (folder / DONE).touch()
-    return folder
+
+    def fill(folder: Path) -> None:
+        factors = {
+            name: LowRank(
+                _noise(name, (shape[0], rank), 100 + expert) * 0.02,
+                _noise(name, (rank, shape[1]), 200 + expert) * 0.02,
+            )
+            for name, shape in stored()
+            if "language_model." in name and ".layers." in name and len(shape) == 2
+        }
+        write_adapter(folder, factors, base_model_name=str(base), dtype=torch.bfloat16)
+
+    return once(base.parent / f"adapter{expert}-r{rank}", fill)
 
 
 def _noise(name: str, shape: tuple[int, ...], seed: int) -> torch.Tensor:

@@ -14,7 +14,6 @@ from optmerge.bench.lines import checkpoint
 from optmerge.bench.lines.family import Size
 from optmerge.bench.stages import STAGES, train
 from optmerge.cli import run
-from optmerge.cli.ask import say
 from optmerge.errors import CheckpointError, InputError
 
 TINY = Size(
@@ -109,8 +108,11 @@ def test_every_question_gets_a_line(merged, picture: Path, capsys) -> None:
         ("over\rwritten", r"over\rwritten"),
     ],
 )
-def test_an_answer_cannot_drive_the_terminal(answer: str, shown: str, capsys) -> None:
-    say(answer)
+def test_an_answer_cannot_drive_the_terminal(
+    answer: str, shown: str, merged, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chat.Chat, "ask", lambda *_, **__: answer)
+    assert run(["ask", str(merged["full"]), QUESTION]) == 0
     assert capsys.readouterr().out == f"{shown}\n"
 
 

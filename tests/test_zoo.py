@@ -50,3 +50,10 @@ def test_adapters_are_packed_as_they_are_but_for_where_their_base_is(tmp_path: P
     assert (zoo / "experts" / "0" / "ocr" / "adapter_model.safetensors").read_bytes() == b"adapter"
     weights = zoo / "base" / "model.safetensors"
     assert weights.read_bytes() == (trained / "base" / "model.safetensors").read_bytes()
+
+
+def test_adapters_without_their_base_are_packed_too(tmp_path: Path) -> None:
+    (tmp_path / "out" / "ocr").mkdir(parents=True)
+    (tmp_path / "out" / "ocr" / "adapter_model.safetensors").write_bytes(b"adapter")
+    pack(tmp_path / "out", tmp_path / "zoo")
+    assert (tmp_path / "zoo/experts/0/ocr/adapter_model.safetensors").read_bytes() == b"adapter"

@@ -20,7 +20,6 @@ from safetensors.torch import load_file, save_file
 from optmerge.bench.conversations import trained as tasks
 
 WEIGHTS, SHARDS = "model.safetensors", [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
-
 ADAPTER = "adapter_config.json"
 
 
@@ -30,7 +29,7 @@ def pack(trained: Path, zoo: Path) -> None:
     found = {trained / name: zoo / place for name, place in places.items() if (trained / name).is_dir()}
     dense = {path: load_file(path / WEIGHTS) for path in found if (path / WEIGHTS).is_file()}
     split = len(dense) > 1  # a base with adapters shares nothing
-    shared = _same(dense.values())
+    shared = _same(dense.values()) if split else set()
     for path, place in found.items():
         shutil.copytree(path, place, ignore=shutil.ignore_patterns(WEIGHTS) if split else None)
         if split:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
+from unicodedata import category
 
 LONGEST_PART = 2000
 """Characters of one part of a message; what a file holds may be endless."""
@@ -76,10 +77,16 @@ def printable(text: str) -> str:
 
     Names come from files that anyone may have written, and could otherwise drive the terminal.
     """
-    return "".join(
-        char if char.isprintable() or char == "\n" else char.encode("unicode_escape").decode()
-        for char in text
-    )
+    return _escaped(text, lambda char: char.isprintable() or char == "\n")
+
+
+def readable(text: str) -> str:
+    """Prose for a terminal: only control characters become escapes; what joins letters or emoji stays."""
+    return _escaped(text, lambda char: char in "\n\t" or category(char) != "Cc")
+
+
+def _escaped(text: str, stays: Callable[[str], bool]) -> str:
+    return "".join(char if stays(char) else char.encode("unicode_escape").decode() for char in text)
 
 
 def did_you_mean(name: str, options: Iterable[str]) -> str:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
-from unicodedata import category
 
 import typer
 
-from optmerge.errors import InputError
+from optmerge.errors import InputError, readable
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -34,17 +33,7 @@ def command(
     check_device(device)
     chat = load(model, device=device)
     for question in questions:
-        say(chat.ask(question, pictures, longest=longest))
-
-
-def say(answer: str) -> None:
-    """Print an answer; control characters could drive the terminal and are written as escapes."""
-    print(
-        "".join(
-            char.encode("unicode_escape").decode() if category(char) == "Cc" and char not in "\n\t" else char
-            for char in answer
-        )
-    )
+        print(readable(chat.ask(question, pictures, longest=longest)))
 
 
 def _picture(path: Path) -> Image.Image:

@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from optmerge.cli import omni_bench
-from optmerge.cli.ask import say
 from optmerge.cli.options import DEFAULT_METHOD, AsJson, Settings
-from optmerge.errors import InputError, RecipeError, printable
+from optmerge.errors import InputError, RecipeError, printable, readable
 from optmerge.recipe import override, parse_recipe
 
 if TYPE_CHECKING:
@@ -170,7 +169,7 @@ def ask_command(
     for question in questions:
         with _notices():
             told = answer(asked, question, items, longest=longest)
-        say(told)
+        print(readable(told))
 
 
 @contextmanager

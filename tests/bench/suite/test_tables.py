@@ -204,6 +204,7 @@ def test_where_there_is_no_room_intervals_go_then_columns_and_a_note_says_which(
             assert row.capability != "chart" or f" {100 * row.score:.1f} " in text
         below = lines.index(found.notes[0])
         assert "…" not in text and all(len(line) <= width for line in lines[1:below])
+        assert all(len(line) <= max(width, 120) for line in lines)
 
 
 def test_only_one_rule_leaves_the_other_out_and_keeps_trained_models():
