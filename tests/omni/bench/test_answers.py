@@ -151,19 +151,66 @@ ANSWERS = {
 }
 
 
-def worked_out(facts, text):
-    matches = [(found, answer) for form, answer in ANSWERS.items() if (found := re.fullmatch(form, text))]
+def half(times):
+    return "early" if max(times) < 10 else "late"
+
+
+def via_picture(facts, which):
+    kind = facts.sounding(which)
+    return kind, facts.film[kind], facts.wearing(facts.film[kind], "picture")
+
+
+STEPS = {
+    rf"is there an? {COLOUR} {KIND} in the (video|picture)\?": lambda f, c, k, w: (f.colours(w)[k],),
+    rf"(?:does|how many times does) the {COLOUR} shape in the (video|picture) (?:make a )?sound\?": (
+        lambda f, c, w: (f.wearing(c, w),)
+    ),
+    r"where in the video is what sounds (\w+): top, upper, lower or bottom\?": lambda f, which: (
+        f.sounding(which),
+    ),
+    r"where in the picture is what sounds (\w+)\?": lambda f, which: (f.sounding(which),),
+    r"where in the (?:picture|video) is the (?:spoken number|"
+    r"shape that is next to the spoken number in the picture)\?": lambda f: (
+        str(f.number),
+        f.printed[f.number],
+    ),
+    r"which in the (video|picture) sounds (louder|higher), "
+    rf"the {COLOUR} or the {COLOUR} shape\?": lambda f, w, how, one, other: (
+        f.wearing(one, w),
+        f.wearing(other, w),
+        more(f, f"sounds {how}", f.wearing(one, w), f.wearing(other, w)),
+    ),
+    r"what color in the (?:video|picture) is what sounds (\w+)\?": lambda f, which: (f.sounding(which),),
+    rf"does the {KIND} sound while it moves in the video\?": lambda f, k: tuple(map(half, f.times(k))),
+    rf"which moves while the {KIND} sounds, .*\?": lambda f, k: (half(f.times(k)[0]),),
+    rf"is the video color of what sounds (\w+) on an? {KIND} in the picture\?": (
+        lambda f, which, k: via_picture(f, which)
+    ),
+    rf"how many times does the video shape with the color of the {KIND} in the picture sound\?": (
+        lambda f, k: (f.picture[k], f.wearing(f.picture[k], "video"))
+    ),
+    r"where in the picture is the video color of what sounds (\w+)\?": via_picture,
+    r"which shape in the picture has the video color of what sounds (\w+)\?": lambda f, which: via_picture(
+        f, which
+    )[:2],
+}
+
+
+def worked_out(facts, text, forms=ANSWERS):
+    matches = [(found, answer) for form, answer in forms.items() if (found := re.fullmatch(form, text))]
     assert len(matches) == 1, text
     ((found, answer),) = matches
     return answer(facts, *found.groups())
 
 
 @pytest.mark.parametrize("name", templates())
-def test_every_answer_is_what_the_words_of_the_question_say(name):
+def test_every_answer_and_the_way_to_it_are_what_the_words_of_the_question_say(name):
     asked = 0
     for content in contents():
         facts = Facts(content)
         for query in templates()[name].queries(content):
             assert worked_out(facts, query.text) == query.answer, query.text
+            if query.steps or len(templates()[name].needs) > 1:
+                assert worked_out(facts, query.text, STEPS) == tuple(query.steps), query.text
             asked += 1
     assert asked > 50

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 import torch
 
+from optmerge.bench.tokenizer import END
 from optmerge.omni.ask import answer as asked_answer
 from optmerge.omni.ask import load
-from optmerge.omni.bench import clips, exam, models
+from optmerge.omni.bench import clips, exam, models, words
 from optmerge.omni.bench.asking import NEEDS
 from optmerge.omni.bench.readings import signal
 from optmerge.omni.bench.world import MODALITIES
@@ -44,6 +45,23 @@ def test_the_right_answer_scores_one_and_any_other_none() -> None:
         assert exam.score(f" {right.capitalize()}.", item.question) == 1
         assert all(exam.score(each, item.question) == 0 for each in item.question.choices if each != right)
         assert exam.score("", item.question) == 0
+
+
+def test_steps_on_the_way_dont_count() -> None:
+    for item in exam.items("test", ("audio", "video", "image"), 20):
+        question = item.question
+        (worked,) = question.worked.answers
+        assert worked == f"{' '.join(question.steps)}: {question.answers[0]}"
+        assert exam.score(worked, question) == exam.score(f"ring: {question.answers[0]}", question) == 1
+        assert exam.score(f"{worked}: neither", question) == 0
+
+
+@pytest.mark.parametrize("needs", NEEDS)
+def test_every_right_answer_fits(needs: Any) -> None:
+    tokenizer = words.tokenizer()
+    for item in exam.items("test", needs, 200):
+        worked = item.question.worked.answers[0]
+        assert len(words.ids(tokenizer, worked + END)) <= exam.LONGEST
 
 
 def test_prompts_hold_just_what_is_given_and_told() -> None:

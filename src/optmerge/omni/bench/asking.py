@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from optmerge.bench.tasks.registry import Question
@@ -42,11 +42,20 @@ class Asked(Question):
         family: what is asked for.
         needs: the modalities without one of which it can't be answered.
         choices: the answers that it leaves open to who knows what a clip may be; equally likely.
+        steps: what is found out on the way to the answer, in order.
     """
 
     family: str
     needs: tuple[Modality, ...]
     choices: tuple[str, ...]
+    steps: tuple[str, ...] = ()
+
+    @property
+    def worked(self) -> Asked:
+        """With the answer as it is taught, such as `star red: top left`: the steps, then what counts."""
+        if not self.steps:
+            return self
+        return replace(self, answers=(f"{' '.join(self.steps)}: {self.answers[0]}",))
 
     @property
     def chance(self) -> float:
@@ -56,11 +65,19 @@ class Asked(Question):
 
 @dataclass(frozen=True)
 class Query:
-    """One question of a template: its text, the right answer, and all answers that are as likely."""
+    """One question of a template.
+
+    Args:
+        text: of the question.
+        answer: the right one.
+        choices: all answers that are as likely.
+        steps: what is found out on the way to the answer, one lookup each, in order.
+    """
 
     text: str
     answer: str
     choices: Sequence[str]
+    steps: Sequence[str] = ()
 
 
 Queries = Callable[[Content], Iterator[Query]]
@@ -90,7 +107,10 @@ class Template:
         if not by_answer:
             return None
         query = rng.choice(by_answer[rng.choice(sorted(by_answer))])
-        return Asked(query.text, (query.answer,), self.name, self.family, self.needs, tuple(query.choices))
+        return Asked(
+            query.text, (query.answer,), self.name, self.family, self.needs, tuple(query.choices),
+            tuple(query.steps),
+        )  # fmt: skip
 
 
 _TEMPLATES: dict[str, Template] = {}

@@ -29,8 +29,8 @@ from optmerge.omni.prompts import expand
 
 BATCH = 128
 """Prompts answered together, and clips seen or heard together."""
-LONGEST = 6
-"""Tokens of an answer at which generation stops; the longest right one has 3."""
+LONGEST = 9
+"""Tokens of an answer at which generation stops; the longest right one has 7, with what ends it 8."""
 Needs = tuple[Modality, ...]
 
 
@@ -166,5 +166,9 @@ def prompt(split: Split, item: Item, given: Sequence[Modality], *, told: Sequenc
 
 
 def score(said: str, question: Asked) -> float:
-    """1 for the right answer, in any case and with any full stop; 0 otherwise."""
-    return float(said.strip().rstrip(".").lower() in question.answers)
+    """1 for the right answer, in any case and with any full stop; 0 otherwise.
+
+    Steps on the way to it, before a colon, don't count.
+    """
+    answer = said.rpartition(":")[2]
+    return float(answer.strip().rstrip(".").lower() in question.answers)

@@ -115,7 +115,7 @@ def _turns(
     ]
     for each in fit:
         if (question := each.draw(rng, content)) is not None:
-            told.append(question)
+            told.append(question.worked)
     return tuple(rng.sample(told, len(told)))
 
 

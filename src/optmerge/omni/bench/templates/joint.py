@@ -16,6 +16,7 @@ from optmerge.omni.bench.world import HEIGHTS, QUARTERS, Actor, Content, Thing, 
 _Find = Callable[[Content, str], Actor | Thing]
 _FILM: tuple[str, _Find] = ("video", Content.actor)
 _PICTURE: tuple[str, _Find] = ("picture", Content.thing)
+_HALVES = ("early", "late")
 _EXTREMES: Mapping[str, Callable[[Voice], bool]] = {
     "loudest": lambda voice: voice.loud,
     "softest": lambda voice: not voice.loud,
@@ -38,8 +39,9 @@ def coloured_thing_heard(content: Content) -> Iterator[Query]:
 
 def _heard(content: Content, where: str, find: _Find) -> Iterator[Query]:
     for colour in content.cast.colours:
-        voice = content.sound.voice(find(content, colour).kind)
-        yield Query(f"does the {colour} shape in the {where} make a sound?", yes(voice), YES_NO)
+        kind = find(content, colour).kind
+        text = f"does the {colour} shape in the {where} make a sound?"
+        yield Query(text, yes(content.sound.voice(kind)), YES_NO, [kind])
 
 
 @template("counting", "audio", "video")
@@ -58,7 +60,7 @@ def _notes(content: Content, where: str, find: _Find) -> Iterator[Query]:
     for voice in _of_every_count(content):
         colour = find(content, voice.kind).colour
         text = f"how many times does the {colour} shape in the {where} sound?"
-        yield Query(text, str(voice.notes), COUNTS)
+        yield Query(text, str(voice.notes), COUNTS, [voice.kind])
 
 
 @template("location", "audio", "video")
@@ -67,7 +69,7 @@ def height_of_voice(content: Content) -> Iterator[Query]:
     for order, voice in _ends(content):
         place = HEIGHTS[content.film.index(content.actor(voice.kind))]
         text = f"where in the video is what sounds {order}: top, upper, lower or bottom?"
-        yield Query(text, place, HEIGHTS)
+        yield Query(text, place, HEIGHTS, [voice.kind])
 
 
 @template("location", "audio", "image")
@@ -75,14 +77,15 @@ def quarter_of_voice(content: Content) -> Iterator[Query]:
     """In which quarter the first or the last voice's thing is."""
     for order, voice in _ends(content):
         text = f"where in the picture is what sounds {order}?"
-        yield Query(text, _place(content, content.thing(voice.kind)), QUARTERS)
+        yield Query(text, _place(content, content.thing(voice.kind)), QUARTERS, [voice.kind])
 
 
 @template("location", "audio", "image")
 def quarter_of_number(content: Content) -> Iterator[Query]:
     """In which quarter the spoken number is printed."""
-    thing = next(thing for thing in content.picture if thing.number == content.sound.number)
-    yield Query("where in the picture is the spoken number?", _place(content, thing), QUARTERS)
+    thing = _numbered(content)
+    steps = str(thing.number), thing.kind
+    yield Query("where in the picture is the spoken number?", _place(content, thing), QUARTERS, steps)
 
 
 @template("comparative", "audio", "video")
@@ -116,7 +119,9 @@ def _compared(
         if much(one) != much(other):
             colours = find(content, one.kind).colour, find(content, other.kind).colour
             text = f"which in the {where} sounds {how}, the {colours[0]} or the {colours[1]} shape?"
-            yield Query(text, colours[much(other)], colours)
+            more = other if much(other) else one
+            steps = one.kind, other.kind, more.kind
+            yield Query(text, find(content, more.kind).colour, colours, steps)
 
 
 @template("temporal", "audio", "video")
@@ -134,7 +139,8 @@ def colour_of_voice_in_picture(content: Content) -> Iterator[Query]:
 def _colours(content: Content, where: str, find: _Find) -> Iterator[Query]:
     for order, voice in _ends(content):
         colour = find(content, voice.kind).colour
-        yield Query(f"what color in the {where} is what sounds {order}?", colour, content.cast.colours)
+        text = f"what color in the {where} is what sounds {order}?"
+        yield Query(text, colour, content.cast.colours, [voice.kind])
 
 
 @template("temporal", "audio", "video")
@@ -143,8 +149,9 @@ def sounds_while_moving(content: Content) -> Iterator[Query]:
     for voice in content.sound.voices:
         motion = content.actor(voice.kind).motion
         if motion and voice.half is not None:
-            together = voice.half == motion.late
-            yield Query(f"does the {voice.kind} sound while it moves in the video?", yes(together), YES_NO)
+            text = f"does the {voice.kind} sound while it moves in the video?"
+            together, steps = voice.half == motion.late, (_HALVES[voice.half], _HALVES[motion.late])
+            yield Query(text, yes(together), YES_NO, steps)
 
 
 @template("temporal", "audio", "video")
@@ -162,17 +169,17 @@ def moves_while_sounding(content: Content) -> Iterator[Query]:
                 text = (
                     f"which moves while the {voice.kind} sounds, the {colours[0]} or the {colours[1]} shape?"
                 )
-                yield Query(text, colours[voice.half != one.motion.late], colours)
+                yield Query(text, colours[voice.half != one.motion.late], colours, [_HALVES[voice.half]])
 
 
 @template("existential", "audio", "video", "image")
 def colour_of_voice_on_kind(content: Content) -> Iterator[Query]:
     """Whether the first or last voice's colour in the film is a given kind's in the picture."""
     for order, voice in _ends(content):
-        found = _same_colour(content, voice).kind
+        steps = _to_picture(content, voice)
         for kind in content.cast.kinds:
             text = f"is the video color of what sounds {order} on {a(kind)} in the picture?"
-            yield Query(text, yes(kind == found), YES_NO)
+            yield Query(text, yes(kind == steps[-1]), YES_NO, steps)
 
 
 @template("counting", "audio", "video", "image")
@@ -181,41 +188,39 @@ def notes_of_colour_of_kind(content: Content) -> Iterator[Query]:
     for voice in _of_every_count(content):
         kind = _same_colour(content, voice).kind
         text = f"how many times does the video shape with the color of the {kind} in the picture sound?"
-        yield Query(text, str(voice.notes), COUNTS)
+        yield Query(text, str(voice.notes), COUNTS, [content.actor(voice.kind).colour, voice.kind])
 
 
 @template("location", "audio", "video", "image")
 def quarter_of_colour_of_voice(content: Content) -> Iterator[Query]:
     """In which quarter of the picture the first or last voice's colour in the film is."""
     for order, voice in _ends(content):
-        place = _place(content, _same_colour(content, voice))
-        yield Query(f"where in the picture is the video color of what sounds {order}?", place, QUARTERS)
+        yield _placed(content, voice, order)
 
 
 @template("location", "audio", "video", "image")
 def height_of_spoken_number(content: Content) -> Iterator[Query]:
     """In which lane the kind is that has the spoken number in the picture."""
-    kind = next(thing.kind for thing in content.picture if thing.number == content.sound.number)
-    place = HEIGHTS[content.film.index(content.actor(kind))]
+    thing = _numbered(content)
+    place = HEIGHTS[content.film.index(content.actor(thing.kind))]
     text = "where in the video is the shape that is next to the spoken number in the picture?"
-    yield Query(text, place, HEIGHTS)
+    yield Query(text, place, HEIGHTS, [str(thing.number), thing.kind])
 
 
 @template("comparative", "audio", "video", "image")
 def quarter_of_colour_of_loudest(content: Content) -> Iterator[Query]:
     """In which quarter the film's colour of the loudest, softest, highest or lowest voice is."""
     for extreme, voice in _extremes(content):
-        place = _place(content, _same_colour(content, voice))
-        yield Query(f"where in the picture is the video color of what sounds {extreme}?", place, QUARTERS)
+        yield _placed(content, voice, extreme)
 
 
 @template("temporal", "audio", "video", "image")
 def kind_of_colour_of_voice(content: Content) -> Iterator[Query]:
     """Which kind in the picture has the first or last voice's colour in the film."""
     for order, voice in _ends(content):
-        kind = _same_colour(content, voice).kind
-        yield Query(f"which shape in the picture has the video color of what sounds {order}?",
-                    kind, content.cast.kinds)  # fmt: skip
+        *steps, kind = _to_picture(content, voice)
+        text = f"which shape in the picture has the video color of what sounds {order}?"
+        yield Query(text, kind, content.cast.kinds, steps)
 
 
 def _ends(content: Content) -> Iterator[tuple[str, Voice]]:
@@ -241,6 +246,22 @@ def _of_every_count(content: Content) -> tuple[Voice, ...]:
 def _same_colour(content: Content, voice: Voice) -> Thing:
     """The thing in the picture with the colour that the voice's kind has in the film."""
     return content.thing(content.actor(voice.kind).colour)
+
+
+def _to_picture(content: Content, voice: Voice) -> tuple[str, str, str]:
+    """The voice's kind, that kind's colour in the film, the kind of that colour in the picture."""
+    return voice.kind, content.actor(voice.kind).colour, _same_colour(content, voice).kind
+
+
+def _placed(content: Content, voice: Voice, which: str) -> Query:
+    text = f"where in the picture is the video color of what sounds {which}?"
+    place = _place(content, _same_colour(content, voice))
+    return Query(text, place, QUARTERS, _to_picture(content, voice))
+
+
+def _numbered(content: Content) -> Thing:
+    """The thing in the picture beside the spoken number."""
+    return next(thing for thing in content.picture if thing.number == content.sound.number)
 
 
 def _place(content: Content, thing: Thing) -> str:

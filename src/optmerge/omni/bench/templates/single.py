@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from itertools import permutations
 
 from optmerge.bench.drawing.words import a
@@ -75,7 +75,7 @@ def number_in_time(content: Content) -> Iterator[Query]:
 @template("existential", "video")
 def in_film(content: Content) -> Iterator[Query]:
     """Whether the film shows a kind in a colour, both of which it has."""
-    yield from _shown(content, content.film, "video")
+    yield from _shown(content, content.actor, "video")
 
 
 @template("counting", "video")
@@ -119,7 +119,7 @@ def earlier_mover(content: Content) -> Iterator[Query]:
 @template("existential", "image")
 def in_picture(content: Content) -> Iterator[Query]:
     """Whether the picture shows a kind in a colour, both of which it has."""
-    yield from _shown(content, content.picture, "picture")
+    yield from _shown(content, content.thing, "picture")
 
 
 @template("counting", "image")
@@ -162,10 +162,9 @@ def _compared(does: str, much: Mapping[str, float]) -> Iterator[Query]:
             yield Query(f"which {does}, the {one} or the {other}?", kinds[first < second], kinds)
 
 
-def _shown(content: Content, shown: Sequence[Actor] | Sequence[Thing], where: str) -> Iterator[Query]:
-    pairs = {(each.colour, each.kind) for each in shown}
+def _shown(content: Content, find: Callable[[str], Actor | Thing], where: str) -> Iterator[Query]:
     for colour in content.cast.colours:
         for kind in content.cast.kinds:
-            yield Query(
-                f"is there {a(f'{colour} {kind}')} in the {where}?", yes((colour, kind) in pairs), YES_NO
-            )
+            found = find(kind).colour
+            text = f"is there {a(f'{colour} {kind}')} in the {where}?"
+            yield Query(text, yes(colour == found), YES_NO, [found])
