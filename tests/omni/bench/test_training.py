@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -49,6 +50,16 @@ def test_encoders_and_the_base_stay_as_they_were_when_experts_are_trained(traine
         own = {name for name in moved if "towers." in name}
         assert own and all(f"towers.{modality}.projector." in name for name in own)
         assert all("lora_" in name for name in moved - own) and moved - own
+
+
+def test_the_base_begins_where_reading_ended(tmp_path: Path) -> None:
+    reading, base = training.READING, training.BASE
+    stages = small.stages()
+    stages[base] = replace(stages[base], learning_rate=0.0, matrix_rate=0.0)
+    record = train(tmp_path, only=[reading, base], stages=stages)
+    assert record.weights[reading] == record.weights[base]
+    ended, began = (models.load(tmp_path / place)[0].state_dict() for place in ("work/reading", "base"))
+    assert all(torch.equal(began[name], each) for name, each in ended.items())
 
 
 def test_experts_name_no_path_of_the_machine_they_were_trained_on(trained) -> None:
