@@ -160,34 +160,36 @@ def via_picture(facts, which):
     return kind, facts.film[kind], facts.wearing(facts.film[kind], "picture")
 
 
+def numbered(facts):
+    kind = facts.printed[facts.number]
+    return (f"{facts.number} {'big' if kind in facts.big else 'small'} {facts.picture[kind]} {kind}",)
+
+
+def compared(facts, where, how, *colours):
+    kinds = [facts.wearing(colour, where) for colour in colours]
+    return colours[0], kinds[0], colours[1], kinds[1], more(facts, f"sounds {how}", *kinds)
+
+
 STEPS = {
-    rf"is there an? {COLOUR} {KIND} in the (video|picture)\?": lambda f, c, k, w: (f.colours(w)[k],),
+    rf"is there an? {COLOUR} {KIND} in the (video|picture)\?": lambda f, c, k, w: (k, f.colours(w)[k]),
+    rf"which way does the {KIND} move in the video\?": lambda f, k: (k,),
+    rf"what number is next to the {KIND} in the picture\?": lambda f, k: (k,),
     rf"(?:does|how many times does) the {COLOUR} shape in the (video|picture) (?:make a )?sound\?": (
-        lambda f, c, w: (f.wearing(c, w),)
+        lambda f, c, w: (c, f.wearing(c, w))
     ),
-    r"where in the video is what sounds (\w+): top, upper, lower or bottom\?": lambda f, which: (
+    r"(?:where|what color) in the (?:video|picture) is what sounds (\w+)(?:: .*)?\?": lambda f, which: (
         f.sounding(which),
     ),
-    r"where in the picture is what sounds (\w+)\?": lambda f, which: (f.sounding(which),),
-    r"where in the (?:picture|video) is the (?:spoken number|"
-    r"shape that is next to the spoken number in the picture)\?": lambda f: (
-        str(f.number),
-        f.printed[f.number],
-    ),
-    r"which in the (video|picture) sounds (louder|higher), "
-    rf"the {COLOUR} or the {COLOUR} shape\?": lambda f, w, how, one, other: (
-        f.wearing(one, w),
-        f.wearing(other, w),
-        more(f, f"sounds {how}", f.wearing(one, w), f.wearing(other, w)),
-    ),
-    r"what color in the (?:video|picture) is what sounds (\w+)\?": lambda f, which: (f.sounding(which),),
-    rf"does the {KIND} sound while it moves in the video\?": lambda f, k: tuple(map(half, f.times(k))),
-    rf"which moves while the {KIND} sounds, .*\?": lambda f, k: (half(f.times(k)[0]),),
+    r"where in the picture is the spoken number\?": numbered,
+    r"where in the video is the shape that is next to the spoken number in the picture\?": numbered,
+    rf"which in the (video|picture) sounds (louder|higher), the {COLOUR} or the {COLOUR} shape\?": compared,
+    rf"does the {KIND} sound while it moves in the video\?": lambda f, k: (k, *map(half, f.times(k))),
+    rf"which moves while the {KIND} sounds, .*\?": lambda f, k: (k, half(f.times(k)[0])),
     rf"is the video color of what sounds (\w+) on an? {KIND} in the picture\?": (
         lambda f, which, k: via_picture(f, which)
     ),
     rf"how many times does the video shape with the color of the {KIND} in the picture sound\?": (
-        lambda f, k: (f.picture[k], f.wearing(f.picture[k], "video"))
+        lambda f, k: (k, f.picture[k], f.wearing(f.picture[k], "video"))
     ),
     r"where in the picture is the video color of what sounds (\w+)\?": via_picture,
     r"which shape in the picture has the video color of what sounds (\w+)\?": lambda f, which: via_picture(

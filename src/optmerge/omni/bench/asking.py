@@ -42,7 +42,7 @@ class Asked(Question):
         family: what is asked for.
         needs: the modalities without one of which it can't be answered.
         choices: the answers that it leaves open to who knows what a clip may be; equally likely.
-        steps: what is found out on the way to the answer, in order.
+        steps: what is said on the way to the answer, in order.
     """
 
     family: str
@@ -71,7 +71,8 @@ class Query:
         text: of the question.
         answer: the right one.
         choices: all answers that are as likely.
-        steps: what is found out on the way to the answer, one lookup each, in order.
+        steps: on the way to the answer, in order: what is asked about, and what each lookup finds. Small
+            language models look up what they have just said.
     """
 
     text: str

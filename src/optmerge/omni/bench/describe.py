@@ -90,10 +90,11 @@ def _actor(actor: Actor) -> str:
 
 
 def _picture(content: Content) -> list[str]:
-    return [f"{place} {_thing(thing)}" for place, thing in zip(QUARTERS, content.picture, strict=True)]
+    return [f"{place} {thing_told(thing)}" for place, thing in zip(QUARTERS, content.picture, strict=True)]
 
 
-def _thing(thing: Thing) -> str:
+def thing_told(thing: Thing) -> str:
+    """What there is to say of a shape in the picture, but for where it is."""
     return f"{thing.number} {'big' if thing.big else 'small'} {thing.colour} {thing.kind}"
 
 

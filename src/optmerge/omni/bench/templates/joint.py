@@ -10,6 +10,7 @@ from itertools import permutations
 
 from optmerge.bench.drawing.words import a
 from optmerge.omni.bench.asking import YES_NO, Query, template
+from optmerge.omni.bench.describe import thing_told
 from optmerge.omni.bench.templates.single import COUNTS, yes
 from optmerge.omni.bench.world import HEIGHTS, QUARTERS, Actor, Content, Thing, Voice
 
@@ -41,7 +42,7 @@ def _heard(content: Content, where: str, find: _Find) -> Iterator[Query]:
     for colour in content.cast.colours:
         kind = find(content, colour).kind
         text = f"does the {colour} shape in the {where} make a sound?"
-        yield Query(text, yes(content.sound.voice(kind)), YES_NO, [kind])
+        yield Query(text, yes(content.sound.voice(kind)), YES_NO, [colour, kind])
 
 
 @template("counting", "audio", "video")
@@ -60,7 +61,7 @@ def _notes(content: Content, where: str, find: _Find) -> Iterator[Query]:
     for voice in _of_every_count(content):
         colour = find(content, voice.kind).colour
         text = f"how many times does the {colour} shape in the {where} sound?"
-        yield Query(text, str(voice.notes), COUNTS, [voice.kind])
+        yield Query(text, str(voice.notes), COUNTS, [colour, voice.kind])
 
 
 @template("location", "audio", "video")
@@ -84,8 +85,8 @@ def quarter_of_voice(content: Content) -> Iterator[Query]:
 def quarter_of_number(content: Content) -> Iterator[Query]:
     """In which quarter the spoken number is printed."""
     thing = _numbered(content)
-    steps = str(thing.number), thing.kind
-    yield Query("where in the picture is the spoken number?", _place(content, thing), QUARTERS, steps)
+    text = "where in the picture is the spoken number?"
+    yield Query(text, _place(content, thing), QUARTERS, [thing_told(thing)])
 
 
 @template("comparative", "audio", "video")
@@ -120,7 +121,7 @@ def _compared(
             colours = find(content, one.kind).colour, find(content, other.kind).colour
             text = f"which in the {where} sounds {how}, the {colours[0]} or the {colours[1]} shape?"
             more = other if much(other) else one
-            steps = one.kind, other.kind, more.kind
+            steps = colours[0], one.kind, colours[1], other.kind, more.kind
             yield Query(text, find(content, more.kind).colour, colours, steps)
 
 
@@ -150,7 +151,8 @@ def sounds_while_moving(content: Content) -> Iterator[Query]:
         motion = content.actor(voice.kind).motion
         if motion and voice.half is not None:
             text = f"does the {voice.kind} sound while it moves in the video?"
-            together, steps = voice.half == motion.late, (_HALVES[voice.half], _HALVES[motion.late])
+            together = voice.half == motion.late
+            steps = voice.kind, _HALVES[voice.half], _HALVES[motion.late]
             yield Query(text, yes(together), YES_NO, steps)
 
 
@@ -169,7 +171,8 @@ def moves_while_sounding(content: Content) -> Iterator[Query]:
                 text = (
                     f"which moves while the {voice.kind} sounds, the {colours[0]} or the {colours[1]} shape?"
                 )
-                yield Query(text, colours[voice.half != one.motion.late], colours, [_HALVES[voice.half]])
+                steps = voice.kind, _HALVES[voice.half]
+                yield Query(text, colours[voice.half != one.motion.late], colours, steps)
 
 
 @template("existential", "audio", "video", "image")
@@ -188,7 +191,7 @@ def notes_of_colour_of_kind(content: Content) -> Iterator[Query]:
     for voice in _of_every_count(content):
         kind = _same_colour(content, voice).kind
         text = f"how many times does the video shape with the color of the {kind} in the picture sound?"
-        yield Query(text, str(voice.notes), COUNTS, [content.actor(voice.kind).colour, voice.kind])
+        yield Query(text, str(voice.notes), COUNTS, [kind, content.actor(voice.kind).colour, voice.kind])
 
 
 @template("location", "audio", "video", "image")
@@ -204,7 +207,7 @@ def height_of_spoken_number(content: Content) -> Iterator[Query]:
     thing = _numbered(content)
     place = HEIGHTS[content.film.index(content.actor(thing.kind))]
     text = "where in the video is the shape that is next to the spoken number in the picture?"
-    yield Query(text, place, HEIGHTS, [str(thing.number), thing.kind])
+    yield Query(text, place, HEIGHTS, [thing_told(thing)])
 
 
 @template("comparative", "audio", "video", "image")

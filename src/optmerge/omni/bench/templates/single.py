@@ -99,7 +99,7 @@ def way(content: Content) -> Iterator[Query]:
         if actor.motion:
             side = "right" if actor.motion.right else "left"
             text = f"which way does the {actor.kind} move in the video?"
-            yield Query(text, side, ("left", "right"))
+            yield Query(text, side, ("left", "right"), [actor.kind])
 
 
 @template("comparative", "video")
@@ -133,7 +133,8 @@ def big_ones(content: Content) -> Iterator[Query]:
 def printed(content: Content) -> Iterator[Query]:
     """Which number is printed beside a thing."""
     for thing in content.picture:
-        yield Query(f"what number is next to the {thing.kind} in the picture?", str(thing.number), NUMBERS)
+        text = f"what number is next to the {thing.kind} in the picture?"
+        yield Query(text, str(thing.number), NUMBERS, [thing.kind])
 
 
 @template("location", "image")
@@ -167,4 +168,4 @@ def _shown(content: Content, find: Callable[[str], Actor | Thing], where: str) -
         for kind in content.cast.kinds:
             found = find(kind).colour
             text = f"is there {a(f'{colour} {kind}')} in the {where}?"
-            yield Query(text, yes(colour == found), YES_NO, [found])
+            yield Query(text, yes(colour == found), YES_NO, [kind, found])
