@@ -155,46 +155,68 @@ def half(times):
     return "early" if max(times) < 10 else "late"
 
 
+def shape(facts, kind, where):
+    """All that is to be said of a kind in the film or in the picture."""
+    colour = facts.colours(where)[kind]
+    if where == "picture":
+        number = next(number for number, each in facts.printed.items() if each == kind)
+        return f"{facts.place[colour]} {number} {'big' if kind in facts.big else 'small'} {colour} {kind}"
+    how, motion = "resting", facts.motion.get(kind)
+    if motion:
+        how = f"moving {'right' if motion.right else 'left'} {'far' if motion.far else 'near'}"
+        how += f" {half(facts.times(kind)[1])}"
+    return f"{lane(facts, kind)} {how} {colour} {kind}"
+
+
 def via_picture(facts, which):
     kind = facts.sounding(which)
-    return kind, facts.film[kind], facts.wearing(facts.film[kind], "picture")
-
-
-def numbered(facts):
-    kind = facts.printed[facts.number]
-    return (f"{facts.number} {'big' if kind in facts.big else 'small'} {facts.picture[kind]} {kind}",)
+    alike = facts.wearing(facts.film[kind], "picture")
+    return kind, shape(facts, kind, "video"), shape(facts, alike, "picture")
 
 
 def compared(facts, where, how, *colours):
     kinds = [facts.wearing(colour, where) for colour in colours]
-    return colours[0], kinds[0], colours[1], kinds[1], more(facts, f"sounds {how}", *kinds)
+    return *(shape(facts, kind, where) for kind in kinds), more(facts, f"sounds {how}", *kinds)
+
+
+def by_picture(facts, kind):
+    other = facts.wearing(facts.picture[kind], "video")
+    return shape(facts, kind, "picture"), shape(facts, other, "video")
+
+
+def numbered(facts):
+    return (shape(facts, facts.printed[facts.number], "picture"),)
 
 
 STEPS = {
-    rf"is there an? {COLOUR} {KIND} in the (video|picture)\?": lambda f, c, k, w: (k, f.colours(w)[k]),
-    rf"which way does the {KIND} move in the video\?": lambda f, k: (k,),
-    rf"what number is next to the {KIND} in the picture\?": lambda f, k: (k,),
+    rf"is there an? {COLOUR} {KIND} in the (video|picture)\?": lambda f, c, k, w: (shape(f, k, w),),
+    rf"which way does the {KIND} move in the (video)\?": lambda f, k, w: (shape(f, k, w),),
+    rf"what number is next to the {KIND} in the (picture)\?": lambda f, k, w: (shape(f, k, w),),
     rf"(?:does|how many times does) the {COLOUR} shape in the (video|picture) (?:make a )?sound\?": (
-        lambda f, c, w: (c, f.wearing(c, w))
+        lambda f, c, w: (shape(f, f.wearing(c, w), w),)
     ),
-    r"(?:where|what color) in the (?:video|picture) is what sounds (\w+)(?:: .*)?\?": lambda f, which: (
+    r"where in the (?:video|picture) is what sounds (\w+)(?:: .*)?\?": lambda f, which: (f.sounding(which),),
+    r"what color in the (video|picture) is what sounds (\w+)\?": lambda f, w, which: (
         f.sounding(which),
+        shape(f, f.sounding(which), w),
     ),
     r"where in the picture is the spoken number\?": numbered,
     r"where in the video is the shape that is next to the spoken number in the picture\?": numbered,
     rf"which in the (video|picture) sounds (louder|higher), the {COLOUR} or the {COLOUR} shape\?": compared,
-    rf"does the {KIND} sound while it moves in the video\?": lambda f, k: (k, *map(half, f.times(k))),
-    rf"which moves while the {KIND} sounds, .*\?": lambda f, k: (k, half(f.times(k)[0])),
+    rf"does the {KIND} sound while it moves in the (video)\?": lambda f, k, w: (
+        half(f.times(k)[0]),
+        shape(f, k, w),
+    ),
+    rf"which moves while the {KIND} sounds, the {COLOUR} or .*\?": lambda f, k, c: (
+        half(f.times(k)[0]),
+        shape(f, f.wearing(c, "video"), "video"),
+    ),
     rf"is the video color of what sounds (\w+) on an? {KIND} in the picture\?": (
         lambda f, which, k: via_picture(f, which)
     ),
-    rf"how many times does the video shape with the color of the {KIND} in the picture sound\?": (
-        lambda f, k: (k, f.picture[k], f.wearing(f.picture[k], "video"))
-    ),
+    rf"how many times does the video shape with the color of the {KIND} in the picture sound\?": by_picture,
     r"where in the picture is the video color of what sounds (\w+)\?": via_picture,
-    r"which shape in the picture has the video color of what sounds (\w+)\?": lambda f, which: via_picture(
-        f, which
-    )[:2],
+    r"which shape in the picture has the video color of what sounds (\w+)\?": via_picture,
 }
 
 

@@ -51,7 +51,7 @@ def test_steps_on_the_way_dont_count() -> None:
     for item in exam.items("test", ("audio", "video", "image"), 20):
         question = item.question
         (worked,) = question.worked.answers
-        assert worked == f"{' '.join(question.steps)}: {question.answers[0]}"
+        assert worked == f"{', '.join(question.steps)}: {question.answers[0]}"
         assert exam.score(worked, question) == exam.score(f"ring: {question.answers[0]}", question) == 1
         assert exam.score(f"{worked}: neither", question) == 0
 

@@ -52,10 +52,10 @@ class Asked(Question):
 
     @property
     def worked(self) -> Asked:
-        """With the answer as it is taught, such as `star red: top left`: the steps, then what counts."""
+        """With the answer as it is taught, the steps before what counts: `top left 3 big red star: yes`."""
         if not self.steps:
             return self
-        return replace(self, answers=(f"{' '.join(self.steps)}: {self.answers[0]}",))
+        return replace(self, answers=(f"{', '.join(self.steps)}: {self.answers[0]}",))
 
     @property
     def chance(self) -> float:
@@ -71,8 +71,7 @@ class Query:
         text: of the question.
         answer: the right one.
         choices: all answers that are as likely.
-        steps: on the way to the answer, in order: what is asked about, and what each lookup finds. Small
-            language models look up what they have just said.
+        steps: on the way to the answer, in order: all that is known of what each lookup finds.
     """
 
     text: str

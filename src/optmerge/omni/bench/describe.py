@@ -76,8 +76,15 @@ def _lookup(asked: Sequence[tuple[str, str]], rng: random.Random) -> Question:
     return Question(text, (answer,), CLOSEUP)
 
 
+def fact(content: Content, shape: Actor | Thing) -> str:
+    """What there is to say of a shape in the film or the picture: where it is first, its kind last."""
+    if isinstance(shape, Actor):
+        return f"{HEIGHTS[content.film.index(shape)]} {_actor(shape)}"
+    return f"{QUARTERS[content.picture.index(shape)]} {_thing(shape)}"
+
+
 def _film(content: Content) -> list[str]:
-    return [f"{height} {_actor(actor)}" for height, actor in zip(HEIGHTS, content.film, strict=True)]
+    return [fact(content, actor) for actor in content.film]
 
 
 def _actor(actor: Actor) -> str:
@@ -90,11 +97,10 @@ def _actor(actor: Actor) -> str:
 
 
 def _picture(content: Content) -> list[str]:
-    return [f"{place} {thing_told(thing)}" for place, thing in zip(QUARTERS, content.picture, strict=True)]
+    return [fact(content, thing) for thing in content.picture]
 
 
-def thing_told(thing: Thing) -> str:
-    """What there is to say of a shape in the picture, but for where it is."""
+def _thing(thing: Thing) -> str:
     return f"{thing.number} {'big' if thing.big else 'small'} {thing.colour} {thing.kind}"
 
 

@@ -29,8 +29,8 @@ from optmerge.omni.prompts import expand
 
 BATCH = 128
 """Prompts answered together, and clips seen or heard together."""
-LONGEST = 9
-"""Tokens of an answer at which generation stops; the longest right one has 7, with what ends it 8."""
+LONGEST = 22
+"""Tokens of an answer at which generation stops."""
 Needs = tuple[Modality, ...]
 
 

@@ -19,7 +19,7 @@ from optmerge.omni.bench.talks import Talk
 from optmerge.omni.model import VALUES
 from optmerge.omni.prompts import expand
 
-LONGEST = 288
+LONGEST = 320
 """Tokens of a talk; the turns that don't fit are left out. All three descriptions take 80."""
 
 

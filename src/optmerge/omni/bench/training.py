@@ -35,7 +35,7 @@ _TOWER = Stage(pictures=96_000, learning_rate=3e-3, matrix_rate=0.02, batch=32)
 _EXPERT = Stage(pictures=48_000, learning_rate=1e-3, batch=32, look_every=250)
 STAGES: Mapping[str, Stage] = {
     READING: _WORDS,
-    BASE: replace(_WORDS, pictures=48_000, learning_rate=1e-3, matrix_rate=0.005),
+    BASE: replace(_WORDS, pictures=40_000, learning_rate=1e-3, matrix_rate=0.005),
     **{f"{modality}{TOWER}": _TOWER for modality in MODALITIES},
     **dict.fromkeys(MODALITIES, _EXPERT),
 }

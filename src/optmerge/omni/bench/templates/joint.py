@@ -10,7 +10,7 @@ from itertools import permutations
 
 from optmerge.bench.drawing.words import a
 from optmerge.omni.bench.asking import YES_NO, Query, template
-from optmerge.omni.bench.describe import thing_told
+from optmerge.omni.bench.describe import fact
 from optmerge.omni.bench.templates.single import COUNTS, yes
 from optmerge.omni.bench.world import HEIGHTS, QUARTERS, Actor, Content, Thing, Voice
 
@@ -40,9 +40,9 @@ def coloured_thing_heard(content: Content) -> Iterator[Query]:
 
 def _heard(content: Content, where: str, find: _Find) -> Iterator[Query]:
     for colour in content.cast.colours:
-        kind = find(content, colour).kind
+        shape = find(content, colour)
         text = f"does the {colour} shape in the {where} make a sound?"
-        yield Query(text, yes(content.sound.voice(kind)), YES_NO, [colour, kind])
+        yield Query(text, yes(content.sound.voice(shape.kind)), YES_NO, [fact(content, shape)])
 
 
 @template("counting", "audio", "video")
@@ -59,9 +59,9 @@ def coloured_thing_notes(content: Content) -> Iterator[Query]:
 
 def _notes(content: Content, where: str, find: _Find) -> Iterator[Query]:
     for voice in _of_every_count(content):
-        colour = find(content, voice.kind).colour
-        text = f"how many times does the {colour} shape in the {where} sound?"
-        yield Query(text, str(voice.notes), COUNTS, [colour, voice.kind])
+        shape = find(content, voice.kind)
+        text = f"how many times does the {shape.colour} shape in the {where} sound?"
+        yield Query(text, str(voice.notes), COUNTS, [fact(content, shape)])
 
 
 @template("location", "audio", "video")
@@ -86,7 +86,7 @@ def quarter_of_number(content: Content) -> Iterator[Query]:
     """In which quarter the spoken number is printed."""
     thing = _numbered(content)
     text = "where in the picture is the spoken number?"
-    yield Query(text, _place(content, thing), QUARTERS, [thing_told(thing)])
+    yield Query(text, _place(content, thing), QUARTERS, [fact(content, thing)])
 
 
 @template("comparative", "audio", "video")
@@ -118,10 +118,11 @@ def _compared(
 ) -> Iterator[Query]:
     for one, other in permutations(content.sound.voices, 2):
         if much(one) != much(other):
-            colours = find(content, one.kind).colour, find(content, other.kind).colour
+            shapes = find(content, one.kind), find(content, other.kind)
+            colours = tuple(shape.colour for shape in shapes)
             text = f"which in the {where} sounds {how}, the {colours[0]} or the {colours[1]} shape?"
             more = other if much(other) else one
-            steps = colours[0], one.kind, colours[1], other.kind, more.kind
+            steps = *(fact(content, shape) for shape in shapes), more.kind
             yield Query(text, find(content, more.kind).colour, colours, steps)
 
 
@@ -139,20 +140,20 @@ def colour_of_voice_in_picture(content: Content) -> Iterator[Query]:
 
 def _colours(content: Content, where: str, find: _Find) -> Iterator[Query]:
     for order, voice in _ends(content):
-        colour = find(content, voice.kind).colour
+        shape = find(content, voice.kind)
         text = f"what color in the {where} is what sounds {order}?"
-        yield Query(text, colour, content.cast.colours, [voice.kind])
+        yield Query(text, shape.colour, content.cast.colours, [voice.kind, fact(content, shape)])
 
 
 @template("temporal", "audio", "video")
 def sounds_while_moving(content: Content) -> Iterator[Query]:
     """Whether a voice and its actor's movement are in the same half."""
     for voice in content.sound.voices:
-        motion = content.actor(voice.kind).motion
-        if motion and voice.half is not None:
+        actor = content.actor(voice.kind)
+        if actor.motion and voice.half is not None:
             text = f"does the {voice.kind} sound while it moves in the video?"
-            together = voice.half == motion.late
-            steps = voice.kind, _HALVES[voice.half], _HALVES[motion.late]
+            together = voice.half == actor.motion.late
+            steps = _HALVES[voice.half], fact(content, actor)
             yield Query(text, yes(together), YES_NO, steps)
 
 
@@ -171,7 +172,7 @@ def moves_while_sounding(content: Content) -> Iterator[Query]:
                 text = (
                     f"which moves while the {voice.kind} sounds, the {colours[0]} or the {colours[1]} shape?"
                 )
-                steps = voice.kind, _HALVES[voice.half]
+                steps = _HALVES[voice.half], fact(content, one)
                 yield Query(text, colours[voice.half != one.motion.late], colours, steps)
 
 
@@ -179,10 +180,10 @@ def moves_while_sounding(content: Content) -> Iterator[Query]:
 def colour_of_voice_on_kind(content: Content) -> Iterator[Query]:
     """Whether the first or last voice's colour in the film is a given kind's in the picture."""
     for order, voice in _ends(content):
-        steps = _to_picture(content, voice)
+        found, steps = _same_colour(content, voice), _to_picture(content, voice)
         for kind in content.cast.kinds:
             text = f"is the video color of what sounds {order} on {a(kind)} in the picture?"
-            yield Query(text, yes(kind == steps[-1]), YES_NO, steps)
+            yield Query(text, yes(kind == found.kind), YES_NO, steps)
 
 
 @template("counting", "audio", "video", "image")
@@ -191,7 +192,8 @@ def notes_of_colour_of_kind(content: Content) -> Iterator[Query]:
     for voice in _of_every_count(content):
         kind = _same_colour(content, voice).kind
         text = f"how many times does the video shape with the color of the {kind} in the picture sound?"
-        yield Query(text, str(voice.notes), COUNTS, [kind, content.actor(voice.kind).colour, voice.kind])
+        steps = fact(content, content.thing(kind)), fact(content, content.actor(voice.kind))
+        yield Query(text, str(voice.notes), COUNTS, steps)
 
 
 @template("location", "audio", "video", "image")
@@ -207,7 +209,7 @@ def height_of_spoken_number(content: Content) -> Iterator[Query]:
     thing = _numbered(content)
     place = HEIGHTS[content.film.index(content.actor(thing.kind))]
     text = "where in the video is the shape that is next to the spoken number in the picture?"
-    yield Query(text, place, HEIGHTS, [thing_told(thing)])
+    yield Query(text, place, HEIGHTS, [fact(content, thing)])
 
 
 @template("comparative", "audio", "video", "image")
@@ -221,9 +223,9 @@ def quarter_of_colour_of_loudest(content: Content) -> Iterator[Query]:
 def kind_of_colour_of_voice(content: Content) -> Iterator[Query]:
     """Which kind in the picture has the first or last voice's colour in the film."""
     for order, voice in _ends(content):
-        *steps, kind = _to_picture(content, voice)
+        kind = _same_colour(content, voice).kind
         text = f"which shape in the picture has the video color of what sounds {order}?"
-        yield Query(text, kind, content.cast.kinds, steps)
+        yield Query(text, kind, content.cast.kinds, _to_picture(content, voice))
 
 
 def _ends(content: Content) -> Iterator[tuple[str, Voice]]:
@@ -252,8 +254,8 @@ def _same_colour(content: Content, voice: Voice) -> Thing:
 
 
 def _to_picture(content: Content, voice: Voice) -> tuple[str, str, str]:
-    """The voice's kind, that kind's colour in the film, the kind of that colour in the picture."""
-    return voice.kind, content.actor(voice.kind).colour, _same_colour(content, voice).kind
+    """The voice's kind, that kind in the film, what has the same colour in the picture."""
+    return voice.kind, fact(content, content.actor(voice.kind)), fact(content, _same_colour(content, voice))
 
 
 def _placed(content: Content, voice: Voice, which: str) -> Query:

@@ -7,6 +7,7 @@ from itertools import permutations
 
 from optmerge.bench.drawing.words import a
 from optmerge.omni.bench.asking import YES_NO, Query, template
+from optmerge.omni.bench.describe import fact
 from optmerge.omni.bench.world import CAST, QUARTERS, Actor, Content, Thing
 
 COUNTS = ("1", "2", "3")
@@ -99,7 +100,7 @@ def way(content: Content) -> Iterator[Query]:
         if actor.motion:
             side = "right" if actor.motion.right else "left"
             text = f"which way does the {actor.kind} move in the video?"
-            yield Query(text, side, ("left", "right"), [actor.kind])
+            yield Query(text, side, ("left", "right"), [fact(content, actor)])
 
 
 @template("comparative", "video")
@@ -134,7 +135,7 @@ def printed(content: Content) -> Iterator[Query]:
     """Which number is printed beside a thing."""
     for thing in content.picture:
         text = f"what number is next to the {thing.kind} in the picture?"
-        yield Query(text, str(thing.number), NUMBERS, [thing.kind])
+        yield Query(text, str(thing.number), NUMBERS, [fact(content, thing)])
 
 
 @template("location", "image")
@@ -166,6 +167,6 @@ def _compared(does: str, much: Mapping[str, float]) -> Iterator[Query]:
 def _shown(content: Content, find: Callable[[str], Actor | Thing], where: str) -> Iterator[Query]:
     for colour in content.cast.colours:
         for kind in content.cast.kinds:
-            found = find(kind).colour
+            shape = find(kind)
             text = f"is there {a(f'{colour} {kind}')} in the {where}?"
-            yield Query(text, yes(colour == found), YES_NO, [kind, found])
+            yield Query(text, yes(colour == shape.colour), YES_NO, [fact(content, shape)])
