@@ -6,6 +6,7 @@ all models with the same tower; what answers is the model itself, with that in p
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,8 +28,10 @@ from optmerge.omni.bench.world import MODALITIES, Modality
 from optmerge.omni.model import VALUES
 from optmerge.omni.prompts import expand
 
-BATCH = 128
-"""Prompts answered together, and clips seen or heard together."""
+BATCH = 256
+"""Clips read together, and questions answered together."""
+SEEN = 128
+"""Clips seen or heard together."""
 LONGEST = 22
 """Tokens of an answer at which generation stops."""
 Needs = tuple[Modality, ...]
@@ -94,8 +97,8 @@ class Senses:
             key: of the tower's weights.
         """
         missing = [each for each in dict.fromkeys(indexes) if (key, split, each) not in self._known]
-        for start in range(0, len(missing), BATCH):
-            chosen = missing[start : start + BATCH]
+        for start in range(0, len(missing), SEEN):
+            chosen = missing[start : start + SEEN]
             shown = [signal(clips.content(split, each), modality) for each in chosen]
             found = model.towers[modality](extracted(processor, modality, shown))
             for each, embeddings in zip(chosen, found.unflatten(0, (len(chosen), -1)), strict=True):
@@ -118,42 +121,89 @@ def answering(model: Any) -> Any:
     return model
 
 
+@dataclass(frozen=True)
+class Prompt:
+    """What a model is asked about a clip.
+
+    Args:
+        clip: its number.
+        opening: everything up to the question: the same for all questions about this clip.
+        question: and the rest.
+    """
+
+    clip: int
+    opening: str
+    question: str
+
+
 @torch.inference_mode()
 def answer(
-    model: Any, processor: Any, prompts: Sequence[str], shown: Mapping[Modality, Sequence[Tensor]]
+    model: Any, processor: Any, prompts: Sequence[Prompt], shown: Mapping[Modality, Mapping[int, Tensor]]
 ) -> list[str]:
-    """Greedy answers.
+    """Greedy answers; what is shown and told of a clip is read once for all questions about it.
 
-    Prompts of one length are answered together: without padding no answer depends on the batch around it.
+    Openings of one length are read together, and questions of one length answered together: without padding
+    no answer depends on the batch around it.
 
     Args:
         model: in eval mode; an omni model as `answering` leaves it, or a language model.
         processor: an `OmniProcessor`, or the language model's tokenizer.
         prompts: each with the same placeholders.
-        shown: modality → of each prompt its embeddings.
+        shown: modality → clip → its embeddings.
     """
     tokenizer = getattr(processor, "tokenizer", processor)
-    towers = getattr(processor, "towers", {})
-    tokens: dict[str, str] = {modality: towers[modality].token for modality in shown}
-    lengths: dict[str, list[int]] = {each: [len(one) for one in found] for each, found in shown.items()}
-    ids = [words.ids(tokenizer, text) for text in expand(prompts, tokens, lengths)]
+    openings = _openings(processor, prompts, shown)
     replies = [""] * len(prompts)
-    for rows in equally_long([len(each) for each in ids], BATCH):
-        given = torch.tensor([ids[row] for row in rows])
+    numbers = list(openings)
+    for group in equally_long([len(openings[clip]) for clip in numbers], BATCH):
+        chosen = [numbers[rank] for rank in group]
+        given = torch.tensor([openings[clip] for clip in chosen])
         seen = {
-            VALUES[modality]: torch.stack([found[row] for row in rows]) for modality, found in shown.items()
+            VALUES[modality]: torch.stack([found[clip] for clip in chosen])
+            for modality, found in shown.items()
         }
-        out = model.generate(
-            input_ids=given, attention_mask=torch.ones_like(given), **seen, do_sample=False,
-            max_new_tokens=LONGEST,
-        )  # fmt: skip
-        texts = tokenizer.batch_decode(out[:, given.shape[1] :], skip_special_tokens=True)
-        for row, text in zip(rows, texts, strict=True):
-            replies[row] = text.strip()
+        read = model(input_ids=given, **seen, use_cache=True, logits_to_keep=1).past_key_values
+        place = {clip: row for row, clip in enumerate(chosen)}
+        asked = [row for row, prompt in enumerate(prompts) if prompt.clip in place]
+        ids = [words.ids(tokenizer, prompts[row].question) for row in asked]
+        for rows in equally_long([len(each) for each in ids], BATCH):
+            which = torch.tensor([place[prompts[asked[row]].clip] for row in rows])
+            whole = torch.cat([given[which], torch.tensor([ids[row] for row in rows])], 1)
+            out = model.generate(
+                input_ids=whole, attention_mask=torch.ones_like(whole), do_sample=False,
+                past_key_values=_selected(read, which), max_new_tokens=LONGEST,
+            )  # fmt: skip
+            texts = tokenizer.batch_decode(out[:, whole.shape[1] :], skip_special_tokens=True)
+            for row, text in zip(rows, texts, strict=True):
+                replies[asked[row]] = text.strip()
     return replies
 
 
-def prompt(split: Split, item: Item, given: Sequence[Modality], *, told: Sequence[Modality] = ()) -> str:
+def _openings(
+    processor: Any, prompts: Sequence[Prompt], shown: Mapping[Modality, Mapping[int, Tensor]]
+) -> dict[int, list[int]]:
+    """Clip → the tokens of its opening, a placeholder for each embedding."""
+    tokenizer = getattr(processor, "tokenizer", processor)
+    towers = getattr(processor, "towers", {})
+    tokens: dict[str, str] = {modality: towers[modality].token for modality in shown}
+    texts = {prompt.clip: prompt.opening for prompt in prompts}
+    assert all(texts[prompt.clip] == prompt.opening for prompt in prompts)
+    lengths: dict[str, list[int]] = {
+        each: [len(found[clip]) for clip in texts] for each, found in shown.items()
+    }
+    expanded = expand(list(texts.values()), tokens, lengths)
+    return {clip: words.ids(tokenizer, text) for clip, text in zip(texts, expanded, strict=True)}
+
+
+def _selected(read: Any, rows: Tensor) -> Any:
+    """A cache of its own with these rows of another."""
+    chosen = copy.copy(read)
+    chosen.layers = [copy.copy(layer) for layer in read.layers]
+    chosen.batch_select_indices(rows)
+    return chosen
+
+
+def prompt(split: Split, item: Item, given: Sequence[Modality], *, told: Sequence[Modality] = ()) -> Prompt:
     """What a model is asked: placeholders of what is given, descriptions of what is told, the question."""
     content = clips.content(split, item.index)
     lines = [
@@ -162,7 +212,7 @@ def prompt(split: Split, item: Item, given: Sequence[Modality], *, told: Sequenc
         if each in (*given, *told)
         for line in parts(content, [each], each if each in given else None)
     ]
-    return words.opening(lines) + words.asking(item.question.text)
+    return Prompt(item.index, words.opening(lines), words.asking(item.question.text))
 
 
 def score(said: str, question: Asked) -> float:

@@ -69,8 +69,7 @@ def _asked(model: Any, processor: Any, cell: Cell) -> dict[str, list[tuple[Item,
         names = [name for name in cell.tasks if given[name] == inputs]
         asked = [item for name in names for item in sheets[name]]
         prompts = [exam.prompt(cell.split, item, inputs) for item in asked]
-        shown = {each: [seen[each][item.index] for item in asked] for each in inputs}
-        replies = iter(exam.answer(model, processor, prompts, shown))
+        replies = iter(exam.answer(model, processor, prompts, {each: seen[each] for each in inputs}))
         found |= {name: [(item, next(replies)) for item in sheets[name]] for name in names}
     return {name: found[name] for name in cell.tasks}
 

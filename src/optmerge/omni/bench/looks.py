@@ -62,8 +62,7 @@ def answers(
         seen = {}
         if shown is not None:
             indexes = [item.index for item in items]
-            found = Senses().of(model, processor, shown, "validation", indexes, "")
-            seen[shown] = [found[each] for each in indexes]
+            seen[shown] = Senses().of(model, processor, shown, "validation", indexes, "")
         here = [each for each in told if each in needs]
         given = [shown] if shown else []
         prompts = [exam.prompt("validation", item, given, told=here) for item in items]
