@@ -40,6 +40,7 @@ STAGES: Mapping[str, Stage] = {
     BASE: replace(_WORDS, pictures=40_000, learning_rate=1e-3, matrix_rate=0.005),
     **{f"{modality}{TOWER}": _TOWER for modality in MODALITIES},
     **dict.fromkeys(MODALITIES, _EXPERT),
+    "image": replace(_EXPERT, pictures=16_000),
 }
 """Stage → settings, in the order they are trained; a picture is a clip."""
 
