@@ -111,7 +111,7 @@ def _question(exchange: Exchange, speakers: Sequence[Speaker]) -> str:
 <p>{" ".join(map(_pill, question.needs))} <span class="family">{question.family}</span></p>
 <h3>{escape(question.text)}</h3>
 <dl>
-<div class="truth"><dt>the truth</dt><dd>{escape(question.answers[0])}</dd></div>
+<div class="truth"><dt>the truth</dt><dd>{_answer(question.worked.answers[0])}</dd></div>
 {cells}</dl>
 </article>
 """
@@ -124,8 +124,14 @@ def _cells(exchange: Exchange, speakers: Sequence[Speaker]) -> Iterator[str]:
         guess = f"<small>a guess: {', '.join(f'no {each}' for each in lacking)}</small>" if lacking else ""
         verdict = f'<span class="mark">{mark}<span class="unseen"> {word}:</span></span>'
         yield f"""<div class="{word} {_kind(speaker)}"><dt>{escape(speaker.name)}</dt>
-<dd>{verdict} {escape(printable(said)) or "–"}{guess}</dd></div>
+<dd>{verdict} {_answer(said)}{guess}</dd></div>
 """
+
+
+def _answer(said: str) -> str:
+    """What counts, and the steps that were said before it."""
+    steps, _, answer = printable(said).rpartition(":")
+    return (escape(answer.strip()) or "–") + (f"<small>{escape(steps)}</small>" if steps else "")
 
 
 def _kind(speaker: Speaker) -> str:
