@@ -34,7 +34,7 @@ _FINDING = Stage(pictures=32_000, learning_rate=3e-3, matrix_rate=0.02, sight_ra
 _RELATING = replace(_FINDING, pictures=64_000)
 _ANSWERING = Stage(pictures=128_000, learning_rate=3e-3, matrix_rate=0.02, sight_rate=0.1)
 _BASE = replace(_ANSWERING, pictures=48_000)
-_FULL = Stage(pictures=48_000, learning_rate=1e-3, batch=32, pull=3.0, part="layers")
+_FULL = Stage(pictures=48_000, learning_rate=1e-3, batch=32, pull=1.5, part="layers")
 _LORA = Stage(pictures=48_000, learning_rate=0.0, matrix_rate=0.01, weight_decay=0.3, part="adapter", rank=64)
 STAGES: Mapping[str, Mapping[str, Stage]] = {
     "full": {
@@ -45,7 +45,8 @@ STAGES: Mapping[str, Mapping[str, Stage]] = {
         **dict.fromkeys(EXPERTS, _FULL),
         "vqa": replace(_FULL, pictures=16_000, learning_rate=5e-4),
         "geometry": replace(_FULL, pictures=32_000),
-        "chart": replace(_FULL, pictures=64_000),
+        "chart": replace(_FULL, pictures=96_000, pull=1.0),
+        "ocr": replace(_FULL, pictures=64_000),
         MIXTURE: replace(_FULL, pictures=128_000, matrix_rate=0.01, pull=0.0),
     },
     "lora": {

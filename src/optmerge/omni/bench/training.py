@@ -32,9 +32,11 @@ LINEAR = r"language_model\..*\.layers\..*\.(q|k|v|o|gate|up|down)_proj"
 
 _WORDS = Stage(pictures=64_000, learning_rate=2e-3, matrix_rate=0.01, batch=16, look_every=1000)
 _TOWER = Stage(pictures=96_000, learning_rate=3e-3, matrix_rate=0.02, batch=32)
+# The projector learns as fast as any, the language model's adapter slowly: so merges keep more.
 _EXPERT = Stage(
-    pictures=24_000, learning_rate=1e-3, matrix_rate=0.01, weight_decay=0.1, batch=16, rank=32, look_every=250
-)
+    pictures=24_000, learning_rate=1e-3, matrix_rate=0.003, sight_rate=3.3, weight_decay=0.3, batch=16,
+    rank=32, look_every=250,
+)  # fmt: skip
 STAGES: Mapping[str, Stage] = {
     READING: _WORDS,
     BASE: replace(_WORDS, pictures=40_000, learning_rate=1e-3, matrix_rate=0.005),
