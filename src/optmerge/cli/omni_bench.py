@@ -24,7 +24,7 @@ from optmerge.cli.benchmarks import (
     chosen_form,
     perform,
 )
-from optmerge.cli.options import DEFAULT_METHOD, Settings
+from optmerge.cli.options import Settings
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -123,8 +123,9 @@ def demo(
     zoo: Zoo = None,
     out: Annotated[Path, typer.Option(help="Output folder.", metavar="DIR")] = Path("out/demo-omni"),
     method: Annotated[
-        str, typer.Option(help="Any that `optmerge omni compose` takes.", metavar="NAME")
-    ] = DEFAULT_METHOD,
+        str | None,
+        typer.Option(help="Any that `optmerge omni compose` takes; the best by default.", metavar="NAME"),
+    ] = None,
     settings: Settings = None,
     clip: Annotated[int | None, typer.Option(help="Another clip of the test.", min=0)] = None,
 ) -> None:

@@ -14,9 +14,9 @@ from PIL import Image
 
 from optmerge.bench import records
 from optmerge.cli import run as command
-from optmerge.errors import printable
+from optmerge.errors import printable, readable
 from optmerge.omni.bench import clips, exam
-from optmerge.omni.bench.asking import NEEDS, templates
+from optmerge.omni.bench.asking import NEEDS
 from optmerge.omni.bench.demo import page, run, story
 from optmerge.omni.bench.demo.story import CLIP, Exchange, Story
 from optmerge.omni.bench.sounds import RATE
@@ -65,10 +65,14 @@ def shown(told) -> Page:
     return Page((told[0] / "index.html").read_text("utf-8"))
 
 
-def test_the_demos_clip_is_the_first_about_which_everything_can_be_asked() -> None:
-    every = {(each.family, each.needs) for each in templates().values()}
-    full = (len(clips.asked(clips.content("test", index))) == len(every) for index in range(CLIP + 1))
-    assert list(full) == [False] * CLIP + [True]
+def test_by_default_one_clip_is_asked_for_every_combination_and_the_best_merge_answers_as_usual(
+    tmp_path: Path,
+) -> None:
+    told = run.run(tmp_path)
+    assert [each.question.needs for each in told.exchanges] == list(NEEDS)
+    assert (told.number, told.method, told.scale) == (CLIP, run.METHOD, 1.0)
+    *experts, merged = told.right
+    assert max(experts) < merged == 4  # of 6: docs/omni.md has 66 % for the whole test
 
 
 def test_every_combination_of_modalities_is_asked_for_once_by_what_is_hardest_to_guess() -> None:
@@ -139,7 +143,7 @@ def test_the_merged_model_says_what_omni_ask_says(told, capsys: pytest.CaptureFi
     capsys.readouterr()
     assert command(["omni", "ask", str(out / "merged"), *given, *asked, f"--longest={exam.LONGEST}"]) == 0
     printed = capsys.readouterr()
-    assert printed.out == "".join(f"{each.said[-1]}\n" for each in one.exchanges)
+    assert printed.out == "".join(f"{readable(each.said[-1])}\n" for each in one.exchanges)
     assert printed.err == ""  # nothing of the clip is left out or resampled
 
 
@@ -174,7 +178,7 @@ def test_another_method_and_clip_can_be_told(
 ) -> None:
     arguments = ["omni", "demo", "--zoo", str(trained[0]), "--out", str(tmp_path / "out")]
     for more, words in ((["--method", "damc"], "damc"), (["--method", "ties", "--set", "scale=0.7"], "0.7")):
-        assert command([*arguments, "--clip", "3", *more]) == 0
+        assert command([*arguments, "--clip", "5", *more]) == 0
         assert "merged: " in capsys.readouterr().out
         assert words in " ".join(Page((tmp_path / "out/index.html").read_text("utf-8")).text)
 

@@ -11,8 +11,9 @@ from optmerge.omni.bench.clips import Clip
 from optmerge.omni.bench.exam import Needs
 from optmerge.omni.bench.world import Content
 
-CLIP = 11
-"""The first test clip about which every family can be asked with every combination of modalities."""
+CLIP = 3
+"""A test clip with a question for every combination of modalities, of which the merge of the shipped experts
+gets two thirds right, as of the whole test: neither its best clip nor its worst."""
 
 
 @dataclass(frozen=True)
