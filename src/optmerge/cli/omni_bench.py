@@ -136,7 +136,7 @@ def demo(
     from optmerge.omni.bench.demo import run, story
 
     number = story.CLIP if clip is None else clip
-    told = run.run(out, zoo=zoo, method=method, settings=settings or (), clip=number)
+    told = run.run(out, zoo=zoo, method=method or run.METHOD, settings=settings or (), clip=number)
     for speaker, right in zip(told.speakers, told.right, strict=True):
         print(f"{speaker.name}: {right} of {len(told.exchanges)} right")
     print(f"wrote {out / run.PAGE}")

@@ -215,10 +215,12 @@ def prompt(split: Split, item: Item, given: Sequence[Modality], *, told: Sequenc
     return Prompt(item.index, words.opening(lines), words.asking(item.question.text))
 
 
-def score(said: str, question: Asked) -> float:
-    """1 for the right answer, in any case and with any full stop; 0 otherwise.
+def worked(said: str) -> tuple[str, str]:
+    """The steps on the way to an answer, and the answer: what stands behind the last colon."""
+    steps, _, answer = said.rpartition(":")
+    return steps, answer.strip()
 
-    Steps on the way to it, before a colon, don't count.
-    """
-    answer = said.rpartition(":")[2]
-    return float(answer.strip().rstrip(".").lower() in question.answers)
+
+def score(said: str, question: Asked) -> float:
+    """1 for the right answer, in any case and with any full stop; 0 otherwise. Steps don't count."""
+    return float(worked(said)[1].rstrip(".").lower() in question.answers)

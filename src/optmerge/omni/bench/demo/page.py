@@ -10,6 +10,7 @@ from shlex import quote
 from PIL import Image
 
 from optmerge.errors import printable
+from optmerge.omni.bench import exam
 from optmerge.omni.bench.demo.files import NAMES as FILES
 from optmerge.omni.bench.demo.files import animation, data_uri, png, wav
 from optmerge.omni.bench.demo.story import Exchange, Speaker, Story
@@ -130,8 +131,8 @@ def _cells(exchange: Exchange, speakers: Sequence[Speaker]) -> Iterator[str]:
 
 def _answer(said: str) -> str:
     """What counts, and the steps that were said before it."""
-    steps, _, answer = printable(said).rpartition(":")
-    return (escape(answer.strip()) or "–") + (f"<small>{escape(steps)}</small>" if steps else "")
+    steps, answer = exam.worked(printable(said))
+    return (escape(answer) or "–") + (f"<small>{escape(steps)}</small>" if steps else "")
 
 
 def _kind(speaker: Speaker) -> str:

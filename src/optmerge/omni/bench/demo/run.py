@@ -6,6 +6,7 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from optmerge.bench import records
 from optmerge.bench.suite.zoo import default_zoo
@@ -23,7 +24,7 @@ from optmerge.recipe import override, parse_recipe
 
 MERGED, PAGE = "merged", "index.html"
 """What the demo writes beside the clip's files."""
-METHOD, SETTINGS = "tsv", ("method.scale=1",)
+METHOD: Mapping[str, Any] = {"name": "tsv", "scale": 1.0}
 """The merge that keeps most of the shipped experts (docs/omni.md), at the scale chosen on validation."""
 
 
@@ -31,7 +32,7 @@ def run(
     out: Path,
     *,
     zoo: Path | None = None,
-    method: str | None = None,
+    method: str | Mapping[str, Any] = METHOD,
     settings: Sequence[str] = (),
     clip: int = CLIP,
 ) -> Story:
@@ -40,7 +41,7 @@ def run(
     Args:
         out: gets the page, the clip's files and `merged`; an earlier demo's are replaced.
         zoo: with base, start and experts, as training leaves them; the shipped one by default.
-        method: as `optmerge omni compose` takes it; the benchmark's best, at its scale, by default.
+        method: as a recipe has it; the benchmark's best by default.
         settings: `key=value` changes of the recipe.
         clip: number in the test split.
 
@@ -50,8 +51,6 @@ def run(
         RunError: the disk is full or failed.
     """
     zoo = zoo or default_zoo() / "omni"
-    if method is None:
-        method, settings = METHOD, (*SETTINGS, *settings)
     weights = orders.hashes(zoo)
     started = time.perf_counter()
     name, done = _composed(zoo, out / MERGED, method, settings)
@@ -83,7 +82,9 @@ def run(
     return story
 
 
-def _composed(zoo: Path, out: Path, method: str, settings: Sequence[str]) -> tuple[str, Composed]:
+def _composed(
+    zoo: Path, out: Path, method: str | Mapping[str, Any], settings: Sequence[str]
+) -> tuple[str, Composed]:
     """The method's name, which a setting may change, and what was composed."""
     experts = [{"model": str(zoo / each), "name": each} for each in MODALITIES]
     recipe = parse_recipe(override({"base": str(zoo / BASE), "experts": experts, "method": method}, settings))
