@@ -20,7 +20,9 @@ ALL = (stages.SIGHT, stages.FINDING, stages.ALIGNING, stages.ANSWERING, *NAMES)
 def short(line: str) -> dict:
     """The line's own stages, some of them, made tiny."""
     return {
-        name: replace(stage, pictures=8, batch=4, learning_rate=1e-2, look_every=0)
+        name: replace(
+            stage, pictures=8, batch=4, learning_rate=1e-2, rank=4, aimed=min(stage.aimed, 8), look_every=0
+        )
         for name, stage in stages.STAGES[line].items()
         if name in ALL
     }

@@ -33,9 +33,11 @@ class Stage:
         part: what is trained: its sight (tower and projector), all of it, the language model's layers, or an
             adapter on them.
         rank: of the adapter.
+        aimed: pictures whose inputs' main directions the adapter reads, fixed from then on (see `aiming`); 0
+            trains both factors, the one that reads from random numbers.
         weight_decay: of the optimiser; it draws an adapter back to nothing.
         pull: how much of the learning rate weights are drawn back to where the stage began (L2-SP, Li et al.,
-            2018): for a model of its own what weight decay is for an adapter.
+            2018): what weight decay is where a stage began at nothing.
         keep_every: steps between checkpoints; 0 keeps none, and a killed run begins anew.
         look_every: steps between looks at the validation questions; 0 never looks.
     """
@@ -47,6 +49,7 @@ class Stage:
     batch: int = 64
     part: str = "all"
     rank: int = 16
+    aimed: int = 0
     weight_decay: float = 0.02
     pull: float = 0.0
     warmup: float = 0.05

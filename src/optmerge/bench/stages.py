@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from optmerge.bench import conversations, records, staging
+from optmerge.bench.aiming import aim
 from optmerge.bench.aligning import Aligning, BothViews, take_over
 from optmerge.bench.conversations import SHEETS, Diet
 from optmerge.bench.learning import Stage, fit, prepared
@@ -35,7 +36,7 @@ _RELATING = replace(_FINDING, pictures=64_000)
 _ANSWERING = Stage(pictures=128_000, learning_rate=3e-3, matrix_rate=0.02, sight_rate=0.1)
 _BASE = replace(_ANSWERING, pictures=48_000)
 _FULL = Stage(pictures=48_000, learning_rate=1e-3, batch=32, pull=1.5, part="layers")
-_LORA = Stage(pictures=48_000, learning_rate=0.0, matrix_rate=0.01, weight_decay=0.3, part="adapter", rank=64)
+_LORA = Stage(pictures=48_000, learning_rate=2e-3, batch=32, pull=1.0, part="adapter", rank=64, aimed=256)
 STAGES: Mapping[str, Mapping[str, Stage]] = {
     "full": {
         SIGHT: _SIGHT,
@@ -57,9 +58,11 @@ STAGES: Mapping[str, Mapping[str, Stage]] = {
         ANSWERING: _ANSWERING,
         BASE: replace(_BASE, pictures=72_000),
         **dict.fromkeys(EXPERTS, _LORA),
-        "vqa": replace(_LORA, pictures=8_000),
-        "chart": replace(_LORA, pictures=96_000),
-        MIXTURE: replace(_LORA, pictures=160_000, weight_decay=0.02),
+        "vqa": replace(_LORA, pictures=16_000, learning_rate=1e-3),
+        "geometry": replace(_LORA, pictures=32_000),
+        "chart": replace(_LORA, pictures=96_000, pull=0.7),
+        "ocr": replace(_LORA, pictures=64_000),
+        MIXTURE: replace(_LORA, pictures=128_000, aimed=0, matrix_rate=0.01, pull=0.0),
     },
 }
 """Line → stage → settings, in the order they are trained."""
@@ -166,6 +169,9 @@ def _train(
         learner, batches = Aligning(model, other), BothViews(processor, its_processor)
     else:
         learner = prepared(model, stage, processor.merge**2)
+    if stage.aimed:
+        starts = range(0, stage.aimed, stage.batch)
+        aim(learner, (batches([rows[row] for row in range(at, at + stage.batch)]) for at in starts))
     fit(learner, rows, batches, stage, traces.run, seed=seed, callbacks=[curve])
     if stage.part == "adapter":
         staging.save_adapter(learner, out / name, BASE)

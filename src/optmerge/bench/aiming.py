@@ -1,0 +1,53 @@
+"""Adapters that read the main directions of what they are given, and go on reading those.
+
+EVA (Paischer et al., 2024) sets A to the main directions of the inputs, LoRA-FA (Zhang et al., 2023) leaves A
+where it began. Together an adapter is trained as a model of its own is, in those directions alone, and its
+change lies in the span of its inputs, which the WUDI family of methods takes for granted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from optmerge.bench import attention
+
+
+@torch.no_grad()
+def aim(learner: Any, batches: Iterable[dict[str, Tensor]]) -> None:
+    """Set the A of every adapted matrix to the main directions of its inputs, and keep it from training.
+
+    peft's own EVA waits until each direction has settled, which takes minutes where inputs are as even as
+    here; the inputs' second moments are all that is needed.
+
+    Args:
+        learner: a PEFT model with B at 0; A (rank, inputs) gets orthonormal rows, the main direction first.
+        batches: what it is going to learn from, as its forward takes it.
+    """
+    from peft.tuners.lora import LoraLayer
+
+    layers = {name: each for name, each in learner.named_modules() if isinstance(each, LoraLayer)}
+    moments: dict[str, Tensor] = {}
+
+    def watching(name: str) -> Callable[..., None]:
+        def watch(layer: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+            rows = inputs[0].flatten(0, -2).double()
+            moments[name] = moments.get(name, 0.0) + rows.T @ rows
+
+        return watch
+
+    hooks = [layer.register_forward_hook(watching(name)) for name, layer in layers.items()]
+    learner.set_attn_implementation(attention.register())
+    learner.eval()
+    for batch in batches:
+        inputs = {name: value for name, value in batch.items() if name not in ("labels", "weights")}
+        learner(**inputs, use_cache=False)
+    for hook in hooks:
+        hook.remove()
+    for name, layer in layers.items():
+        (a,) = (each.weight for each in layer.lora_A.values())
+        a.copy_(torch.linalg.eigh(moments[name]).eigenvectors.T.flip(0)[: len(a)])
+        a.requires_grad_(False)

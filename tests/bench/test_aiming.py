@@ -1,0 +1,62 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from optmerge.bench import attention, conversations, learning
+from optmerge.bench.aiming import aim
+from optmerge.bench.lines import checkpoint
+from optmerge.bench.packing import Conversations, Pack
+
+STAGE = learning.Stage(
+    pictures=8, learning_rate=1e-2, batch=8, part="adapter", rank=6, keep_every=0, look_every=0
+)
+
+
+@pytest.fixture
+def aimed(processors, tiny):
+    """An adapter on a tiny model, and the batch it was aimed at."""
+    torch.manual_seed(0)
+    model = learning.prepared(checkpoint.build(processors["lora"], tiny, seed=0), STAGE)
+    rows = Conversations(conversations.expert("vqa"), 8, seed=3)
+    batch = Pack(processors["lora"])([rows[row] for row in range(8)])
+    aim(model, [batch, batch])
+    return model, rows, batch
+
+
+def factors(model) -> dict[str, tuple]:
+    """Adapted matrix → A and B."""
+    layers = {name: each for name, each in model.named_modules() if hasattr(each, "lora_A")}
+    return {
+        name: (each.lora_A["default"].weight, each.lora_B["default"].weight) for name, each in layers.items()
+    }
+
+
+def test_an_aimed_adapter_loses_as_little_of_its_inputs_as_any_of_its_rank(aimed) -> None:
+    model, _, batch = aimed
+    given: dict[str, torch.Tensor] = {}
+    for name in factors(model):
+        model.get_submodule(name).register_forward_pre_hook(
+            lambda _, inputs, name=name: given.update({name: inputs[0].flatten(0, -2)})
+        )
+    model.set_attn_implementation(attention.register())
+    with torch.no_grad():
+        model(**{key: value for key, value in batch.items() if key not in ("labels", "weights")})
+    assert len(given) == len(factors(model)) == 7
+    for name, (a, _) in factors(model).items():
+        assert torch.allclose(a @ a.T, torch.eye(6), atol=1e-5)
+        lost = (given[name] - given[name] @ a.T @ a).norm()
+        least = torch.linalg.svdvals(given[name])[6:].norm().item()
+        assert lost.item() == pytest.approx(least, rel=1e-3)
+
+
+def test_an_aimed_adapter_starts_as_the_base_and_goes_on_reading_the_same(
+    aimed, processors, tmp_path: Path
+) -> None:
+    model, rows, _ = aimed
+    before = {name: (a.clone(), b.clone()) for name, (a, b) in factors(model).items()}
+    assert not any(b.any() for _, b in before.values())
+    learning.fit(model, rows, Pack(processors["lora"]), replace(STAGE, pictures=16), tmp_path, seed=3)
+    for name, (a, b) in factors(model).items():
+        assert torch.equal(a, before[name][0]) and b.any()
