@@ -46,8 +46,8 @@ STAGES: Mapping[str, Mapping[str, Stage]] = {
         **dict.fromkeys(EXPERTS, _FULL),
         "vqa": replace(_FULL, pictures=16_000, learning_rate=5e-4),
         "geometry": replace(_FULL, pictures=32_000),
-        "chart": replace(_FULL, pictures=96_000, pull=1.0),
-        "ocr": replace(_FULL, pictures=64_000),
+        "chart": replace(_FULL, pictures=96_000),
+        "ocr": replace(_FULL, pull=2.0),
         MIXTURE: replace(_FULL, pictures=128_000, matrix_rate=0.01, pull=0.0),
     },
     "lora": {
