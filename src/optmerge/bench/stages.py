@@ -48,6 +48,7 @@ STAGES: Mapping[str, Mapping[str, Stage]] = {
         "geometry": replace(_FULL, pictures=32_000),
         "chart": replace(_FULL, pictures=96_000),
         "ocr": replace(_FULL, pull=2.0),
+        "grounding": replace(_FULL, pull=2.0),
         MIXTURE: replace(_FULL, pictures=128_000, matrix_rate=0.01, pull=0.0),
     },
     "lora": {
