@@ -32,8 +32,9 @@ def merged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for line in LINES:
         root = tmp_path_factory.mktemp(line)
         stages = {
-            name: replace(STAGES[line][name], pictures=8, batch=4, look_every=0)
-            for name in ("base", "vqa", "ocr")
+            name: replace(stage, pictures=8, batch=4, rank=4, aimed=min(stage.aimed, 8), look_every=0)
+            for name, stage in STAGES[line].items()
+            if name in ("base", "vqa", "ocr")
         }
         train(line, root, stages=stages, size=TINY, threads=1)
         recipe = {

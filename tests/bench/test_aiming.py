@@ -8,6 +8,7 @@ from optmerge.bench import attention, conversations, learning
 from optmerge.bench.aiming import aim
 from optmerge.bench.lines import checkpoint
 from optmerge.bench.packing import Conversations, Pack
+from optmerge.errors import InputError
 
 STAGE = learning.Stage(
     pictures=8, learning_rate=1e-2, batch=8, part="adapter", rank=6, keep_every=0, look_every=0
@@ -60,3 +61,10 @@ def test_an_aimed_adapter_starts_as_the_base_and_goes_on_reading_the_same(
     learning.fit(model, rows, Pack(processors["lora"]), replace(STAGE, pictures=16), tmp_path, seed=3)
     for name, (a, b) in factors(model).items():
         assert torch.equal(a, before[name][0]) and b.any()
+
+
+def test_a_rank_beyond_the_inputs_is_refused(processors, tiny) -> None:
+    model = checkpoint.build(processors["lora"], tiny, seed=0)
+    wide = learning.prepared(model, replace(STAGE, rank=tiny.width + 1))
+    with pytest.raises(InputError, match=f"(?s)rank.*q_proj.*{tiny.width + 1}.*at most {tiny.width}"):
+        aim(wide, [])

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from optmerge.bench import attention
+from optmerge.errors import InputError
 
 
 @torch.no_grad()
@@ -26,10 +27,19 @@ def aim(learner: Any, batches: Iterable[dict[str, Tensor]]) -> None:
     Args:
         learner: a PEFT model with B at 0; A (rank, inputs) gets orthonormal rows, the main direction first.
         batches: what it is going to learn from, as its forward takes it.
+
+    Raises:
+        InputError: an adapter has a higher rank than its matrix has inputs.
     """
     from peft.tuners.lora import LoraLayer
 
     layers = {name: each for name, each in learner.named_modules() if isinstance(each, LoraLayer)}
+    for name, layer in layers.items():
+        if max(layer.r.values()) > layer.in_features:
+            raise InputError(
+                "an aimed adapter has as many directions as its rank, at most those of its inputs",
+                where=name, got=max(layer.r.values()), expected=f"at most {layer.in_features}",
+            )  # fmt: skip
     moments: dict[str, Tensor] = {}
 
     def watching(name: str) -> Callable[..., None]:
