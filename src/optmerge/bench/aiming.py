@@ -1,8 +1,10 @@
 """Adapters that read the main directions of what they are given, and go on reading those.
 
 EVA (Paischer et al., 2024) sets A to the main directions of the inputs, LoRA-FA (Zhang et al., 2023) leaves A
-where it began. Together an adapter is trained as a model of its own is, in those directions alone, and its
-change lies in the span of its inputs, which the WUDI family of methods takes for granted.
+where it began. Together an adapter is trained as a model of its own is, in those directions alone. They are
+turned among each other at random, as a model's own coordinates lie: AdamW moves every column of B as fast, so
+columns that belonged to single directions would change for the least of inputs as much as for the main one.
+Mixed, a change is large where inputs are, which the WUDI family of methods takes for granted.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ def aim(learner: Any, batches: Iterable[dict[str, Tensor]]) -> None:
     here; the inputs' second moments are all that is needed.
 
     Args:
-        learner: a PEFT model with B at 0; A (rank, inputs) gets orthonormal rows, the main direction first.
+        learner: a PEFT model with B at 0; A (rank, inputs) gets orthonormal rows that span the main ones.
         batches: what it is going to learn from, as its forward takes it.
 
     Raises:
@@ -59,5 +61,6 @@ def aim(learner: Any, batches: Iterable[dict[str, Tensor]]) -> None:
         hook.remove()
     for name, layer in layers.items():
         (a,) = (each.weight for each in layer.lora_A.values())
-        a.copy_(torch.linalg.eigh(moments[name]).eigenvectors.T.flip(0)[: len(a)])
+        main = torch.linalg.eigh(moments[name]).eigenvectors.T[-len(a) :]
+        a.copy_(torch.nn.init.orthogonal_(torch.empty(len(a), len(a), dtype=main.dtype)) @ main)
         a.requires_grad_(False)
