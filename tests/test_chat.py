@@ -9,16 +9,13 @@ import torch
 from PIL import Image
 
 import optmerge
+import tiny_lines
 from optmerge import chat
 from optmerge.bench.lines import checkpoint
-from optmerge.bench.lines.family import Size
-from optmerge.bench.stages import STAGES, train
+from optmerge.bench.stages import train
 from optmerge.cli import run
 from optmerge.errors import CheckpointError, InputError
 
-TINY = Size(
-    patch=28, merge=2, vision_width=32, vision_layers=1, width=32, layers=1, heads=1, groups=1, mlp=32
-)
 LINES = ("full", "lora")
 QUESTION = "what color is the star?"
 
@@ -26,17 +23,11 @@ QUESTION = "what color is the star?"
 @pytest.fixture(scope="module")
 def merged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Line → a dense merge of two barely trained experts; line-adapter → a merged adapter."""
-    from dataclasses import replace
-
     found = {}
     for line in LINES:
         root = tmp_path_factory.mktemp(line)
-        stages = {
-            name: replace(stage, pictures=8, batch=4, rank=4, aimed=min(stage.aimed, 8), look_every=0)
-            for name, stage in STAGES[line].items()
-            if name in ("base", "vqa", "ocr")
-        }
-        train(line, root, stages=stages, size=TINY, threads=1)
+        stages = tiny_lines.stages(line, ("base", "vqa", "ocr"))
+        train(line, root, stages=stages, size=tiny_lines.SIZE, threads=1)
         recipe = {
             "base": str(root / "base"),
             "experts": [str(root / "vqa"), str(root / "ocr")],

@@ -5,6 +5,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import tiny_lines
 from optmerge.bench import asking, stages
 from optmerge.bench.curve import read
 from optmerge.bench.lines import checkpoint
@@ -19,13 +20,7 @@ ALL = (stages.SIGHT, stages.FINDING, stages.ALIGNING, stages.ANSWERING, *NAMES)
 
 def short(line: str) -> dict:
     """The line's own stages, some of them, made tiny."""
-    return {
-        name: replace(
-            stage, pictures=8, batch=4, learning_rate=1e-2, rank=4, aimed=min(stage.aimed, 8), look_every=0
-        )
-        for name, stage in stages.STAGES[line].items()
-        if name in ALL
-    }
+    return tiny_lines.stages(line, ALL, learning_rate=1e-2)
 
 
 @pytest.fixture(scope="module")
