@@ -36,7 +36,7 @@ _RELATING = replace(_FINDING, pictures=64_000)
 _ANSWERING = Stage(pictures=128_000, learning_rate=3e-3, matrix_rate=0.02, sight_rate=0.1)
 _BASE = replace(_ANSWERING, pictures=48_000)
 _FULL = Stage(pictures=48_000, learning_rate=1e-3, batch=32, pull=1.5, part="layers")
-_LORA = Stage(pictures=32_000, learning_rate=2e-3, batch=32, pull=1.0, part="adapter", rank=64, aimed=256)
+_LORA = Stage(pictures=56_000, learning_rate=2e-3, batch=32, pull=1.0, part="adapter", rank=96, aimed=256)
 STAGES: Mapping[str, Mapping[str, Stage]] = {
     "full": {
         SIGHT: _SIGHT,
@@ -59,11 +59,11 @@ STAGES: Mapping[str, Mapping[str, Stage]] = {
         ANSWERING: _ANSWERING,
         BASE: replace(_BASE, pictures=72_000),
         **dict.fromkeys(EXPERTS, _LORA),
-        "vqa": replace(_LORA, pictures=16_000, learning_rate=1e-3),
-        "chart": replace(_LORA, pictures=112_000, pull=0.6),
-        "ocr": replace(_LORA, pictures=80_000, pull=0.8),
-        "grounding": replace(_LORA, pictures=56_000, pull=0.8),
-        MIXTURE: replace(_LORA, pictures=128_000, aimed=0, matrix_rate=0.01, pull=0.0),
+        "vqa": replace(_LORA, pictures=20_000, learning_rate=1e-3),
+        "chart": replace(_LORA, pictures=96_000, pull=0.9),
+        "ocr": replace(_LORA, pictures=64_000, pull=1.1),
+        "grounding": replace(_LORA, pictures=40_000, pull=1.2),
+        MIXTURE: replace(_LORA, pictures=128_000, rank=64, aimed=0, matrix_rate=0.01, pull=0.0),
     },
 }
 """Line → stage → settings, in the order they are trained."""
