@@ -60,10 +60,10 @@ STAGES: Mapping[str, Mapping[str, Stage]] = {
         BASE: replace(_BASE, pictures=72_000),
         **dict.fromkeys(EXPERTS, _LORA),
         "vqa": replace(_LORA, pictures=20_000, learning_rate=1e-3),
-        "chart": replace(_LORA, pictures=96_000, pull=0.9),
+        "chart": replace(_LORA, pictures=160_000, pull=0.6),
         "ocr": replace(_LORA, pictures=64_000, pull=1.1),
-        "grounding": replace(_LORA, pictures=40_000, pull=1.2),
-        MIXTURE: replace(_LORA, pictures=128_000, rank=64, aimed=0, matrix_rate=0.01, pull=0.0),
+        "grounding": replace(_LORA, pictures=24_000, pull=1.5),
+        MIXTURE: replace(_LORA, pictures=208_000, rank=64, aimed=0, matrix_rate=0.01, pull=0.0),
     },
 }
 """Line → stage → settings, in the order they are trained."""
