@@ -11,7 +11,7 @@ from optmerge.bench.curve import read
 from optmerge.bench.lines import checkpoint
 from optmerge.bench.suite import questions
 from optmerge.bench.tasks.registry import get
-from optmerge.errors import InputError
+from optmerge.errors import CheckpointError, InputError
 
 LINES = ("lora", "full")  # the full line takes over the other's language model
 NAMES = ("base", "ocr", "vqa", "mixture")
@@ -74,9 +74,34 @@ def test_adapters_name_no_path_of_the_machine_they_were_trained_on(trained) -> N
 def test_another_set_of_experts_starts_from_the_same_base(trained, tiny, tmp_path: Path) -> None:
     out, first = trained["full"]
     record = stages.train(
-        "full", tmp_path, seed=1, only=["ocr"], base=out / "base", stages=short("full"), size=tiny, threads=1
+        "full", tmp_path, seed=1, base=out / "base", stages=short("full"), size=tiny, threads=1
     )
-    assert set(record.weights) == {"ocr"} and record.weights["ocr"] != first.weights["ocr"]
+    assert set(record.weights) == {"ocr", "vqa"}  # the mixture is the line's
+    assert all(record.weights[name] != first.weights[name] for name in record.weights)
+
+
+def test_another_mixture_is_trained_where_it_is_asked_for(trained, tiny, tmp_path: Path) -> None:
+    out, _ = trained["full"]
+    short_mixture = {"mixture": short("full")["mixture"]}
+    record = stages.train(
+        "full", tmp_path, only=["mixture"], base=out / "base", stages=short_mixture, size=tiny, threads=1
+    )
+    assert set(record.weights) == {"mixture"}
+
+
+def test_a_stage_before_the_base_cannot_start_from_it(trained, tmp_path: Path) -> None:
+    out, _ = trained["full"]
+    with pytest.raises(InputError, match="sight"):
+        stages.train("full", tmp_path / "new", only=["sight", "ocr"], base=out / "base")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_base_or_a_teacher_of_another_line_is_refused(trained, tmp_path: Path) -> None:
+    (full, _), (lora, _) = trained["full"], trained["lora"]
+    for given in ({"base": lora / "base"}, {"teacher": full / "answering"}, {"base": tmp_path}):
+        with pytest.raises(CheckpointError, match=str(next(iter(given.values())))):
+            stages.train("full", tmp_path / "new", **given)
+    assert not (tmp_path / "new").exists()
 
 
 def test_the_curve_ends_with_a_look(tiny, tmp_path: Path) -> None:

@@ -102,7 +102,8 @@ def train(
         out: a new folder, or one that an earlier call was writing.
         seed: of the initial weights and of everything drawn.
         only: stages to train, by name; all of them if empty.
-        base: a base that is already trained, for another set of experts; otherwise `out/base`.
+        base: a base that is already trained, for another set of experts (without a mixture, unless `only`
+            names it); otherwise `out/base`.
         teacher: the lora line after answering, whose language model the full line takes over; otherwise the
             one in the folder `lora` beside `out`.
         stages: other settings than the line's own.
@@ -110,18 +111,29 @@ def train(
         threads: processor threads; part of what the weights depend on.
 
     Raises:
-        InputError: a line or a stage is unknown, or the full line has no teacher.
+        InputError: a line or a stage is unknown, a stage comes before the `base` that is given, or the full
+            line has no teacher.
+        CheckpointError: base or teacher is none, or of another line.
     """
     checkpoint.family_of(line)
     stages = staging.chosen(stages or STAGES[line], only)
     if base:
-        stages = {name: stage for name, stage in stages.items() if name not in _BEFORE_EXPERTS}
+        for name in only:
+            if name in _BEFORE_EXPERTS:
+                raise InputError(
+                    f"stage {name!r} comes before the base that --base gives", where="stage",
+                    hint="leave one of the two out",
+                )  # fmt: skip
+        checkpoint.check(base, line)
+        stages = {name: stage for name, stage in stages.items() if name in EXPERTS or name in only}
     teacher = teacher or out.parent / "lora" / ANSWERING
-    if ALIGNING in stages and not Traces(out, ALIGNING).note.is_file() and not teacher.is_dir():
-        raise InputError(
-            "the full line takes over the language model of the lora line", where=teacher,
-            hint="train `--line lora` first, or say with --teacher where it is",
-        )  # fmt: skip
+    if ALIGNING in stages and not Traces(out, ALIGNING).note.is_file():
+        if not teacher.is_dir():
+            raise InputError(
+                "the full line takes over the language model of the lora line", where=teacher,
+                hint="train `--line lora` first, or say with --teacher where it is",
+            )  # fmt: skip
+        checkpoint.check(teacher, "lora")
     return staging.train(
         stages,
         lambda name, stage: _train(line, name, stage, out, base or out / BASE, teacher, seed=seed, size=size),

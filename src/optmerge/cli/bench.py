@@ -47,7 +47,7 @@ def train(
         typer.Option(help="Only this stage: sight, base, a task, mixture; may be repeated."),
     ] = None,
     base: Annotated[
-        Path | None, typer.Option(help="Start another set of experts from this base.", metavar="DIR")
+        Path | None, typer.Option(help="Train another set of experts, from this base.", metavar="DIR")
     ] = None,
     teacher: Annotated[
         Path | None,

@@ -78,6 +78,20 @@ def load(folder: Path | str, *, adapter: Path | str | None = None) -> tuple[Any,
     return model.eval(), Processor(family, tokens, images, size.grid, size.merge)
 
 
+def check(folder: Path, line: str) -> None:
+    """Whether a folder holds a model of the line, by its config.
+
+    Raises:
+        CheckpointError: it holds none, or one of another line.
+    """
+    found = _family_in(folder).line
+    if found != line:
+        raise CheckpointError(
+            f"This is a model of the {found} line.", where=folder, expected=f"one of the {line} line",
+            hint="correct the path or --line",
+        )  # fmt: skip
+
+
 def _patch(value: int | list[int] | tuple[int, ...]) -> int:
     """InternVL's configuration gives height and width, Qwen2-VL's one number."""
     return value if isinstance(value, int) else value[0]
