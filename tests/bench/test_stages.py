@@ -78,6 +78,7 @@ def test_another_set_of_experts_starts_from_the_same_base(trained, tiny, tmp_pat
     )
     assert set(record.weights) == {"ocr", "vqa"}  # the mixture is the line's
     assert all(record.weights[name] != first.weights[name] for name in record.weights)
+    assert record.config["base"] == first.weights["base"]
 
 
 def test_another_mixture_is_trained_where_it_is_asked_for(trained, tiny, tmp_path: Path) -> None:

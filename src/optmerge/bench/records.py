@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from optmerge.errors import InputError
+from optmerge.errors import CheckpointError, InputError
 
 SCHEMA = 1
 LIBRARIES = ("optmerge", "torch", "transformers", "tokenizers", "peft", "numpy", "easy-vqa")
@@ -86,9 +86,19 @@ def read(path: Path) -> Record:
 
 
 def weights_hash(folder: Path) -> str:
-    """SHA-256 over the safetensors files of a checkpoint folder, in name order."""
+    """SHA-256 over the safetensors files of a checkpoint folder, in name order.
+
+    Raises:
+        CheckpointError: there are none.
+    """
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise CheckpointError(
+            "There are no weights here.", where=folder, expected="safetensors files",
+            hint="copy or train the model again, or correct the path",
+        )  # fmt: skip
     digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in files:
         digest.update(path.read_bytes())
     return digest.hexdigest()
 

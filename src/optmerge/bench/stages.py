@@ -134,13 +134,16 @@ def train(
                 hint="train `--line lora` first, or say with --teacher where it is",
             )  # fmt: skip
         checkpoint.check(teacher, "lora")
+    config = {"size": asdict(size), "questions": QUESTIONS[line], "base_shares": dict(BASE_SHARES[line])}
+    if base:
+        config["base"] = records.weights_hash(base)
     return staging.train(
         stages,
         lambda name, stage: _train(line, name, stage, out, base or out / BASE, teacher, seed=seed, size=size),
         out,
         kind=f"{line}/train",
         place=lambda name: out / name,
-        config={"size": asdict(size), "questions": QUESTIONS[line], "base_shares": dict(BASE_SHARES[line])},
+        config=config,
         seed=seed,
         threads=threads,
     )

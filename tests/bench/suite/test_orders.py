@@ -83,6 +83,15 @@ def test_a_mixture_belongs_to_a_set_or_to_the_line_or_is_missing(zoo, tmp_path):
     assert found.expert_set is None
 
 
+@pytest.mark.parametrize("model", ["base", "experts/0/ocr", "mixture/0"])
+def test_a_model_without_weights_is_refused(model, zoo, tmp_path):
+    line = shutil.copytree(zoo / "full", tmp_path / "full")
+    for path in (line / model).glob("*.safetensors"):
+        path.unlink()
+    with pytest.raises(CheckpointError, match=str(line / model)):
+        order(tmp_path, ["full"], [0], ["average"])
+
+
 def test_the_first_set_may_lie_beside_the_base_as_training_leaves_it(zoo, tmp_path):
     line = shutil.copytree(zoo / "lora", tmp_path / "lora")
     for task in synthetic.TRAINED:

@@ -126,12 +126,12 @@ def hashes(zoo: Path) -> dict[str, str]:
     Raises:
         CheckpointError: a model is missing.
     """
-    found = {name: records.weights_hash(zoo / name) for name in (BASE, START, *MODALITIES)}
-    for name in found:
+    names = (BASE, START, *MODALITIES)
+    for name in names:
         if not any((zoo / name).glob("*.safetensors")):
             raise CheckpointError(
                 "A model of the modality benchmark is missing.", where=zoo / name,
                 expected="a checkpoint or an adapter",
                 hint=f"make it with `optmerge omni train --out {zoo}`, or correct --zoo",
             )  # fmt: skip
-    return found
+    return {name: records.weights_hash(zoo / name) for name in names}
