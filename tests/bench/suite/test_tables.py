@@ -190,7 +190,7 @@ def test_signs_that_mean_something_elsewhere_are_escaped():
     assert "x|y_[bold]" in console.export_text()
 
 
-def test_where_there_is_no_room_intervals_go_then_columns_and_a_note_says_which():
+def test_where_there_is_no_room_intervals_go_then_columns_and_a_note_says_what_is_missing():
     found = table("a title that is longer than its table is wide, and isn't broken", ROWS)
     for width, doubts, columns in ((200, True, 14), (110, False, 14), (90, False, 12), (80, False, 11)):
         console = Console(record=True, width=width, file=io.StringIO())
@@ -198,8 +198,8 @@ def test_where_there_is_no_room_intervals_go_then_columns_and_a_note_says_which(
         text = console.export_text()
         lines = text.splitlines()
         assert found.title in text and ("±" in text.partition("half")[0].rpartition(",")[0]) == doubts
-        left_out = f"no room here for {', '.join(found.columns[columns:])}"
-        assert lines[-2].strip() == (left_out if columns < 14 else found.notes[-1])
+        left_out = f"no room here for {', '.join(['±', *found.columns[columns:]])}; a wider terminal has it"
+        assert lines[-2].strip() == (found.notes[-1] if doubts else left_out)
         for row in ROWS:
             assert row.capability != "chart" or f" {100 * row.score:.1f} " in text
         below = lines.index(found.notes[0])

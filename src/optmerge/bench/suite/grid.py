@@ -53,7 +53,7 @@ def terminal(grid: Grid, width: int) -> RenderableType:
     """For a console that is so many characters wide.
 
     Where there isn't room for everything, what follows ± goes first, then heads are cut short and columns
-    move together, then columns are left out from the right; a note says which.
+    move together, then columns are left out from the right; a note says what is missing.
     """
     from rich.console import Console, Group
     from rich.text import Text
@@ -67,11 +67,16 @@ def terminal(grid: Grid, width: int) -> RenderableType:
         if console.measure(shown).maximum <= width:
             break
     notes = [*grid.notes]
-    if count < everything:
-        notes.append(f"no room here for {', '.join(grid.columns[count:])}")
+    missing = ["±"] * (_doubtful(grid) and not doubts) + [*grid.columns[count:]]
+    if missing:
+        notes.append(f"no room here for {', '.join(missing)}; a wider terminal has it")
     return Group(
         Text(grid.title, style="bold"), shown, *(Text(note, style="dim") for note in notes), Text("")
     )
+
+
+def _doubtful(grid: Grid) -> bool:
+    return any(entry.doubt for section in grid.sections for row in section for entry in row)
 
 
 def _rich(grid: Grid, *, doubts: bool, short: bool, count: int) -> Table:
