@@ -33,11 +33,10 @@ def _radar(axis: Any, board: Board) -> None:
         (BASE, "base", {"color": GREY, "linestyle": "--", "linewidth": 1.6}),
     ]
     lines = [(model, label, options) for model, label, options in references]
-    for method in ranked(found)[:SHOWN]:
+    for rank, method in enumerate(ranked(found)[:SHOWN]):
         style = look(method)
-        lines.append(
-            (method, method, {"color": style.colour, "linewidth": 2, "marker": style.mark, "markersize": 5})
-        )
+        options = {"color": style.colour, "linewidth": 2, "marker": style.mark, "markersize": 5}
+        lines.append((method, method, {**options, "zorder": 3 - rank / SHOWN}))  # the better above
     for model, label, options in lines:
         scores = [score_of(found, model, task) for task in tasks]
         if None not in scores:
@@ -50,8 +49,10 @@ def _radar(axis: Any, board: Board) -> None:
         side = np.sin(angle)
         label.set_horizontalalignment("center" if abs(side) < 0.1 else "left" if side > 0 else "right")
     axis.set_ylim(0, 100)
-    axis.set_yticks([20, 40, 60, 80], ["20", "40", "60", "80 %"], color=GREY, fontsize=8, zorder=5)
-    axis.set_rlabel_position(180 / len(tasks))
+    axis.set_yticks([20, 40, 60, 80], [""] * 4)
+    for score in (20, 40, 60, 80):  # above the lines, as ticks' own labels can't be
+        ground = {"color": "white", "pad": 0.8, "linewidth": 0}
+        axis.text(np.pi / len(tasks), score, f"{score} %", color=GREY, fontsize=8, ha="center", bbox=ground)
     axis.spines["polar"].set_color("#CFCFCF")
     axis.set_title(board.title, pad=22)
     axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=3, frameon=False)
