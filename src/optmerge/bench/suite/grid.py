@@ -67,7 +67,9 @@ def terminal(grid: Grid, width: int) -> RenderableType:
         if console.measure(shown).maximum <= width:
             break
     notes = [*grid.notes]
-    missing = ["±"] * (_doubtful(grid) and not doubts) + [*grid.columns[count:]]
+    missing = [*grid.columns[count:]]
+    if _doubtful(grid) and not doubts:
+        missing.insert(0, "±")
     if missing:
         notes.append(f"no room here for {', '.join(missing)}; a wider terminal has it")
     return Group(

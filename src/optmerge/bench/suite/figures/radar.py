@@ -14,6 +14,8 @@ from optmerge.bench.tasks.registry import get
 
 SHOWN = 4
 """Merges; more lie on top of each other."""
+RINGS = (20, 40, 60, 80)
+"""Of the scale, in percent."""
 
 
 def figure(boards: Sequence[Board]) -> Any:
@@ -27,16 +29,16 @@ def figure(boards: Sequence[Board]) -> Any:
 def _radar(axis: Any, board: Board) -> None:
     found, tasks = board.rows, trained(board.standing.tasks)
     angles = np.linspace(0, 2 * np.pi, len(tasks), endpoint=False)
-    references = [
+    lines: list[tuple[str, str, dict[str, Any]]] = [
         (ROUTING, "own experts", {"color": INK, "linestyle": ":", "linewidth": 1.6}),
         (MIXTURE, "mixture", {"color": INK, "linestyle": "-", "linewidth": 1.2}),
         (BASE, "base", {"color": GREY, "linestyle": "--", "linewidth": 1.6}),
     ]
-    lines = [(model, label, options) for model, label, options in references]
     for rank, method in enumerate(ranked(found)[:SHOWN]):
         style = look(method)
         options = {"color": style.colour, "linewidth": 2, "marker": style.mark, "markersize": 5}
-        lines.append((method, method, {**options, "zorder": 3 - rank / SHOWN}))  # the better above
+        options["zorder"] = 3 - rank / SHOWN  # the better above
+        lines.append((method, method, options))
     for model, label, options in lines:
         scores = [score_of(found, model, task) for task in tasks]
         if None not in scores:
@@ -49,8 +51,8 @@ def _radar(axis: Any, board: Board) -> None:
         side = np.sin(angle)
         label.set_horizontalalignment("center" if abs(side) < 0.1 else "left" if side > 0 else "right")
     axis.set_ylim(0, 100)
-    axis.set_yticks([20, 40, 60, 80], [""] * 4)
-    for score in (20, 40, 60, 80):  # above the lines, as ticks' own labels can't be
+    axis.set_yticks(RINGS, [""] * len(RINGS))
+    for score in RINGS:  # above the lines, as ticks' own labels can't be
         ground = {"color": "white", "pad": 0.8, "linewidth": 0}
         axis.text(np.pi / len(tasks), score, f"{score} %", color=GREY, fontsize=8, ha="center", bbox=ground)
     axis.spines["polar"].set_color("#CFCFCF")
