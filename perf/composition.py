@@ -19,8 +19,8 @@ from perf.run import RANK, ROOT, machine, record
 from perf.synthetic import Stored
 from transformers import CLIPVisionConfig, Qwen2Config, Qwen2ForCausalLM, WhisperConfig
 
+from optmerge.bench.modalities import words
 from optmerge.omni import OmniConfig, OmniForConditionalGeneration, OmniProcessor, TowerConfig
-from optmerge.omni.bench import words
 from optmerge.omni.config import MODALITIES
 from optmerge.omni.prompts import USUAL
 
@@ -29,20 +29,35 @@ OPTIONS = {"adapter": ("--set", "output=adapter"), "dense, 2 GiB": ("--memory", 
 """What is written → more arguments of `optmerge omni compose`."""
 TARGET = {"adapter": "≤ 60 s", "dense, 2 GiB": "≤ 2 × I/O + 60 s, ≤ 2 GiB"}
 _CLIP = CLIPVisionConfig(
-    hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16, patch_size=14,
+    hidden_size=1024,
+    intermediate_size=4096,
+    num_hidden_layers=24,
+    num_attention_heads=16,
+    patch_size=14,
     image_size=336,
-)  # fmt: skip
+)
 _WHISPER = WhisperConfig(
-    d_model=1280, encoder_layers=32, encoder_attention_heads=20, encoder_ffn_dim=5120, decoder_layers=1,
-    decoder_attention_heads=1, decoder_ffn_dim=1,
-)  # fmt: skip
+    d_model=1280,
+    encoder_layers=32,
+    encoder_attention_heads=20,
+    encoder_ffn_dim=5120,
+    decoder_layers=1,
+    decoder_attention_heads=1,
+    decoder_ffn_dim=1,
+)
 TOWERS = {"image": ("clip", _CLIP), "audio": ("whisper", _WHISPER), "video": ("frames", _CLIP)}
 """Modality → kind of its tower, and the encoder."""
 _QWEN2_7B = Qwen2Config(
-    hidden_size=3584, intermediate_size=18944, num_hidden_layers=28, num_attention_heads=28,
-    num_key_value_heads=4, vocab_size=152064, tie_word_embeddings=False, dtype="bfloat16",
+    hidden_size=3584,
+    intermediate_size=18944,
+    num_hidden_layers=28,
+    num_attention_heads=28,
+    num_key_value_heads=4,
+    vocab_size=152064,
+    tie_word_embeddings=False,
+    dtype="bfloat16",
     architectures=["Qwen2ForCausalLM"],
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)
@@ -86,9 +101,11 @@ def inputs() -> tuple[Path, Path, list[Path]]:
     """Language model, starting model and adapters; made once."""
     tokenizer = words.tokenizer()
     config = OmniConfig(
-        text_config=_QWEN2_7B, towers={each: _tower(each, tokenizer) for each in MODALITIES},
-        dtype="bfloat16", architectures=[OmniForConditionalGeneration.__name__],
-    )  # fmt: skip
+        text_config=_QWEN2_7B,
+        towers={each: _tower(each, tokenizer) for each in MODALITIES},
+        dtype="bfloat16",
+        architectures=[OmniForConditionalGeneration.__name__],
+    )
 
     def fill_language(folder: Path) -> None:
         _QWEN2_7B.save_pretrained(folder)

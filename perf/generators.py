@@ -6,7 +6,7 @@ import argparse
 import time
 from dataclasses import dataclass
 
-from optmerge.bench.tasks.registry import SPLITS, Split, Task, get, registered
+from optmerge.bench.tasks._registry import SPLITS, Split, Task, get, registered
 
 SCENES = 2000
 LIMIT = 500

@@ -26,10 +26,16 @@ class Case:
 
 
 _QWEN2_05B: dict[str, Any] = {
-    "hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24, "num_attention_heads": 14,
-    "num_key_value_heads": 2, "vocab_size": 151936, "tie_word_embeddings": True, "rms_norm_eps": 1e-6,
+    "hidden_size": 896,
+    "intermediate_size": 4864,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 14,
+    "num_key_value_heads": 2,
+    "vocab_size": 151936,
+    "tie_word_embeddings": True,
+    "rms_norm_eps": 1e-6,
     "max_position_embeddings": 32768,
-}  # fmt: skip
+}
 _QWEN2_VL_VISION = {"depth": 32, "embed_dim": 1280, "mlp_ratio": 4, "num_heads": 16, "patch_size": 14}
 
 CASES = {
@@ -42,8 +48,12 @@ CASES = {
             "InternVLForConditionalGeneration",
             {
                 "vision_config": {
-                    "model_type": "internvl_vision", "hidden_size": 1024, "num_hidden_layers": 24,
-                    "num_attention_heads": 16, "intermediate_size": 4096, "image_size": [448, 448],
+                    "model_type": "internvl_vision",
+                    "hidden_size": 1024,
+                    "num_hidden_layers": 24,
+                    "num_attention_heads": 16,
+                    "intermediate_size": 4096,
+                    "image_size": [448, 448],
                     "patch_size": [14, 14],
                 },
                 "text_config": {"model_type": "qwen2", **_QWEN2_05B, "vocab_size": 151674},
@@ -55,8 +65,12 @@ CASES = {
             "Qwen2VLForConditionalGeneration",
             {
                 "text_config": {
-                    "hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28,
-                    "num_attention_heads": 12, "num_key_value_heads": 2, "vocab_size": 151936,
+                    "hidden_size": 1536,
+                    "intermediate_size": 8960,
+                    "num_hidden_layers": 28,
+                    "num_attention_heads": 12,
+                    "num_key_value_heads": 2,
+                    "vocab_size": 151936,
                 },
                 "vision_config": {**_QWEN2_VL_VISION, "hidden_size": 1536},
                 "tie_word_embeddings": True,
@@ -68,15 +82,19 @@ CASES = {
             "Qwen2VLForConditionalGeneration",
             {
                 "text_config": {
-                    "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28,
-                    "num_attention_heads": 28, "num_key_value_heads": 4, "vocab_size": 152064,
+                    "hidden_size": 3584,
+                    "intermediate_size": 18944,
+                    "num_hidden_layers": 28,
+                    "num_attention_heads": 28,
+                    "num_key_value_heads": 4,
+                    "vocab_size": 152064,
                 },
                 "vision_config": {**_QWEN2_VL_VISION, "hidden_size": 3584},
                 "tie_word_embeddings": False,
             },
         ),
     )
-}  # fmt: skip
+}
 
 
 def tensors(case: Case) -> tuple[dict[str, Any], list[tuple[str, tuple[int, ...]]]]:

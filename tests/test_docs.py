@@ -12,7 +12,7 @@ from types import ModuleType
 
 import pytest
 
-from optmerge.engine.run import plan
+from optmerge.engine.running.run import plan
 from optmerge.recipe import load_recipe
 
 ROOT = Path(__file__).parents[1]
@@ -57,7 +57,7 @@ def _example(heading: str) -> str:
 
 
 def test_the_guides_task_works_as_it_stands(monkeypatch):
-    from optmerge.bench.tasks import registry
+    from optmerge.bench.tasks import _registry as registry
 
     registry.registered()
     monkeypatch.setattr(registry, "_TASKS", dict(registry._TASKS))
@@ -72,7 +72,7 @@ def test_the_guides_task_works_as_it_stands(monkeypatch):
 
 
 def test_the_guides_method_works_as_it_stands(monkeypatch):
-    from optmerge.methods import registry
+    from optmerge.methods import _registry as registry
 
     registry.registered()
     monkeypatch.setattr(registry, "_METHODS", dict(registry._METHODS))
@@ -84,11 +84,16 @@ def test_the_guides_method_works_as_it_stands(monkeypatch):
 @pytest.fixture
 def band(tmp_path, monkeypatch):
     """A folder with what the page on omni models names, tiny."""
-    from omni import originals, tiny, zoo
+    from worlds import omni as tiny
+    from worlds import omni_originals as originals
+    from worlds import omni_zoo as zoo
 
     monkeypatch.chdir(tmp_path)
-    checkpoints = {"llava": "llava-hf/llava-1.5-7b-hf", "video_llava": "LanguageBind/Video-LLaVA-7B-hf",
-                   "qwen2_audio": "Qwen/Qwen2-Audio-7B-Instruct"}  # fmt: skip
+    checkpoints = {
+        "llava": "llava-hf/llava-1.5-7b-hf",
+        "video_llava": "LanguageBind/Video-LLaVA-7B-hf",
+        "qwen2_audio": "Qwen/Qwen2-Audio-7B-Instruct",
+    }
     for name, ref in checkpoints.items():
         originals.saved(tmp_path / ref, name)
     llm = zoo.base(tmp_path / "llm")
@@ -102,9 +107,9 @@ def band(tmp_path, monkeypatch):
 def test_the_omni_pages_commands_work_as_they_stand(band, monkeypatch, capsys):
     import torch
 
-    from omni.bench import small
+    from optmerge.bench.modalities import orders, training
     from optmerge.cli import run
-    from optmerge.omni.bench import orders, training
+    from worlds import modalities as small
 
     few = partial(training.train, stages=small.stages(), size=small.SIZE)
     monkeypatch.setattr(training, "train", few)
@@ -133,8 +138,8 @@ def test_the_omni_pages_commands_work_as_they_stand(band, monkeypatch, capsys):
 def test_the_omni_pages_expert_hears(band):
     from transformers import AutoConfig, AutoModel
 
-    from omni import tiny
     from optmerge.omni import ask
+    from worlds import omni as tiny
 
     AutoModel.from_config(AutoConfig.for_model(**tiny.ENCODERS["whisper"])).save_pretrained(
         "openai/whisper-small"
@@ -152,10 +157,10 @@ def test_the_omni_pages_expert_hears(band):
 
 
 def test_the_omni_page_counts_its_questions_and_parameters_right():
-    from optmerge.omni.bench import models, words
-    from optmerge.omni.bench.asking import templates
-    from optmerge.omni.bench.training import SIZE
-    from optmerge.omni.bench.world import MODALITIES
+    from optmerge.bench.modalities import models, words
+    from optmerge.bench.modalities.asking import templates
+    from optmerge.bench.modalities.training import SIZE
+    from optmerge.bench.modalities.world import MODALITIES
 
     text = " ".join((ROOT / "docs/omni.md").read_text("utf-8").split())
     pairs = {(each.family, each.needs) for each in templates().values()}

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from optmerge.checkpoints.reader import open_checkpoint
+from optmerge.checkpoints.checkpoint import open_checkpoint
 
 ROOT = Path(__file__).parents[1]
 pack = runpy.run_path(str(ROOT / "zoo" / "pack.py"))["pack"]

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from optmerge.bench.conversations import trained as tasks
+from optmerge.bench.training.conversations import trained as tasks
 
 WEIGHTS, SHARDS = "model.safetensors", [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
 ADAPTER = "adapter_config.json"

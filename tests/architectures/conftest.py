@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tiny_models import TINY
-
-from .saved import Saved, save
+from worlds.models import TINY
+from worlds.saved import Saved, save
 
 
 @pytest.fixture(scope="session")

@@ -9,9 +9,8 @@ from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, rename_source_key
 
 from optmerge.architectures import Role, registered, resolve
-from tiny_models import TINY, build
-
-from .saved import Saved
+from worlds.models import TINY, build
+from worlds.saved import Saved
 
 # Old name, canonical name. The first column is what transformers 4 wrote at some time.
 OLD_NAMES: dict[str, tuple[tuple[str, str], ...]] = {

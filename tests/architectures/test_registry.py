@@ -9,9 +9,8 @@ import sys
 import pytest
 
 from optmerge.architectures import COMPONENTS, KINDS, Architecture, Role, registered, resolve
-from tiny_models import TINY
-
-from .saved import Saved
+from worlds.models import TINY
+from worlds.saved import Saved
 
 WITHOUT_A_CLASS = {"internvl_chat", "optmerge_omni"}  # the latter has its class here, and tests with it
 

@@ -12,9 +12,8 @@ from transformers.core_model_loading import Transpose
 from transformers.pytorch_utils import Conv1D
 
 from optmerge.architectures import COMPONENTS, KINDS, Role, registered, resolve
-from tiny_models import HIDDEN, build, inputs
-
-from .saved import Saved
+from worlds.models import HIDDEN, build, inputs
+from worlds.saved import Saved
 
 RAW_KINDS = {
     "class_embedding": "other",

@@ -12,9 +12,8 @@ from transformers import AutoConfig, PreTrainedModel
 
 from optmerge.architectures import registered, resolve
 from optmerge.architectures._ties import TIED_BY_DEFAULT
-from tiny_models import TINY, build
-
-from .saved import Saved
+from worlds.models import TINY, build
+from worlds.saved import Saved
 
 FLAG = "tie_word_embeddings"
 
@@ -30,7 +29,7 @@ def tied_in(model: PreTrainedModel) -> set[tuple[str, str]]:
 
 
 def read_back(config: dict[str, Any], folder: Path) -> PreTrainedModel:
-    """The model transformers makes of this config.json."""
+    """the model transformers makes of this config.json."""
     folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config))
     read = AutoConfig.from_pretrained(folder)

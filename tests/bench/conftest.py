@@ -2,9 +2,9 @@ from collections.abc import Mapping
 
 import pytest
 
-import tiny_lines
-from optmerge.bench.lines import checkpoint
-from optmerge.bench.lines.family import Processor, Size
+from optmerge.bench.lines.tiny import checkpoint
+from optmerge.bench.lines.tiny.family import Processor, Size
+from worlds import lines as tiny_lines
 
 
 @pytest.fixture(scope="session")

@@ -4,13 +4,14 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from bench.suite import random_zoo
-from optmerge.bench import demo, picture
-from optmerge.bench.scoring.boxes import Box
-from optmerge.bench.suite import cells
-from optmerge.bench.suite.selection import SCALES
-from optmerge.bench.tasks.registry import registered
+from optmerge.bench.demo import picture
+from optmerge.bench.demo import run as demo
+from optmerge.bench.tasks._registry import registered
+from optmerge.bench.trials import cells
+from optmerge.bench.trials.selection import SCALES
 from optmerge.errors import CheckpointError
+from optmerge.evaluate.scoring.boxes import Box
+from worlds import random_zoo
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,7 @@ def test_a_merge_is_shown_at_the_scale_that_records_found_best_too(zoo: Path, tm
 
     import numpy as np
 
-    from optmerge.bench.suite import orders
+    from optmerge.bench.trials import orders
 
     jobs = orders.order(zoo, ["lora"], [0], ["task_arithmetic"], n=4).jobs
     best = 0.7
@@ -60,9 +61,14 @@ def test_a_merge_is_shown_at_the_scale_that_records_found_best_too(zoo: Path, tm
     assert best in SCALES and sum(job.cell.split == "validation" for job in jobs) == len(SCALES)
     console = Console(record=True, width=220)
     found = demo.run(
-        tmp_path / "demo", line="lora", zoo=zoo, scales=tmp_path / "scales", n=4, methods=["task_arithmetic"],
+        tmp_path / "demo",
+        line="lora",
+        zoo=zoo,
+        scales=tmp_path / "scales",
+        n=4,
+        methods=["task_arithmetic"],
         console=console,
-    )  # fmt: skip
+    )
     asked = {result.cell.scale: result.cell.default for result in found if result.cell.merged}
     default = next(job.cell.scale for job in jobs if job.cell.default and job.cell.split == "test")
     assert asked == {default: True, best: False}

@@ -17,7 +17,7 @@ from optmerge.checkpoints.adapter_writer import write_adapter
 from optmerge.checkpoints.adapters import open_adapter
 from optmerge.deltas import LowRank
 from optmerge.errors import AdapterError
-from tiny_models import TINY
+from worlds.models import TINY
 
 LAYER = "model.language_model.layers.{}.{}.weight"
 

@@ -16,7 +16,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 from optmerge.checkpoints.adapters import open_adapter
 from optmerge.deltas import Dense, LowRank
 from optmerge.errors import AdapterError
-from tiny_models import TINY
+from worlds.models import TINY
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

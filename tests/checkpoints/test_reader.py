@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from optmerge.checkpoints.adapters import Adapter
+from optmerge.checkpoints.checkpoint import open_checkpoint
 from optmerge.checkpoints.opening import open_model
-from optmerge.checkpoints.reader import open_checkpoint
 from optmerge.errors import CheckpointError
 
 TENSORS = {
@@ -174,7 +174,7 @@ def test_safetensors_win_over_a_pickle(single: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["a.safetensors", "b.safetensors"], "Several files"),
+        (["a.safetensors", "b.safetensors"], "several files"),
         (["model.safetensors", "model.safetensors.index.json"], "two checkpoints"),
         (["model.gguf"], "quantised for inference"),
         (["model.onnx", "tf_model.h5"], "save_pretrained"),

@@ -15,12 +15,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
+from optmerge.checkpoints.checkpoint import open_checkpoint
 from optmerge.checkpoints.checkpoint_writer import CheckpointWriter
 from optmerge.checkpoints.dtypes import DTYPES, dtype_name
 from optmerge.checkpoints.output_files import reserve
-from optmerge.checkpoints.reader import open_checkpoint
+from optmerge.checkpoints.shard_writer import ShardWriter
 from optmerge.checkpoints.shards import Shard, plan_shards
-from optmerge.checkpoints.writer import ShardWriter
 from optmerge.errors import OutputError, RunError
 
 on_disk = settings(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from engine.small import World, world
+from worlds.merges import World, world
 
 
 @pytest.fixture

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from bench.suite import random_zoo, synthetic
-from optmerge.bench.suite.cells import read_all, write
+from optmerge.bench.trials.cells import read_all, write
 from optmerge.cli import run
+from worlds import random_zoo
+from worlds import records as synthetic
 
 KEYS = ["line", "model", "capability", "score", "low", "high", "n", "seeds", "scale_rule", "normalised"]
 

@@ -15,11 +15,11 @@ import torch
 import yaml
 
 import optmerge
-from engine.small import QUERY, World, contents, load, save_adapter, world
 from optmerge.checkpoints.checkpoint_writer import CheckpointWriter
 from optmerge.cli import Interrupted, run
 from optmerge.errors import RunError
 from optmerge.methods import registered
+from worlds.merges import QUERY, World, contents, load, save_adapter, world
 
 COMMANDS = ("merge", "plan", "verify", "inspect", "methods", "bench")
 
@@ -145,7 +145,7 @@ def test_quiet_is_quiet(models: World, recipe: str, capsys: pytest.CaptureFixtur
 def test_names_with_brackets_are_printed_as_they_are(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from engine.small import weights
+    from worlds.merges import weights
 
     models = world(tmp_path, base=weights() | {"model.[bold]odd.weight": torch.ones(2, 2)})
     file = tmp_path / "r.yaml"

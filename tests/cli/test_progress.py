@@ -16,18 +16,18 @@ import pytest
 import yaml
 
 import optmerge
-from engine.small import World, save_adapter, world
 from optmerge.cli import progress, run
 from optmerge.cli.tables import time_words
-from optmerge.engine import dense_output
-from optmerge.engine.state import STATE
+from optmerge.engine.output import dense as dense_output
+from optmerge.engine.output.folder import STATE
+from worlds.merges import World, save_adapter, world
 
 ESCAPE = "\x1b"
 
 
 SLOW = """
 import time
-from optmerge.checkpoints.writer import ShardWriter
+from optmerge.checkpoints.shard_writer import ShardWriter
 from optmerge.cli import main
 write = ShardWriter.write_flat
 ShardWriter.write_flat = lambda *arguments: (time.sleep(0.02), write(*arguments))[1]

@@ -19,11 +19,11 @@ from transformers.models.auto import modeling_auto
 
 import optmerge
 from optmerge.architectures import Architecture, Role, resolve
-from optmerge.engine.selection import layout_of
-from optmerge.engine.verify import verify
+from optmerge.engine.planning.selection import layout_of
+from optmerge.engine.verify.verification import verify
 from optmerge.errors import CheckpointError
 from optmerge.methods import Context
-from tiny_models import TINY, forward
+from worlds.models import TINY, forward
 
 NOISE, TOLERANCE = 0.02, 1e-5
 EVERYTHING: dict[str, Any] = {"components": None, "kinds": None}
@@ -90,7 +90,7 @@ def auto_class(model: PreTrainedModel) -> Any:
 
 
 def load(folder: Path, like: PreTrainedModel) -> PreTrainedModel:
-    """The merged model, its loading without any complaint."""
+    """the merged model, its loading without any complaint."""
     model, info = auto_class(like).from_pretrained(folder, output_loading_info=True)
     assert type(model) is type(like)
     assert not any(info[fault] for fault in ("missing_keys", "unexpected_keys", "mismatched_keys")), info

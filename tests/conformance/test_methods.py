@@ -19,8 +19,9 @@ from torch.utils._pytree import tree_leaves
 
 from optmerge.deltas import Delta, Dense, LowRank, linear_combination, mean
 from optmerge.errors import MergeWarning, MethodError
-from optmerge.methods import Method, get, merge_deltas, method, registered, registry
-from optmerge.methods.context import Context, Layout
+from optmerge.methods import Method, get, merge_deltas, method, registered
+from optmerge.methods import _registry as registry
+from optmerge.methods._context import Context, Layout
 
 METHODS = registered()
 MATRIX = [name for name, each in METHODS.items() if each.granularity == "matrix"]

@@ -14,7 +14,8 @@ from functools import cache
 
 import pytest
 
-from optmerge.bench.tasks.registry import SIDE, SPLITS, Question, Scene, get, registered
+from optmerge.bench.tasks._registry import SIDE, SPLITS, Scene, get, registered
+from optmerge.evaluate.questions import Question
 
 TASKS = registered()
 every_task = pytest.mark.parametrize("name", TASKS)
@@ -114,7 +115,7 @@ def test_pictures_and_questions_vary_with_index_and_seed(name):
 
 DIGEST = """
 import hashlib, json, sys
-from optmerge.bench.tasks.registry import SPLITS, registered
+from optmerge.bench.tasks._registry import SPLITS, registered
 
 def digest(task):
     found = hashlib.blake2b(digest_size=8)

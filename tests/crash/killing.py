@@ -22,8 +22,9 @@ import torch
 import yaml
 
 import optmerge
-from engine.small import contents, save_adapter, weights, world
-from optmerge.engine import dense_output, state
+from optmerge.engine.output import dense as dense_output
+from optmerge.engine.output import folder as state
+from worlds.merges import contents, save_adapter, weights, world
 
 Landed = Literal["before", "in the middle", "after"]
 
@@ -57,7 +58,7 @@ class Merge:
         self.assert_whole()
 
     def assert_whole(self) -> None:
-        """The output is that of the uninterrupted merge."""
+        """the output is that of the uninterrupted merge."""
         found = contents(self.out)
         assert found.keys() == self.whole.keys()
         assert [name for name in found if found[name] != self.whole[name]] == []

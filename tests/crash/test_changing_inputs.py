@@ -11,9 +11,9 @@ import pytest
 import torch
 
 import optmerge
-from engine.small import QUERY, UP, World, save_adapter, weights, world
 from optmerge.engine.plan import TensorPlan
 from optmerge.errors import CheckpointError
+from worlds.merges import QUERY, UP, World, save_adapter, weights, world
 
 METHODS: dict[str, Any] = {
     "in one loop": "task_arithmetic",
@@ -45,7 +45,7 @@ def models(request: pytest.FixtureRequest, tmp_path: Path) -> World:
 def test_a_checkpoint_that_shrinks_is_an_error(models: World, method: Any, index: int | None) -> None:
     file = (models.base if index is None else models.experts[index]) / "model.safetensors"
     shrink = when_a_tensor_is_merged(lambda: os.truncate(file, file.stat().st_size // 2))
-    with pytest.raises(CheckpointError, match="The file ended inside tensor"):
+    with pytest.raises(CheckpointError, match="the file ended inside tensor"):
         optmerge.merge(models.recipe(method=method), models.out, progress=shrink)
 
     assert not models.out.exists()
@@ -73,7 +73,7 @@ def test_a_checkpoint_that_is_written_to_meanwhile_is_an_error(models: World, in
             opened.seek(-8, os.SEEK_END)
             opened.write(bytes(8))
 
-    with pytest.raises(CheckpointError, match="The file changed while it was merged"):
+    with pytest.raises(CheckpointError, match="the file changed while it was merged"):
         optmerge.merge(models.recipe(), models.out, progress=when_a_tensor_is_merged(scribble))
 
     assert not models.out.exists()

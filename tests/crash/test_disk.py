@@ -17,9 +17,11 @@ import yaml
 
 import optmerge
 from crash.killing import KINDS, Merge, prepared, steps
-from optmerge.checkpoints import output_files, writer
+from optmerge.checkpoints import output_files
+from optmerge.checkpoints import shard_writer as writer
 from optmerge.cli import run
-from optmerge.engine import dense_output, state
+from optmerge.engine.output import dense as dense_output
+from optmerge.engine.output import folder as state
 from optmerge.errors import OutputError, RunError
 
 SMALL = {"matrices": 4, "size": 24}
@@ -178,7 +180,7 @@ def test_a_folder_that_can_not_be_written_to_is_refused(
     recipe.write_text(yaml.safe_dump(merge.recipe))
 
     assert run(["merge", str(recipe), "--out", str(unwritable / "out"), "-q"]) == 2
-    assert "error: The output can't be written" in capsys.readouterr().err
+    assert "error: the output can't be written" in capsys.readouterr().err
 
 
 def test_a_folder_that_becomes_read_only_keeps_what_is_done(merge: Merge) -> None:

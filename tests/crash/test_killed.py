@@ -13,8 +13,8 @@ import pytest
 
 import optmerge
 from crash.killing import KINDS, Forks, Merge, pace_of, prepared, signalled
-from engine.small import contents
-from optmerge.engine.state import PROVENANCE, STATE
+from optmerge.engine.output.folder import PROVENANCE, STATE
+from worlds.merges import contents
 
 SMALL = {"matrices": 4, "size": 24}
 FEW = 6

@@ -19,8 +19,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from conftest import Write
-from lapack_noise import DEFICIENT, reference
 from optmerge.cli import run
+from worlds.lapack_noise import DEFICIENT, reference
 
 GOLDEN = Path(__file__).parents[1] / "parity" / "golden"
 CASES = ("qwen2_vl_lora", "internvl_full")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import optmerge
-from engine.small import World, world
+from worlds.merges import World, world
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import optmerge
-from engine.small import load, world
 from optmerge.methods import registered
+from worlds.merges import load, world
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 EVERYTHING = {"kinds": ["matrix", "embedding", "head", "norm", "bias", "conv", "other"]}

@@ -14,10 +14,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import optmerge
-from engine.small import Tensors, World, contents, load, save_adapter, weights, world
-from optmerge.engine import budget, dense_output, state
+from optmerge.engine.output import dense as dense_output
+from optmerge.engine.output import folder as state
 from optmerge.engine.plan import TensorPlan
+from optmerge.engine.running import budget
 from optmerge.methods import registered
+from worlds.merges import Tensors, World, contents, load, save_adapter, weights, world
 
 EVERYTHING = {"components": None, "kinds": None}
 ALL_CORES = {"tsv", "iso_c"}

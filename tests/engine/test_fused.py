@@ -9,11 +9,11 @@ import pytest
 import torch
 
 import optmerge
-from engine.small import World, contents, weights, world
 from optmerge.cli import run
-from optmerge.engine import fused
-from optmerge.methods import bracket
-from optmerge.methods.kernels import narrow, widen
+from optmerge.engine.running import fused
+from optmerge.methods._fast import bracket
+from optmerge.methods._fast.kernels import narrow, widen
+from worlds.merges import World, contents, weights, world
 
 EVERYTHING = {"kinds": ["matrix", "embedding", "head", "norm", "bias", "conv", "other"]}
 

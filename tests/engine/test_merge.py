@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 import optmerge
-from engine.small import (
+from optmerge.errors import RecipeError
+from worlds.merges import (
     CONFIG,
     EMBEDDING,
     NORM,
@@ -25,7 +26,6 @@ from engine.small import (
     weights,
     world,
 )
-from optmerge.errors import RecipeError
 
 EVERYTHING = {"components": None, "kinds": None}
 
@@ -257,7 +257,7 @@ def test_an_expert_may_be_in_a_folder_called_base(tmp_path: Path) -> None:
 def test_base_and_experts_in_other_names_of_the_same_tensors_meet(tmp_path: Path) -> None:
     models = world(tmp_path, experts=0)
     bare = {name.removeprefix("model."): each for name, each in tuned(weights(), 0).items()}
-    from engine.small import save
+    from worlds.merges import save
 
     folder = save(tmp_path / "renamed", bare)
     found = merged(models, experts=[str(folder)])

@@ -12,9 +12,10 @@ from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors import safe_open
 
 import optmerge
-from engine.small import QUERY, World, contents, load, save_adapter, weights, world
-from optmerge.engine import budget, cost
+from optmerge.engine.planning import cost
+from optmerge.engine.running import budget
 from optmerge.methods import registered
+from worlds.merges import QUERY, World, contents, load, save_adapter, weights, world
 
 EVERYTHING = {"components": None, "kinds": None}
 SLICEABLE = sorted(name for name, method in registered().items() if method.granularity != "matrix")

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 import optmerge
-from engine.small import CONFIG, EMBEDDING, HEAD, NORM, QUERY, UP, World, save_adapter, weights, world
-from optmerge.checkpoints.reading import FileSource
+from optmerge.checkpoints.reader import FileSource
 from optmerge.engine.plan import Plan, TensorPlan
 from optmerge.methods import get
+from worlds.merges import CONFIG, EMBEDDING, HEAD, NORM, QUERY, UP, World, save_adapter, weights, world
 
 
 @pytest.fixture

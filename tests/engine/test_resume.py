@@ -17,11 +17,12 @@ import torch
 import yaml
 
 import optmerge
-from engine.small import CONFIG, EMBEDDING, HEAD, QUERY, World, contents, load, save_adapter, weights, world
 from optmerge.checkpoints.checkpoint_writer import CheckpointWriter
-from optmerge.engine import dense_output, state
+from optmerge.engine.output import dense as dense_output
+from optmerge.engine.output import folder as state
 from optmerge.engine.plan import TensorPlan
 from optmerge.errors import InputError, OutputError
+from worlds.merges import CONFIG, EMBEDDING, HEAD, QUERY, World, contents, load, save_adapter, weights, world
 
 
 class Stop(BaseException):
@@ -336,7 +337,7 @@ def large(root: Path) -> World:
 
 SLOW = """
 import time
-from optmerge.checkpoints.writer import ShardWriter
+from optmerge.checkpoints.shard_writer import ShardWriter
 from optmerge.cli import main
 from optmerge.engine import dense_output
 dense_output.SYNC_SECONDS = 0.0

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 import optmerge
-from engine.small import CONFIG, NORM, QUERY, TOKENIZER, UP, World, contents, save_adapter, world
+from worlds.merges import CONFIG, NORM, QUERY, TOKENIZER, UP, World, contents, save_adapter, world
 
 FILES: dict[str, str | dict[str, Any]] = {
     "tokenizer.json": TOKENIZER,

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import optmerge
-from engine.small import CONFIG, EMBEDDING, HEAD, Tensors, World, load, weights, world
 from optmerge.errors import CheckpointError
+from worlds.merges import CONFIG, EMBEDDING, HEAD, Tensors, World, load, weights, world
 
 TIED = {**CONFIG, "tie_word_embeddings": True}
 ALL_OF_LANGUAGE = {"kinds": None}

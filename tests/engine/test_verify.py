@@ -10,12 +10,12 @@ import torch
 from safetensors.torch import save_file
 
 import optmerge
-from engine.small import CONFIG, NORM, QUERY, UP, Tensors, World, load, save_adapter, world
 from optmerge.cli import run
-from optmerge.engine.checks import Verification
-from optmerge.engine.verify import verify
+from optmerge.engine.verify.checks import Verification
+from optmerge.engine.verify.verification import verify
 from optmerge.errors import InputError
-from tiny_models import TINY
+from worlds.merges import CONFIG, NORM, QUERY, UP, Tensors, World, load, save_adapter, world
+from worlds.models import TINY
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def test_an_unfinished_merge_is_refused(models: World, capsys: pytest.CaptureFix
 def test_what_is_no_checkpoint_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["verify", str(tmp_path)]) == 2
     assert run(["verify", str(tmp_path / "nothing")]) == 2
-    assert "No such checkpoint" in capsys.readouterr().err
+    assert "no such checkpoint" in capsys.readouterr().err
 
 
 def test_a_base_that_is_gone_leaves_deltas_unchecked(models: World) -> None:
@@ -116,7 +116,7 @@ def test_a_base_that_is_gone_leaves_deltas_unchecked(models: World) -> None:
 
 
 def test_a_base_given_by_hand_that_is_not_there_is_refused(models: World) -> None:
-    with pytest.raises(InputError, match="No such checkpoint"):
+    with pytest.raises(InputError, match="no such checkpoint"):
         verify(models.out, base=models.root / "typo", load=False)
 
 

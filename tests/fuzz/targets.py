@@ -19,12 +19,12 @@ from safetensors.torch import save_file
 
 import optmerge
 from optmerge.checkpoints.adapters import open_adapter
-from optmerge.checkpoints.reader import open_checkpoint
+from optmerge.checkpoints.checkpoint import open_checkpoint
 from optmerge.checkpoints.safetensors_format import read_header
-from optmerge.engine.precheck import check_recipe
-from optmerge.engine.provenance import _stated_licence
-from optmerge.engine.state import PROVENANCE, STATE, OutputFolder, finished_fingerprint
-from optmerge.engine.verify import verify
+from optmerge.engine.output.folder import PROVENANCE, STATE, OutputFolder, finished_fingerprint
+from optmerge.engine.output.provenance import _stated_licence
+from optmerge.engine.planning.recipe_checks import check_recipe
+from optmerge.engine.verify.verification import verify
 from optmerge.errors import InputError
 from optmerge.recipe import override, parse_recipe, read_recipe_data
 
@@ -142,7 +142,7 @@ def _same_as_the_library(path: Path) -> None:
 
 @target
 def index(data: bytes) -> None:
-    """The index of two shards."""
+    """the index of two shards."""
     (folder("sharded") / "model.safetensors.index.json").write_bytes(data)
     open_checkpoint(folder("sharded"))
 

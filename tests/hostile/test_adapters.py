@@ -120,7 +120,7 @@ def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text(json.dumps(CONFIG))
     with pytest.raises(AdapterError, match="no weights"):
         open_adapter(tmp_path)
-    with pytest.raises(AdapterError, match="Not an adapter"):
+    with pytest.raises(AdapterError, match="not an adapter"):
         open_adapter(tmp_path.parent)
 
 

@@ -12,7 +12,8 @@ import pytest
 import torch
 import yaml
 
-from engine.small import (
+from optmerge.cli import run
+from worlds.merges import (
     CONFIG,
     EMBEDDING,
     HEAD,
@@ -29,7 +30,6 @@ from engine.small import (
     weights,
     world,
 )
-from optmerge.cli import run
 
 
 @dataclass
@@ -154,7 +154,7 @@ def an_adapter_of_other_shapes(it: Case) -> None:
     it.adapters(QUERY, base={QUERY: torch.zeros(8, 8)})
 
 
-@case("The base has no", "model.layers.9", "next: use the base it was trained on")
+@case("the base has no", "model.layers.9", "next: use the base it was trained on")
 def an_adapter_of_more_layers(it: Case) -> None:
     name = "model.layers.9.mlp.up_proj.weight"
     it.adapters(name, base={name: torch.zeros(8, 8)})
@@ -229,7 +229,7 @@ def an_index_with_a_name_that_is_no_text(it: Case) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
 
 
-@case("A shard that the index names is missing", "got: model-00002-of-00002.safetensors", "next: download")
+@case("a shard that the index names is missing", "got: model-00002-of-00002.safetensors", "next: download")
 def an_index_with_a_missing_shard(it: Case) -> None:
     folder = it.models.experts[0]
     names = list(weights())
@@ -252,19 +252,19 @@ def a_side_file_that_links_out_of_the_folder(it: Case) -> None:
     (it.models.base / "secret.txt").symlink_to("../secret")
 
 
-@case("Not a safetensors file", "a zip archive: probably a PyTorch checkpoint (pickle)", "next: ")
+@case("not a safetensors file", "a zip archive: probably a PyTorch checkpoint (pickle)", "next: ")
 def a_pickle_in_disguise(it: Case) -> None:
     torch.save(weights(), it.models.experts[0] / "model.safetensors")
 
 
-@case("Not a safetensors file", "Git LFS pointer", "git lfs pull")
+@case("not a safetensors file", "Git LFS pointer", "git lfs pull")
 def a_pointer_of_git_lfs(it: Case) -> None:
     (it.models.base / "model.safetensors").write_text(
         "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 123456789\n"
     )
 
 
-@case("The file's size is wrong", "e0/model.safetensors", "truncated", "download it again")
+@case("the file's size is wrong", "e0/model.safetensors", "truncated", "download it again")
 def a_download_cut_short(it: Case) -> None:
     file = it.models.experts[0] / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
@@ -296,7 +296,7 @@ def a_quantised_base(it: Case) -> None:
     it.config(None, quantization_config={"quant_method": "bitsandbytes"})
 
 
-@case("No such checkpoint", "where: ", "exprt-0", "did you mean", "/expert-0")
+@case("no such checkpoint", "where: ", "exprt-0", "did you mean", "/expert-0")
 def a_misspelt_expert(it: Case) -> None:
     for index, folder in enumerate(it.models.experts):
         folder.rename(folder.with_name(f"expert-{index}"))
@@ -539,12 +539,12 @@ def a_type_of_another_name(it: Case) -> None:
     it.recipe["dtype"] = "fp16"
 
 
-@case("Not a safetensors file", "got: what seems to be a JSON text", "next: give its folder")
+@case("not a safetensors file", "got: what seems to be a JSON text", "next: give its folder")
 def a_config_as_checkpoint(it: Case) -> None:
     it.recipe["base"] = str(it.models.base / "config.json")
 
 
-@case("The folder holds no checkpoint", "next: give the folder that holds the weights themselves")
+@case("the folder holds no checkpoint", "next: give the folder that holds the weights themselves")
 def a_folder_of_checkpoints(it: Case) -> None:
     it.recipe["base"] = str(it.root)
 

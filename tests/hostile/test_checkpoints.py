@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save, save_file
 
-from optmerge.checkpoints.reader import open_checkpoint
+from optmerge.checkpoints.checkpoint import open_checkpoint
 from optmerge.checkpoints.safetensors_format import read_header
 from optmerge.errors import CheckpointError
 
@@ -128,7 +128,7 @@ def test_a_huge_sparse_file_is_refused_without_reading_it(tmp_path: Path) -> Non
     with (tmp_path / "model.safetensors").open("wb") as file:
         file.write((99_999_999).to_bytes(8, "little"))
         file.truncate(2**40)
-    with pytest.raises(CheckpointError, match="Not a safetensors file"):
+    with pytest.raises(CheckpointError, match="not a safetensors file"):
         open_checkpoint(tmp_path)
 
 

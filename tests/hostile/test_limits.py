@@ -14,8 +14,8 @@ import pytest
 import torch
 import yaml
 
-from engine.small import QUERY, World, contents, save_adapter, weights, world
 from optmerge.cli import run
+from worlds.merges import QUERY, World, contents, save_adapter, weights, world
 
 MOST_SECONDS, MOST_BYTES = 20, 512 << 20
 """Of the processor and of memory, for one command, beside what the interpreter and its libraries take."""
@@ -150,7 +150,7 @@ LIMITED = """
 import json, resource, sys, time
 import numba, torch
 from optmerge.cli import run
-import optmerge.cli.progress, optmerge.engine.run
+import optmerge.cli.progress, optmerge.engine.running.run
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + {memory}, used + {memory}))
 for command in json.load(sys.stdin):

@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import optmerge
-from engine.small import world
 from fuzz.targets import TARGETS
 from optmerge.errors import InputError
+from worlds.merges import world
 
 SEEDS = Path(__file__).parents[1] / "fuzz" / "corpus"
 OF_JSON = ("header", "index", "config", "tokenizer", "adapter_config", "adapter", "provenance", "journal")

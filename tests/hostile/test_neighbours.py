@@ -14,10 +14,10 @@ import torch
 import yaml
 
 import optmerge
-from engine.small import World, contents, save_adapter, weights, world
 from optmerge.cli import run
-from optmerge.engine.state import PROVENANCE, STATE
+from optmerge.engine.output.folder import PROVENANCE, STATE
 from optmerge.errors import OutputError
+from worlds.merges import World, contents, save_adapter, weights, world
 
 
 @pytest.fixture

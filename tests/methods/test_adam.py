@@ -3,9 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from optmerge.methods.iterations import Optimizer
-
-from .deltas import randn
+from optmerge.methods._solvers.iterations import Optimizer
+from worlds.deltas import randn
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -6,10 +6,9 @@ from hypothesis import strategies as st
 
 from optmerge.deltas import Dense, LowRank
 from optmerge.methods import Context, get
-from optmerge.methods.kernels import mean_of_agreeing
+from optmerge.methods._fast.kernels import mean_of_agreeing
 from optmerge.methods.ties import TrimThresholds, agree, ties
-
-from .deltas import randn
+from worlds.deltas import randn
 
 
 @settings(max_examples=60, deadline=None)

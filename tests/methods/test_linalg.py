@@ -4,9 +4,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from optmerge.thin import gram, thin_qr
-
-from .deltas import randn
+from optmerge.deltas.thin import gram, thin_qr
+from worlds.deltas import randn
 
 
 @settings(max_examples=40, deadline=None)

@@ -11,9 +11,9 @@ from torch import Tensor
 from optmerge.deltas import Dense, LowRank
 from optmerge.errors import MethodError
 from optmerge.methods import Context, get, merge_deltas
-from optmerge.methods.linalg import top_rank
+from optmerge.methods._fast.radix import kth_smallest_index
+from optmerge.methods._solvers.linalg import top_rank
 from optmerge.methods.optmerge import optmerge
-from optmerge.methods.selection import kth_smallest_index
 from optmerge.methods.ties import TrimSurvey
 
 

@@ -8,10 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from optmerge.methods.masks import DropKey, dropped, hashes
-from optmerge.methods.selection import MagnitudeSelection, magnitude_threshold
-
-from .deltas import randn
+from optmerge.methods._fast.masks import DropKey, dropped, hashes
+from optmerge.methods._fast.radix import MagnitudeSelection, magnitude_threshold
+from worlds.deltas import randn
 
 light = settings(max_examples=30, deadline=None)
 

@@ -14,12 +14,11 @@ from torch import Tensor
 from optmerge.deltas import LowRank
 from optmerge.errors import MethodError
 from optmerge.methods import merge_deltas
+from optmerge.methods._solvers.linalg import leading_directions, polar_factor
+from optmerge.methods._solvers.quadratic import interaction, sgd_filter
 from optmerge.methods.aswudi import adaptive_filter, adaptive_rank
-from optmerge.methods.linalg import leading_directions, polar_factor
-from optmerge.methods.quadratic import interaction, sgd_filter
 from optmerge.methods.swudi import FLOOR
-
-from .deltas import SHAPES, dense_deltas, factors, materialised, orthogonal, randn, relative
+from worlds.deltas import SHAPES, dense_deltas, factors, materialised, orthogonal, randn, relative
 
 light = settings(max_examples=40, deadline=None)
 

@@ -16,8 +16,7 @@ from torch import Tensor
 from optmerge.deltas import Delta, Dense, LowRank
 from optmerge.errors import MergeWarning
 from optmerge.methods import Context, merge_deltas, registered
-
-from .deltas import (
+from worlds.deltas import (
     EVERY_METHOD,
     FACTORED,
     SHAPES,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from omni import tiny
 from optmerge.architectures import resolve
-from optmerge.checkpoints.reader import open_checkpoint
+from optmerge.checkpoints.checkpoint import open_checkpoint
+from worlds import omni as tiny
 
 
 def test_every_tensor_of_an_omni_model_has_its_part(tmp_path: Path) -> None:

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from omni import tiny, zoo
 from optmerge.errors import CheckpointError, InputError
 from optmerge.omni import OmniProcessor
 from optmerge.omni.ask import answer, load, prompt
 from optmerge.omni.compose import compose
+from worlds import omni as tiny
+from worlds import omni_zoo as zoo
 
 TEXT_TEMPLATE = (
     "{% for m in messages %}{{ '<s> ' + m['content'] + ' </s>' }}{% endfor %}"

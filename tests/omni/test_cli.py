@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from omni import tiny, zoo
-from omni.originals import saved
 from optmerge.cli import Interrupted, run
 from optmerge.omni import OmniProcessor
+from worlds import omni as tiny
+from worlds import omni_zoo as zoo
+from worlds.omni_originals import saved
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +105,7 @@ def test_an_interrupted_composition_is_resumed(
     omni(capsys, 0, *composing(home, tmp_path / "whole", "--quiet"))
     out = tmp_path / "omni"
     with monkeypatch.context() as patched:
-        patched.setattr("optmerge.engine.run.write_provenance", interrupted)
+        patched.setattr("optmerge.engine.running.run.write_provenance", interrupted)
         omni(capsys, 128 + signal.SIGTERM, *composing(home, out, "--quiet"))
     assert not (out / "model.safetensors").exists()
     _, errors = omni(capsys, 2, *composing(home, out, "--quiet"))

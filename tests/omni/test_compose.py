@@ -19,11 +19,12 @@ from transformers import (
     AutoProcessor,
 )
 
-from omni import tiny, zoo
 from optmerge.errors import CheckpointError, InputError, OutputError
 from optmerge.omni import OmniConfig, OmniForConditionalGeneration, OmniProcessor
 from optmerge.omni.compose import compose, opened
 from optmerge.recipe import parse_recipe
+from worlds import omni as tiny
+from worlds import omni_zoo as zoo
 
 KINDS = {"image": "clip", "audio": "whisper", "video": "frames"}
 

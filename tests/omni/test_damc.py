@@ -10,11 +10,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from omni import tiny, zoo
 from optmerge.errors import InputError
 from optmerge.omni import OmniForConditionalGeneration, OmniProcessor
 from optmerge.omni.compose import compose
 from optmerge.omni.routing import RoutedLinear
+from worlds import omni as tiny
+from worlds import omni_zoo as zoo
 
 IMAGE, AUDIO = "<image>", "<audio>"
 RANKS = {"image": 2, "audio": 3}

@@ -11,12 +11,12 @@ import torch
 from PIL import Image
 from transformers import CLIPVisionConfig
 
-import tiny_models
-from omni import tiny
-from omni.originals import FRAMES, PATCHES, TOKENS, original, saved
 from optmerge.errors import InputError
 from optmerge.omni import OmniForConditionalGeneration, OmniProcessor
 from optmerge.omni.importers import convert, import_expert
+from worlds import models as tiny_models
+from worlds import omni as tiny
+from worlds.omni_originals import FRAMES, PATCHES, TOKENS, original, saved
 
 
 def tokens(*runs: tuple[int, int]) -> dict[str, Any]:

@@ -12,11 +12,11 @@ import torch
 from torch.nn import functional
 from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, AutoProcessor
 
-from omni import tiny
 from optmerge.errors import InputError
 from optmerge.omni import OmniConfig, OmniForConditionalGeneration, OmniProcessor, TowerConfig
 from optmerge.omni.tower import Tower, _pool
 from optmerge.omni.towers import tower_kinds
+from worlds import omni as tiny
 
 ALL = ("clip", "whisper", "frames")
 IMAGE, AUDIO, VIDEO = "<image>", "<audio>", "<video>"

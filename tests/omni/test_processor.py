@@ -14,11 +14,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from omni import tiny
 from optmerge.errors import CheckpointError, InputError
 from optmerge.omni import OmniProcessor, add_placeholders
 from optmerge.omni.media import MediaWarning, read_audio, read_picture, read_video, spread
 from optmerge.omni.prompts import check_counts, expand, placeholders
+from worlds import omni as tiny
 
 IMAGE, AUDIO, VIDEO = "<image>", "<audio>", "<video>"
 

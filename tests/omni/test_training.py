@@ -7,9 +7,10 @@ from pathlib import Path
 import torch
 from peft import LoraConfig, get_peft_model
 
-from omni import tiny, zoo
 from optmerge.omni import OmniForConditionalGeneration, OmniProcessor
 from optmerge.omni.compose import compose
+from worlds import omni as tiny
+from worlds import omni_zoo as zoo
 
 
 def test_peft_trains_an_expert_that_can_be_composed(tmp_path: Path) -> None:

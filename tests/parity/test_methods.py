@@ -20,11 +20,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from lapack_noise import DEFICIENT, reference
 from optmerge.deltas import Delta, as_deltas
 from optmerge.errors import MergeWarning
 from optmerge.methods import Context, get, merge_deltas
 from optmerge.methods.aswudi import adaptive_rank
+from worlds.lapack_noise import DEFICIENT, reference
 
 GOLDEN = Path(__file__).parent / "golden"
 CASES = ("qwen2_vl_lora", "internvl_full")

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from optmerge.bench.drawing.fonts import font, wrapped
-from optmerge.bench.tasks.registry import SIDE, Question, Scene, Split, Task
+from optmerge.bench.tasks._registry import SIDE, Scene, Split, Task
+from optmerge.bench.tasks.drawn._drawing.fonts import font, wrapped
+from optmerge.evaluate.questions import Question
 
 _SCALE = 2
 _MARGIN, _LINE, _FONT = 8, 15, font("sans", 12)

@@ -74,14 +74,14 @@ def read(path: Path) -> Record:
         value = json.loads(path.read_text(encoding="utf-8"))
         record = Record(**value)
     except (TypeError, ValueError) as error:
-        raise InputError("This isn't a benchmark record.", where=path, got=error) from error
+        raise InputError("this isn't a benchmark record", where=path, got=error) from error
     for name in ("config", "seeds", "metrics", "cost", "weights", "versions"):
         if not isinstance(getattr(record, name), dict):
             raise InputError(
-                "A record's field has the wrong type.", where=f"{path}: {name}", expected="object"
+                "a record's field has the wrong type", where=f"{path}: {name}", expected="object"
             )
     if record.schema != SCHEMA:
-        raise InputError("A record of another schema.", where=path, got=record.schema, expected=SCHEMA)
+        raise InputError("a record of another schema", where=path, got=record.schema, expected=SCHEMA)
     return record
 
 
@@ -94,9 +94,11 @@ def weights_hash(folder: Path) -> str:
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise CheckpointError(
-            "There are no weights here.", where=folder, expected="safetensors files",
+            "there are no weights here",
+            where=folder,
+            expected="safetensors files",
             hint="copy or train the model again, or correct the path",
-        )  # fmt: skip
+        )
     digest = hashlib.sha256()
     for path in files:
         digest.update(path.read_bytes())

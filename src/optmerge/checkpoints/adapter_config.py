@@ -9,10 +9,9 @@ from math import sqrt
 from pathlib import Path
 from typing import Any, TypeVar
 
+from optmerge.checkpoints.json_files import read_object
+from optmerge.checkpoints.name_patterns import name_pattern
 from optmerge.errors import AdapterError
-
-from .json_files import read_object
-from .name_patterns import name_pattern
 
 # Settings under which the adapter is more, or other, than weights added to the base's weights.
 _REFUSED = {
@@ -92,19 +91,19 @@ def read_adapter_config(folder: Path) -> tuple[dict[str, Any], LoraSettings]:
     kind = config.get("peft_type")
     if kind != "LORA":
         raise AdapterError(
-            "Only LoRA adapters can be merged", where=path, got=f"peft_type {kind}", hint=_MERGE
+            "only LoRA adapters can be merged", where=path, got=f"peft_type {kind}", hint=_MERGE
         )
     for key, what in _REFUSED.items():
         if config.get(key):
             raise AdapterError(
-                f"The adapter uses {what}, which isn't supported", where=path, got=key, hint=_MERGE
+                f"the adapter uses {what}, which isn't supported", where=path, got=key, hint=_MERGE
             )
     init = config.get("init_lora_weights")
     if isinstance(init, str) and _REFUSED_INIT.fullmatch(init):
         hint = "convert it: PEFT's save_pretrained with path_initial_model_for_weight_conversion"
         got = f"init_lora_weights: {init}"
         raise AdapterError(
-            "The adapter belongs to a changed base, not the base", where=path, got=got, hint=hint
+            "the adapter belongs to a changed base, not the base", where=path, got=got, hint=hint
         )
     return config, _settings(path, config)
 

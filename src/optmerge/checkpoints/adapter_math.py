@@ -7,9 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from optmerge.checkpoints.adapter_tensors import AdapterTensor, Part
 from optmerge.deltas import LowRank
-
-from .adapter_tensors import AdapterTensor, Part
 
 
 def factors(target: AdapterTensor, parts: Mapping[Part, Tensor], transposed: bool) -> LowRank:

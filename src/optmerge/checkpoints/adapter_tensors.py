@@ -8,10 +8,9 @@ from math import prod
 from pathlib import Path
 from typing import Literal
 
+from optmerge.checkpoints.adapter_config import LoraSettings
+from optmerge.checkpoints.safetensors_format import TensorInfo
 from optmerge.errors import AdapterError
-
-from .adapter_config import LoraSettings
-from .safetensors_format import TensorInfo
 
 Part = Literal["down", "up", "magnitude", "full", "bias"]
 
@@ -95,7 +94,7 @@ def group_tensors(
             embeddings.add(name)
     if not groups:
         raise AdapterError(
-            "The adapter holds no tensors", where=path, hint="it wasn't saved properly; save it again"
+            "the adapter holds no tensors", where=path, hint="it wasn't saved properly; save it again"
         )
     return {name: _tensor(path, name, groups[name], settings, name in embeddings) for name in sorted(groups)}
 
@@ -108,7 +107,7 @@ def _classify(path: Path, key: str) -> tuple[str, Part, bool]:
     if any(unknown in short for unknown in _UNKNOWN):
         expected = ", ".join(_ENDINGS)
         raise AdapterError(
-            "The adapter holds a tensor of unknown meaning", where=path, got=key, expected=expected
+            "the adapter holds a tensor of unknown meaning", where=path, got=key, expected=expected
         )
     return short.replace(".base_layer.", "."), "full", False
 

@@ -12,14 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from optmerge.checkpoints.dtypes import dtype_name
+from optmerge.checkpoints.output_files import write_file
+from optmerge.checkpoints.safetensors_format import TensorSpec
+from optmerge.checkpoints.shard_writer import ShardWriter
+from optmerge.checkpoints.shards import Shard
 from optmerge.deltas import LowRank
 from optmerge.errors import AdapterError
-
-from .dtypes import dtype_name
-from .output_files import write_file
-from .safetensors_format import TensorSpec
-from .shards import Shard
-from .writer import ShardWriter
 
 _PREFIX = "base_model.model."
 
@@ -65,7 +64,7 @@ def write_adapter(
     for name, value in sorted(full.items()):
         tensors[_PREFIX + name] = value
     if not tensors:
-        raise AdapterError("The merged adapter would be empty", hint="merge into a full checkpoint instead")
+        raise AdapterError("the merged adapter would be empty", hint="merge into a full checkpoint instead")
     ranks = {_module(name): factor.rank for name, factor in ranked.items()}
     saved = sorted({name.rpartition(".")[0] for name in full})
     if clash := sorted(ranks.keys() & set(saved)):

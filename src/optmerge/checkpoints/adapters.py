@@ -15,20 +15,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from optmerge.checkpoints.adapter_config import read_adapter_config
+from optmerge.checkpoints.adapter_math import dora, factors
+from optmerge.checkpoints.adapter_tensors import AdapterTensor, group_tensors
+from optmerge.checkpoints.checkpoint import hash_files
+from optmerge.checkpoints.hub import locate
+from optmerge.checkpoints.layout import is_adapter
+from optmerge.checkpoints.paths import member
+from optmerge.checkpoints.pickles import PickleSource, pickle_header
+from optmerge.checkpoints.reader import FileSource, Reader, Source
+from optmerge.checkpoints.safetensors_format import Header, read_header
+from optmerge.checkpoints.side_files import list_side_files
 from optmerge.deltas import Delta, Dense
 from optmerge.errors import AdapterError
-
-from .adapter_config import read_adapter_config
-from .adapter_math import dora, factors
-from .adapter_tensors import AdapterTensor, group_tensors
-from .hub import locate
-from .layout import is_adapter
-from .paths import member
-from .pickles import PickleSource, pickle_header
-from .reader import hash_files
-from .reading import FileSource, Reader, Source
-from .safetensors_format import Header, read_header
-from .side_files import list_side_files
 
 __all__ = ["Adapter", "AdapterTensor", "is_adapter", "open_adapter"]
 
@@ -87,7 +86,7 @@ class Adapter:
         for name, target in self.targets.items():
             if name not in base_shapes:
                 hint = f"use the base it was trained on: {self.base_model_name or 'not recorded'}"
-                raise AdapterError(f"The base has no {name}", where=self.file, hint=hint)
+                raise AdapterError(f"the base has no {name}", where=self.file, hint=hint)
             if self._orientation(target, base_shapes[name]) != target.transposed:
                 flipped.append(name)
             if target.rank and len(target.shape) == 2 and target.shape[0] == target.shape[1]:
@@ -104,7 +103,7 @@ class Adapter:
         if transposed is None:
             hint = f"use the base it was trained on: {self.base_model_name or 'not recorded'}"
             raise AdapterError(
-                f"The adapter doesn't fit {target.name}",
+                f"the adapter doesn't fit {target.name}",
                 where=self.file,
                 got=target.shape,
                 expected=shape,
@@ -184,7 +183,7 @@ def open_adapter(ref: str | Path, *, allow_pickle: bool = False) -> Adapter:
     """
     folder = locate(ref, allow_pickle=allow_pickle)
     if not is_adapter(folder):
-        raise AdapterError("Not an adapter", where=folder, expected="a folder with adapter_config.json")
+        raise AdapterError("not an adapter", where=folder, expected="a folder with adapter_config.json")
     config, settings = read_adapter_config(folder)
     file = _weights_file(folder, allow_pickle)
     header = pickle_header(file) if file.name == _PICKLED else read_header(file)
@@ -196,8 +195,8 @@ def _weights_file(folder: Path, allow_pickle: bool) -> Path:
     if (folder / _WEIGHTS).exists():
         return member(folder, _WEIGHTS, folder, AdapterError)
     if not (folder / _PICKLED).exists():
-        raise AdapterError("The adapter has no weights", where=folder, expected=_WEIGHTS)
+        raise AdapterError("the adapter has no weights", where=folder, expected=_WEIGHTS)
     if not allow_pickle:
         hint = "load and save it with PEFT, or write `allow_pickle: true` in the recipe"
-        raise AdapterError("The adapter is a pickle", where=folder / _PICKLED, expected=_WEIGHTS, hint=hint)
+        raise AdapterError("the adapter is a pickle", where=folder / _PICKLED, expected=_WEIGHTS, hint=hint)
     return member(folder, _PICKLED, folder, AdapterError)

@@ -10,11 +10,10 @@ from types import TracebackType
 
 from torch import Tensor
 
+from optmerge.checkpoints.output_files import partial_path, write_file
+from optmerge.checkpoints.shard_writer import METADATA, ShardWriter
+from optmerge.checkpoints.shards import INDEX_NAME, Shard, encode_index
 from optmerge.errors import OptMergeError
-
-from .output_files import partial_path, write_file
-from .shards import INDEX_NAME, Shard, encode_index
-from .writer import METADATA, ShardWriter
 
 
 class CheckpointWriter:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from optmerge.checkpoints.paths import did_you_mean
 from optmerge.errors import CheckpointError, RunError
-
-from .paths import did_you_mean
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w./-]+)?", re.ASCII)
 _PICKLES = ["*.bin", "*.pt", "*.pth", "*.ckpt"]
@@ -38,7 +37,7 @@ def locate(ref: str | Path, *, allow_pickle: bool = False) -> Path:
     if isinstance(ref, str) and looks_like_hub_id(ref) and did_you_mean(path) is None:
         return download(ref, allow_pickle=allow_pickle)
     hint = did_you_mean(path) or "give a folder, a .safetensors file, or a hub id like org/name"
-    raise CheckpointError("No such checkpoint", where=ref, got="nothing at this path", hint=hint)
+    raise CheckpointError("no such checkpoint", where=ref, got="nothing at this path", hint=hint)
 
 
 def download(ref: str, *, allow_pickle: bool = False) -> Path:
@@ -72,18 +71,18 @@ def download(ref: str, *, allow_pickle: bool = False) -> Path:
         return Path(snapshot_download(name, revision=revision or None, ignore_patterns=ignored))
     except GatedRepoError:
         hint = f"accept the terms on the hub's page of {name} and run `hf auth login`"
-        raise CheckpointError("The repository is gated", where=ref, hint=hint) from None
+        raise CheckpointError("the repository is gated", where=ref, hint=hint) from None
     except RevisionNotFoundError:
-        raise CheckpointError("No such revision on the hub", where=ref, got=revision) from None
+        raise CheckpointError("no such revision on the hub", where=ref, got=revision) from None
     except RepositoryNotFoundError:
         hint = "check the spelling; run `hf auth login` if it is private; write ./name for a local folder"
-        raise CheckpointError("No such checkpoint, locally or on the hub", where=ref, hint=hint) from None
+        raise CheckpointError("no such checkpoint, locally or on the hub", where=ref, hint=hint) from None
     except (LocalEntryNotFoundError, OfflineModeIsEnabled):
         hint = "go online (unset HF_HUB_OFFLINE), or give the path of a local folder"
-        raise CheckpointError("The checkpoint isn't in the local cache", where=ref, hint=hint) from None
+        raise CheckpointError("the checkpoint isn't in the local cache", where=ref, hint=hint) from None
     except HFValidationError as problem:
         raise CheckpointError(
-            "Not a hub id", where=ref, got=problem, expected="org/name[@revision]"
+            "not a hub id", where=ref, got=problem, expected="org/name[@revision]"
         ) from None
     except (HfHubHTTPError, OSError) as problem:
         raise RunError(f"{ref}: the download failed: {problem}") from problem

@@ -6,9 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from optmerge.checkpoints.paths import require_regular_file
 from optmerge.errors import CheckpointError, InputError
-
-from .paths import require_regular_file
 
 LIMIT_BYTES = 100_000_000
 

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from optmerge.checkpoints.json_files import read_object
+from optmerge.checkpoints.paths import is_file, member
+from optmerge.checkpoints.safetensors_format import TensorInfo
 from optmerge.errors import CheckpointError
-
-from .json_files import read_object
-from .paths import is_file, member
-from .safetensors_format import TensorInfo
 
 ADAPTER_CONFIG = "adapter_config.json"
 _INDEX = ".index.json"
@@ -54,13 +53,13 @@ def find_weights(folder: Path, *, allow_pickle: bool = False) -> Weights:
         return _weights(folder, found, pickled=False)
     if is_adapter(folder):
         hint = "give it as an expert; the base must be a full checkpoint"
-        raise CheckpointError("The folder holds an adapter, not a checkpoint", where=folder, hint=hint)
+        raise CheckpointError("the folder holds an adapter, not a checkpoint", where=folder, hint=hint)
     pickled = _choose(folder, names, "pytorch_model", ".bin")
     if pickled is None:
         raise _no_weights(folder, names)
     if not allow_pickle:
         hint = "convert the checkpoint to safetensors, or write `allow_pickle: true` in the recipe"
-        raise CheckpointError("The checkpoint is a pickle", where=folder / pickled, got=pickled, hint=hint)
+        raise CheckpointError("the checkpoint is a pickle", where=folder / pickled, got=pickled, hint=hint)
     return _weights(folder, pickled, pickled=True)
 
 
@@ -70,7 +69,7 @@ def _choose(folder: Path, names: list[str], stem: str, suffix: str) -> str | Non
     if single in names and index in names:
         hint = f"remove the one that is left over ({single}, or {index} and its shards)"
         raise CheckpointError(
-            "The folder holds two checkpoints", where=folder, got=f"{single}, {index}", hint=hint
+            "the folder holds two checkpoints", where=folder, got=f"{single}, {index}", hint=hint
         )
     for name in (single, index):
         if name in names:
@@ -82,7 +81,7 @@ def _choose(folder: Path, names: list[str], stem: str, suffix: str) -> str | Non
     if len(candidates) > 1:
         got = ", ".join(candidates[:5]) + (" …" if len(candidates) > 5 else "")
         hint = f"give one file's path, or add the index {index} if they are shards of one checkpoint"
-        raise CheckpointError("Several files could be the checkpoint", where=folder, got=got, hint=hint)
+        raise CheckpointError("several files could be the checkpoint", where=folder, got=got, hint=hint)
     return candidates[0] if candidates else None
 
 
@@ -98,7 +97,7 @@ def _no_weights(folder: Path, names: list[str]) -> CheckpointError:
         hint = "GGUF weights are quantised for inference; get the original safetensors checkpoint"
     expected = "model.safetensors, model.safetensors.index.json and its shards, or one *.safetensors"
     return CheckpointError(
-        "The folder holds no checkpoint", where=folder, got=got, expected=expected, hint=hint
+        "the folder holds no checkpoint", where=folder, got=got, expected=expected, hint=hint
     )
 
 
@@ -110,7 +109,7 @@ def _weights(folder: Path, name: str, *, pickled: bool) -> Weights:
     weight_map, metadata = index.get("weight_map"), index.get("metadata")
     if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
         expected = "weight_map: an object from tensor names to file names"
-        raise CheckpointError("The index has no usable weight_map", where=path, expected=expected)
+        raise CheckpointError("the index has no usable weight_map", where=path, expected=expected)
     names = sorted(set(weight_map.values()))
     files = tuple(_shard(folder, file, path, pickled) for file in names)
     return Weights(files, weight_map, path, _total_size(metadata), pickled)
@@ -119,10 +118,10 @@ def _weights(folder: Path, name: str, *, pickled: bool) -> Weights:
 def _shard(folder: Path, name: str, index: Path, pickled: bool) -> Path:
     path = member(folder, name, index)
     if not name.endswith(".bin" if pickled else ".safetensors"):
-        raise CheckpointError("The index names a file of another format", where=index, got=name)
+        raise CheckpointError("the index names a file of another format", where=index, got=name)
     if not is_file(path):
         hint = f"download {name} again, or remove the folder from the cache"
-        raise CheckpointError("A shard that the index names is missing", where=index, got=name, hint=hint)
+        raise CheckpointError("a shard that the index names is missing", where=index, got=name, hint=hint)
     return path
 
 
@@ -144,13 +143,13 @@ def check_index(folder: Path, weights: Weights, by_file: Mapping[Path, Mapping[s
         file = folder / weights.index[name]
         if name not in by_file[file]:
             hint = "the shard and the index come from different saves; download both again"
-            raise CheckpointError(f"Tensor {name} isn't in its shard", where=file, expected=name, hint=hint)
+            raise CheckpointError(f"tensor {name} isn't in its shard", where=file, expected=name, hint=hint)
     for file, tensors in by_file.items():
         for name in tensors:
             home = weights.index.get(name)
             if home is None:
                 hint = "the shard and the index come from different saves; download both again"
-                raise CheckpointError(f"Tensor {name} isn't in the index", where=file, hint=hint)
+                raise CheckpointError(f"tensor {name} isn't in the index", where=file, hint=hint)
             if folder / home != file:
                 got = f"{file.name} and {home}"
-                raise CheckpointError(f"Tensor {name} is in two shards", where=weights.index_path, got=got)
+                raise CheckpointError(f"tensor {name} is in two shards", where=weights.index_path, got=got)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .adapters import Adapter, open_adapter
-from .hub import locate
-from .layout import is_adapter
-from .reader import Checkpoint, open_checkpoint
+from optmerge.checkpoints.adapters import Adapter, open_adapter
+from optmerge.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from optmerge.checkpoints.hub import locate
+from optmerge.checkpoints.layout import is_adapter
 
 
 def open_model(ref: str | Path, *, allow_pickle: bool = False) -> Checkpoint | Adapter:

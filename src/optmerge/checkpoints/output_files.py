@@ -44,7 +44,7 @@ def explained(path: Path, problem: OSError) -> OptMergeError:
         return RunError(f"{path}: the disk is full ({problem.strerror}); make room and resume")
     if problem.errno in _UNUSABLE:
         hint = "choose another --out, or make the place writable"
-        return OutputError("The output can't be written", where=path, got=problem.strerror, hint=hint)
+        return OutputError("the output can't be written", where=path, got=problem.strerror, hint=hint)
     return RunError(f"{path}: writing failed: {problem.strerror}")
 
 

@@ -9,11 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from optmerge.checkpoints.dtypes import DTYPES, dtype_name
+from optmerge.checkpoints.paths import require_regular_file
+from optmerge.checkpoints.safetensors_format import Header, TensorInfo
 from optmerge.errors import CheckpointError
-
-from .dtypes import DTYPES, dtype_name
-from .paths import require_regular_file
-from .safetensors_format import Header, TensorInfo
 
 
 def load_pickle(path: Path) -> dict[str, Tensor]:
@@ -28,10 +27,10 @@ def load_pickle(path: Path) -> dict[str, Tensor]:
         state: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as problem:  # torch raises half a dozen kinds
         got = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
-        raise CheckpointError("The pickle can't be loaded safely", where=path, got=got, hint=hint) from None
+        raise CheckpointError("the pickle can't be loaded safely", where=path, got=got, hint=hint) from None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         expected = "a state dict: names → tensors"
-        raise CheckpointError("The pickle isn't a state dict", where=path, expected=expected, hint=hint)
+        raise CheckpointError("the pickle isn't a state dict", where=path, expected=expected, hint=hint)
     return {str(name): tensor.detach() for name, tensor in state.items()}
 
 
@@ -49,7 +48,7 @@ def pickle_header(path: Path) -> Header:
         try:
             dtype = dtype_name(tensor.dtype)
         except KeyError:
-            raise CheckpointError(f"Tensor {name}: unsupported type", where=path, got=tensor.dtype) from None
+            raise CheckpointError(f"tensor {name}: unsupported type", where=path, got=tensor.dtype) from None
         end = begin + tensor.numel() * DTYPES[dtype].itemsize
         tensors[name] = TensorInfo(name, dtype, tuple(tensor.shape), path, begin, end)
         begin = end

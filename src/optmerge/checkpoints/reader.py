@@ -1,177 +1,162 @@
-"""Checkpoints: what they hold, from headers alone, and a reader for the rest."""
+"""Reading tensors, or parts of them, from files whose headers have been checked.
+
+Bytes come by `preadv` into memory of their own, never by a memory map: a file that shrinks under a map kills
+the process with SIGBUS, a short read is an error one can report.
+"""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+import os
+import threading
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Protocol
 
-from optmerge.errors import CheckpointError
+import torch
+from torch import Tensor
 
-from .hub import locate
-from .json_files import read_object
-from .layout import check_index, find_weights, is_adapter
-from .paths import member
-from .pickles import PickleSource, pickle_header
-from .reading import FileSource, Reader, Source
-from .safetensors_format import Header, TensorInfo, read_header
-from .side_files import list_side_files
-
-__all__ = ["Checkpoint", "Reader", "is_adapter", "open_checkpoint"]
-
-_HASH_BLOCK_BYTES = 1 << 20
-
-# Whoever reads a config may count on these, and on the first two in those of its parts.
-_KINDS: dict[str, type] = {"model_type": str, "architectures": list}
-_PARTS = ("text_config", "llm_config", "vision_config", "audio_config")
-_CONFIG_KINDS = _KINDS | dict.fromkeys((*_PARTS, "quantization_config"), dict)
+from optmerge.checkpoints.dtypes import DTYPES
+from optmerge.checkpoints.safetensors_format import TensorInfo
+from optmerge.errors import CheckpointError, RunError
 
 
-@dataclass(frozen=True)
-class Checkpoint:
-    """A checkpoint on disk, as its headers describe it.
+class Source(Protocol):
+    """Where the bytes of one file come from."""
+
+    def fill(self, info: TensorInfo, start_byte: int, out: Tensor) -> None:
+        """Fill `out` (uint8) with the tensor's bytes from `start_byte` of it on."""
+
+    def close(self) -> None:
+        """Let go of the file."""
+
+
+class FileSource:
+    """An open safetensors file.
 
     Args:
-        path: the folder, or the single file.
-        ref: what the user wrote.
-        tensors: by name, sorted by name.
-        headers: by file, sorted by file name.
-        config: config.json; None for a bare file or a folder without one.
-        metadata: text pairs of the headers; where shards disagree, of the first.
-        side_files: every other file that belongs to the model, relative to `path`, sorted.
-        index_total_size: what the index says the tensors weigh, in bytes; None without an index.
-        pickled: the weights are PyTorch pickles, which the caller allowed.
+        path: the file.
+        stamp: (size in bytes, time of change in ns) when its header was read.
+
+    Raises:
+        CheckpointError: the file is gone or has changed since.
     """
 
-    path: Path
-    ref: str
-    tensors: dict[str, TensorInfo]
-    headers: dict[Path, Header]
-    config: dict[str, Any] | None
-    metadata: dict[str, str]
-    side_files: tuple[Path, ...]
-    index_total_size: int | None
-    pickled: bool = False
+    def __init__(self, path: Path, stamp: tuple[int, int]) -> None:
+        self._path = path
+        try:
+            self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as problem:
+            raise CheckpointError("the file can't be opened", where=path, got=problem.strerror) from None
+        status = os.fstat(self._descriptor)
+        if (status.st_size, status.st_mtime_ns) != stamp:
+            self.close()
+            hint = "nothing may write to the checkpoint while it is read; start again"
+            raise CheckpointError("the file changed since its header was read", where=path, hint=hint)
 
-    @property
-    def folder(self) -> Path | None:
-        """The folder; None for a bare file."""
-        return self.path if self.path.is_dir() else None
+    def fill(self, info: TensorInfo, start_byte: int, out: Tensor) -> None:
+        """Fill `out` (uint8, contiguous) with the tensor's bytes from `start_byte` of it on."""
+        view = out.numpy().data
+        done, offset = 0, info.begin + start_byte
+        while done < len(view):  # Linux moves at most 2 GiB per call
+            try:
+                count = os.preadv(self._descriptor, [view[done:]], offset + done)
+            except OSError as problem:
+                raise RunError(f"{self._path}: reading {info.name} failed: {problem.strerror}") from problem
+            if count == 0:
+                raise CheckpointError(
+                    f"the file ended inside tensor {info.name}",
+                    where=self._path,
+                    got=f"{offset + done} bytes",
+                    expected=f"at least {offset + len(view)} bytes",
+                    hint="nothing may write to a checkpoint while it is read; check the file, start again",
+                )
+            done += count
 
-    @property
-    def nbytes(self) -> int:
-        """Size of all tensors in bytes."""
-        return sum(info.nbytes for info in self.tensors.values())
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._descriptor)
 
-    def reader(self) -> Reader:
-        """A context manager to read tensors with; files open at first use."""
-        return Reader(self.tensors, self._open_source)
 
-    def _open_source(self, file: Path) -> Source:
-        header = self.headers[file]
-        if self.pickled:
-            return PickleSource(file)
-        return FileSource(file, (header.file_bytes, header.modified_ns))
+class Reader:
+    """Open files of one checkpoint; a context manager, safe to read from by many threads.
 
-    def identity(self) -> str:
-        """SHA-256 (hexadecimal) of file names, sizes and headers: cheap, and blind to equal-sized changes."""
-        parts = (
-            f"{file.name}\0{header.file_bytes}\0{header.digest}" for file, header in self.headers.items()
-        )
-        return hashlib.sha256("\n".join(parts).encode("utf-8", "surrogateescape")).hexdigest()
+    Files open at first use and close with the reader. Memory is that of the range asked for.
 
-    def content_hash(self) -> str:
-        """SHA-256 (hexadecimal) of file names and all bytes; reads everything.
+    Args:
+        tensors: by name.
+        open_source: opens one file.
+    """
+
+    def __init__(self, tensors: Mapping[str, TensorInfo], open_source: OpenSource) -> None:
+        self._tensors, self._open_source = tensors, open_source
+        self._sources: dict[Path, Source] = {}
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close every file; reading afterwards opens them again."""
+        with self._lock:
+            for source in self._sources.values():
+                source.close()
+            self._sources.clear()
+
+    def read(self, name: str) -> Tensor:
+        """A whole tensor, in its own dtype, on the CPU, in fresh memory.
 
         Raises:
-            CheckpointError: a file can't be read.
+            KeyError: no such tensor.
+            CheckpointError: the file has changed or shrunk.
+            RunError: the disk failed.
         """
-        return hash_files(self.headers)
+        info = self._tensors[name]
+        return self.read_flat(name, 0, info.numel).view(info.shape)
+
+    def read_rows(self, name: str, start: int, stop: int) -> Tensor:
+        """Rows [start, stop) of a tensor's first dimension, shape (stop − start, …); errors as `read`."""
+        info = self._tensors[name]
+        if not info.shape or not 0 <= start <= stop <= info.shape[0]:
+            raise IndexError(f"rows {start}:{stop} of {name}, shape {info.shape}")
+        width = info.numel // info.shape[0] if info.shape[0] else 0
+        flat = self.read_flat(name, start * width, stop * width)
+        return flat.view(stop - start, *info.shape[1:])
+
+    def read_flat(self, name: str, start: int, stop: int) -> Tensor:
+        """Elements [start, stop) of the flattened tensor, shape (stop − start,); errors as `read`."""
+        info = self._tensors[name]
+        if not 0 <= start <= stop <= info.numel:
+            raise IndexError(f"elements {start}:{stop} of {name}, which has {info.numel}")
+        out = torch.empty(stop - start, dtype=DTYPES[info.dtype].torch)
+        self.fill(name, start, out)
+        return out
+
+    def dtype(self, name: str) -> str:
+        """The safetensors name of a tensor's type."""
+        return self._tensors[name].dtype
+
+    def fill(self, name: str, start: int, out: Tensor) -> None:
+        """Elements of the flattened tensor from `start` on into `out`, flat, contiguous, of its dtype."""
+        info = self._tensors[name]
+        if out.numel():
+            first = start * DTYPES[info.dtype].itemsize
+            self._source(info.file).fill(info, first, out.view(torch.uint8))
+
+    def _source(self, file: Path) -> Source:
+        with self._lock:
+            if file not in self._sources:
+                self._sources[file] = self._open_source(file)
+            return self._sources[file]
 
 
-def hash_files(files: Iterable[Path]) -> str:
-    """SHA-256 of file names and contents, in the order given.
+class OpenSource(Protocol):
+    """Opens one file of a checkpoint."""
 
-    Raises:
-        CheckpointError: a file can't be read.
-    """
-    total = hashlib.sha256()
-    for path in files:
-        one = hashlib.sha256()
-        try:
-            with path.open("rb", buffering=0) as file:
-                while block := file.read(_HASH_BLOCK_BYTES):
-                    one.update(block)
-        except OSError as problem:
-            raise CheckpointError("The file can't be read", where=path, got=problem.strerror) from None
-        total.update(f"{path.name}\0{one.hexdigest()}\n".encode("utf-8", "surrogateescape"))
-    return total.hexdigest()
-
-
-def open_checkpoint(ref: str | Path, *, allow_pickle: bool = False) -> Checkpoint:
-    """Read the headers of a checkpoint; no tensor is read.
-
-    Args:
-        ref: a folder, a .safetensors file, or a hub id `org/name[@revision]`; a local path wins.
-        allow_pickle: accept pytorch_model.bin when there is nothing else, loaded with `weights_only`.
-
-    Raises:
-        CheckpointError: not found, not a checkpoint, or inconsistent in any way a header can show.
-    """
-    path = locate(ref, allow_pickle=allow_pickle)
-    if path.is_dir():
-        return _open_folder(path, str(ref), allow_pickle)
-    header = read_header(path)
-    return Checkpoint(path, str(ref), _by_name([header]), {path: header}, None, header.metadata, (), None)
-
-
-def _open_folder(folder: Path, ref: str, allow_pickle: bool) -> Checkpoint:
-    weights = find_weights(folder, allow_pickle=allow_pickle)
-    headers = {file: pickle_header(file) if weights.pickled else read_header(file) for file in weights.files}
-    check_index(folder, weights, {file: header.tensors for file, header in headers.items()})
-    return Checkpoint(
-        path=folder,
-        ref=ref,
-        tensors=_by_name(headers.values()),
-        headers=headers,
-        config=_config(folder),
-        metadata=next((header.metadata for header in headers.values()), {}),
-        side_files=tuple(list_side_files(folder)),
-        index_total_size=weights.index_total_size,
-        pickled=weights.pickled,
-    )
-
-
-def _by_name(headers: Iterable[Header]) -> dict[str, TensorInfo]:
-    found: Mapping[str, TensorInfo] = {
-        name: info for header in headers for name, info in header.tensors.items()
-    }
-    return {name: found[name] for name in sorted(found)}
-
-
-def _config(folder: Path) -> dict[str, Any] | None:
-    if not (folder / "config.json").exists():
-        return None
-    path = member(folder, "config.json", folder)
-    config = read_object(path, "model config")
-    _check_kinds(path, config, _CONFIG_KINDS)
-    for part in _PARTS:
-        _check_kinds(path, config.get(part) or {}, _KINDS)
-    return config
-
-
-def _check_kinds(path: Path, config: Mapping[str, Any], kinds: Mapping[str, type]) -> None:
-    for key, kind in kinds.items():
-        value = config.get(key)
-        if value is not None and not isinstance(value, kind):
-            raise _strange(path, key, value, f"{kind.__name__}, or nothing")
-    classes = config.get("architectures") or []
-    if not all(isinstance(name, str) for name in classes):
-        raise _strange(path, "architectures", classes, "names of classes")
-
-
-def _strange(path: Path, key: str, value: object, expected: str) -> CheckpointError:
-    got = repr(value)[:200]
-    return CheckpointError(f"The config has a strange {key}", where=path, got=got, expected=expected)
+    def __call__(self, file: Path) -> Source:
+        """The open file."""

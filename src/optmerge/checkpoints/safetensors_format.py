@@ -14,12 +14,11 @@ from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from optmerge.checkpoints.dtypes import DTYPES, RANKS
+from optmerge.checkpoints.json_files import parse_object
+from optmerge.checkpoints.paths import require_regular_file
+from optmerge.checkpoints.sniff import seems_to_be
 from optmerge.errors import CheckpointError
-
-from .dtypes import DTYPES, RANKS
-from .json_files import parse_object
-from .paths import require_regular_file
-from .sniff import seems_to_be
 
 HEADER_LIMIT_BYTES = 100_000_000
 _ALIGNMENT = 8
@@ -106,9 +105,9 @@ def read_header(path: Path) -> Header:
             file.seek(8)
             raw = file.read(size)
     except OSError as problem:
-        raise CheckpointError("The file can't be read", where=path, got=problem.strerror) from None
+        raise CheckpointError("the file can't be read", where=path, got=problem.strerror) from None
     if len(raw) < size:
-        raise CheckpointError("The file shrank while it was read", where=path)
+        raise CheckpointError("the file shrank while it was read", where=path)
     entries = parse_object(raw, path, "safetensors header")
     metadata = _metadata(path, entries.pop("__metadata__", None))
     tensors = _tensors(path, entries, first=8 + size, end_of_file=status.st_size)
@@ -130,10 +129,10 @@ def _not_safetensors(path: Path, start: bytes, got: str) -> CheckpointError:
     if guess:
         hint = "give its folder, or a .safetensors file" if path.suffix == ".json" else _CONVERT
         return CheckpointError(
-            "Not a safetensors file", where=path, got=f"what seems to be {guess}", hint=hint
+            "not a safetensors file", where=path, got=f"what seems to be {guess}", hint=hint
         )
     expected = f"an 8-byte length ≤ {HEADER_LIMIT_BYTES} and a JSON header of that length"
-    return CheckpointError("Not a safetensors file", where=path, got=got, expected=expected, hint=_CONVERT)
+    return CheckpointError("not a safetensors file", where=path, got=got, expected=expected, hint=_CONVERT)
 
 
 def _metadata(path: Path, value: Any) -> dict[str, str]:
@@ -160,7 +159,7 @@ def _tensors(path: Path, entries: dict[str, Any], first: int, end_of_file: int) 
     if end != end_of_file:
         got, expected = f"{end_of_file} bytes", f"{end} bytes (header and tensors)"
         hint = "the file is truncated or has been appended to; download it again"
-        raise CheckpointError("The file's size is wrong", where=path, got=got, expected=expected, hint=hint)
+        raise CheckpointError("the file's size is wrong", where=path, got=got, expected=expected, hint=hint)
     return {info.name: info for info in infos}
 
 
@@ -194,7 +193,7 @@ def _naturals(values: Any) -> bool:
 
 def _bad(path: Path, name: str, fault: str, got: object, expected: object) -> CheckpointError:
     shown = None if got is None else str(got)[:200]
-    return CheckpointError(f"Tensor {name[:200]}: {fault}", where=path, got=shown, expected=expected)
+    return CheckpointError(f"tensor {name[:200]}: {fault}", where=path, got=shown, expected=expected)
 
 
 def _library_order(spec: TensorSpec) -> tuple[int, str]:

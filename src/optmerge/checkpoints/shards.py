@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
 
-from .safetensors_format import TensorSpec
+from optmerge.checkpoints.safetensors_format import TensorSpec
 
 DEFAULT_SHARD_BYTES = 50 * 10**9
 """What transformers 5 takes when max_shard_size isn't given (transformers 4 and huggingface_hub: 5 GB)."""

@@ -7,10 +7,9 @@ import re
 import shutil
 from pathlib import Path, PurePosixPath
 
+from optmerge.checkpoints.output_files import DISK_FULL, explained
+from optmerge.checkpoints.paths import member, require_regular_file
 from optmerge.errors import OutputError
-
-from .output_files import DISK_FULL, explained
-from .paths import member, require_regular_file
 
 _WEIGHTS = re.compile(
     r"\.(safetensors|bin|pt|pth|ckpt|gguf|ggml|h5|msgpack|onnx|onnx_data|tflite|ot|npz|partial)$"
@@ -75,5 +74,5 @@ def copy_side_files(donor: Path, out: Path) -> list[Path]:
         except OSError as problem:
             if problem.errno in DISK_FULL:
                 raise explained(out / file, problem) from None
-            raise OutputError("A side file can't be copied", where=source, got=problem) from None
+            raise OutputError("a side file can't be copied", where=source, got=problem) from None
     return files

@@ -27,8 +27,8 @@ def command(
     Example: `optmerge ask merged --image receipt.png "how much is the tea?"`
     """
     pictures = [_picture(path) for path in image or []]
-    from optmerge.chat import load
-    from optmerge.engine.run import check_device
+    from optmerge.engine.running.run import check_device
+    from optmerge.evaluate.chat import load
 
     check_device(device)
     chat = load(model, device=device)

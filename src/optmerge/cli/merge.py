@@ -12,7 +12,7 @@ from optmerge.cli.options import AsJson, Base, Experts, MethodName, RecipeFile, 
 from optmerge.errors import RecipeError
 
 if TYPE_CHECKING:
-    from optmerge.engine.run import Result
+    from optmerge.engine.running.run import Result
 
 
 def command(
@@ -45,10 +45,10 @@ def command(
         raise RecipeError("--resume and --overwrite exclude each other", hint="choose one")
 
     from optmerge.cli.progress import progress_bar
-    from optmerge.engine.opening import open_inputs
+    from optmerge.engine.output.folder import Mode, check_usable, written_before
     from optmerge.engine.plan import make_plan
-    from optmerge.engine.run import execute
-    from optmerge.engine.state import Mode, check_usable, written_before
+    from optmerge.engine.planning.opening import open_inputs
+    from optmerge.engine.running.run import execute
 
     mode: Mode = "resume" if resume else "overwrite" if overwrite else "new"
     if mode != "resume":

@@ -13,9 +13,9 @@ from rich.table import Table
 from optmerge.errors import printable
 
 if TYPE_CHECKING:
-    from optmerge.engine.checks import Verification
     from optmerge.engine.plan import Plan, TensorPlan
-    from optmerge.engine.run import Result
+    from optmerge.engine.running.run import Result
+    from optmerge.engine.verify.checks import Verification
 
 NARROWEST = 160
 """Columns where the output isn't a terminal."""

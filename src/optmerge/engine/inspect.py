@@ -8,8 +8,8 @@ from typing import Any
 
 from optmerge.architectures import resolve
 from optmerge.checkpoints.adapters import Adapter
+from optmerge.checkpoints.checkpoint import Checkpoint
 from optmerge.checkpoints.opening import open_model
-from optmerge.checkpoints.reader import Checkpoint
 
 
 def inspect(ref: str | Path) -> dict[str, Any]:

@@ -13,16 +13,16 @@ from typing import Any
 
 from optmerge.checkpoints.safetensors_format import Header
 from optmerge.checkpoints.shards import DEFAULT_SHARD_BYTES, Shard, plan_shards
-from optmerge.engine.adapter_limits import check_adapter_output
-from optmerge.engine.cost import Cost, cost_of
-from optmerge.engine.inputs import AdapterExpert, Inputs
-from optmerge.engine.opening import open_inputs
-from optmerge.engine.precheck import check_recipe
-from optmerge.engine.selection import choose, layout_of
-from optmerge.engine.sizes import parse_bytes
+from optmerge.engine.planning.adapter_limits import check_adapter_output
+from optmerge.engine.planning.cost import Cost, cost_of
+from optmerge.engine.planning.inputs import AdapterExpert, Inputs
+from optmerge.engine.planning.opening import open_inputs
+from optmerge.engine.planning.recipe_checks import check_recipe
+from optmerge.engine.planning.selection import choose, layout_of
+from optmerge.engine.planning.sizes import parse_bytes
 from optmerge.errors import RecipeError, did_you_mean
 from optmerge.methods import get
-from optmerge.methods.registry import Layout
+from optmerge.methods._registry import Layout
 from optmerge.recipe import BASE, MethodChoice, Recipe, parse_recipe
 
 _DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}

@@ -13,8 +13,14 @@ from torch import Tensor
 
 from optmerge.deltas import Delta
 from optmerge.errors import did_you_mean
-from optmerge.methods.quadratic import Filter, in_factor_space, interaction, interaction_workspace, start_at
-from optmerge.methods.registry import method
+from optmerge.methods._registry import method
+from optmerge.methods._solvers.quadratic import (
+    Filter,
+    in_factor_space,
+    interaction,
+    interaction_workspace,
+    start_at,
+)
 from optmerge.methods.swudi import FLOOR, Start
 
 _RULES: dict[str, Callable[[Tensor, float], float]] = {

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from optmerge.deltas import Delta, mean
-from optmerge.methods.registry import method
-from optmerge.methods.stored import Entrywise
+from optmerge.methods._fast.stored import Entrywise
+from optmerge.methods._registry import method
 
 
 @method(

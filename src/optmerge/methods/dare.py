@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from optmerge.deltas import Delta, Dense, linear_combination
-from optmerge.methods.masks import DropKey, dropped
-from optmerge.methods.parameters import DropRate, Fraction, Seed
-from optmerge.methods.registry import Context, method
-from optmerge.methods.stored import Entrywise
+from optmerge.methods._fast.masks import DropKey, dropped
+from optmerge.methods._fast.stored import Entrywise
+from optmerge.methods._parameters import DropRate, Fraction, Seed
+from optmerge.methods._registry import Context, method
 from optmerge.methods.ties import Trim, TrimSurvey, ties, ties_passes, ties_scale, ties_scope
 
 

@@ -9,8 +9,8 @@ import torch
 
 from optmerge.deltas import Delta, Dense, linear_combination
 from optmerge.errors import MergeWarning
-from optmerge.methods.linalg import squareness
-from optmerge.methods.registry import Context, method
+from optmerge.methods._registry import Context, method
+from optmerge.methods._solvers.linalg import squareness
 
 RANK_TOLERANCE = 1e-5
 """Singular values below this share of the largest are rounding noise of float32 deltas."""

@@ -11,10 +11,17 @@ from torch import Tensor
 
 from optmerge.deltas import Delta, Dense, LowRank, zero_like
 from optmerge.errors import MethodError
-from optmerge.methods.iterations import Optimizer, descend, literal_loop
-from optmerge.methods.linalg import leading_directions, solver_width, squared_norm, squareness, top_rank
-from optmerge.methods.parameters import Fraction, Momentum, Positive, Steps
-from optmerge.methods.quadratic import (
+from optmerge.methods._parameters import Fraction, Momentum, Positive, Steps
+from optmerge.methods._registry import method
+from optmerge.methods._solvers.iterations import Optimizer, descend, literal_loop
+from optmerge.methods._solvers.linalg import (
+    leading_directions,
+    solver_width,
+    squared_norm,
+    squareness,
+    top_rank,
+)
+from optmerge.methods._solvers.quadratic import (
     Dual,
     Quadratic,
     Term,
@@ -26,7 +33,6 @@ from optmerge.methods.quadratic import (
     sgd_filter,
     start_at,
 )
-from optmerge.methods.registry import method
 
 Variant = Literal["auto", "lora", "full"]
 Solver = Literal["auto", "closed_form", "gram", "iterate"]
@@ -61,7 +67,7 @@ def _resolve(parameters: dict[str, Any], low_rank: bool) -> dict[str, Any]:
         resolved["solver"] = "closed_form" if resolved["optimizer"] == "sgd" else "gram"
     if resolved["solver"] == "closed_form" and resolved["optimizer"] == "adam":
         raise MethodError(
-            "Adam has no closed form",
+            "adam has no closed form",
             where="method optmerge, parameter solver",
             got="solver closed_form with optimizer adam",
             hint="use solver gram, or optimizer sgd",

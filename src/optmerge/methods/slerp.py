@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 
 from optmerge.deltas import Delta, inner_product, linear_combination
-from optmerge.methods.parameters import UnitInterval
-from optmerge.methods.registry import method
+from optmerge.methods._parameters import UnitInterval
+from optmerge.methods._registry import method
 
 COLINEAR = 1e-4
 """Angles (radians) below which the great circle can't be told from the chord in float32."""

@@ -10,9 +10,15 @@ import torch
 from torch import Tensor
 
 from optmerge.deltas import Delta
-from optmerge.methods.parameters import Fraction, Positive, share
-from optmerge.methods.quadratic import Filter, in_factor_space, interaction, interaction_workspace, start_at
-from optmerge.methods.registry import method
+from optmerge.methods._parameters import Fraction, Positive, share
+from optmerge.methods._registry import method
+from optmerge.methods._solvers.quadratic import (
+    Filter,
+    in_factor_space,
+    interaction,
+    interaction_workspace,
+    start_at,
+)
 
 FLOOR = 1e-8
 """Eigenvalues of C (its trace is N) below this are taken as this."""

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from optmerge.deltas import Delta, Dense
 from optmerge.errors import MethodError
-from optmerge.methods.context import SurveyScope
-from optmerge.methods.kernels import compiled_for
-from optmerge.methods.parameters import Fraction
-from optmerge.methods.registry import Context, method
-from optmerge.methods.selection import MagnitudeSelection, magnitude_threshold
-from optmerge.methods.stored import Entrywise, StoredDeltas
+from optmerge.methods._context import SurveyScope
+from optmerge.methods._fast.kernels import compiled_for
+from optmerge.methods._fast.radix import MagnitudeSelection, magnitude_threshold
+from optmerge.methods._fast.stored import Entrywise, StoredDeltas
+from optmerge.methods._parameters import Fraction
+from optmerge.methods._registry import Context, method
 
 Trim = Literal["tensor", "model"]
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 
 from optmerge.deltas import Delta, Dense, LowRank, zero_like
-from optmerge.methods.linalg import polar_factor, squareness, top_rank, top_singular
-from optmerge.methods.registry import method
+from optmerge.methods._registry import method
+from optmerge.methods._solvers.linalg import polar_factor, squareness, top_rank, top_singular
 
 
 @method(

@@ -8,10 +8,11 @@ from typing import Any, Literal
 import torch
 
 from optmerge.deltas import Delta, Dense, zero_like
-from optmerge.methods.iterations import Optimizer, descend, literal_loop
-from optmerge.methods.linalg import solver_width, squared_norm
-from optmerge.methods.parameters import Positive, Steps
-from optmerge.methods.quadratic import (
+from optmerge.methods._parameters import Positive, Steps
+from optmerge.methods._registry import method
+from optmerge.methods._solvers.iterations import Optimizer, descend, literal_loop
+from optmerge.methods._solvers.linalg import solver_width, squared_norm
+from optmerge.methods._solvers.quadratic import (
     Dual,
     Quadratic,
     in_factor_space,
@@ -20,7 +21,6 @@ from optmerge.methods.quadratic import (
     joint_factor_space,
     start_at,
 )
-from optmerge.methods.registry import method
 
 NULL = 1e-10
 """Eigenvalues below this share of the largest are the null space of C, where M stays at its start."""

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from optmerge import chat
 from optmerge.errors import CheckpointError, InputError
+from optmerge.evaluate import chat
 from optmerge.omni.processor import OmniProcessor  # which makes the model known to the Auto classes
 
 Items = Mapping[str, Sequence[Any]]
@@ -28,9 +28,11 @@ def load(ref: str | Path, *, device: str = "cpu") -> chat.Chat:
     found = chat.load(ref, device=device)
     if not isinstance(found.processor, OmniProcessor):
         raise InputError(
-            "not an omni model", where=ref, got=type(found.model).__name__,
+            "not an omni model",
+            where=ref,
+            got=type(found.model).__name__,
             hint="ask it with `optmerge ask`, or make an expert of it with `optmerge omni import`",
-        )  # fmt: skip
+        )
     return found
 
 
@@ -102,6 +104,7 @@ def prompt(processor: OmniProcessor, question: str, counts: Mapping[str, int]) -
         if question in found and all(found.count(tokens[m]) == shown.count(m) for m in shown):
             return found, True
     raise CheckpointError(
-        "the chat template doesn't hold the question and its items", where="chat_template.jinja",
+        "the chat template doesn't hold the question and its items",
+        where="chat_template.jinja",
         expected="a template that shows the user's text",
-    )  # fmt: skip
+    )

@@ -18,16 +18,16 @@ from pathlib import Path
 from typing import Any
 
 from optmerge.architectures import resolve
+from optmerge.checkpoints.checkpoint import Checkpoint
 from optmerge.checkpoints.output_files import disk_errors
-from optmerge.checkpoints.reader import Checkpoint
 from optmerge.checkpoints.safetensors_format import TensorInfo
 from optmerge.checkpoints.side_files import list_side_files
-from optmerge.engine.dense_output import Progress
-from optmerge.engine.inputs import Base, Inputs
-from optmerge.engine.matching import aliases, by_canonical
+from optmerge.engine.output.dense import Progress
+from optmerge.engine.output.folder import Mode, check_usable
 from optmerge.engine.plan import Plan, make_plan
-from optmerge.engine.run import Result, execute
-from optmerge.engine.state import Mode, check_usable
+from optmerge.engine.planning.inputs import Base, Inputs
+from optmerge.engine.planning.matching import aliases, by_canonical
+from optmerge.engine.running.run import Result, execute
 from optmerge.errors import InputError, OutputError, RecipeError
 from optmerge.omni.config import OmniConfig
 from optmerge.omni.conflicts import ONE_TOKENIZER, check_language, check_placeholders, choose_towers
@@ -147,9 +147,11 @@ def _decouple(composition: Composition, recipe: Recipe, out: Path, mode: Mode) -
     _check_free(out, mode)
     if recipe.output.format != "dense":
         raise InputError(
-            "damc has no single adapter", where="output", got="adapter",
+            "damc has no single adapter",
+            where="output",
+            got="adapter",
             hint="leave the output dense; its adapters stay factors there",
-        )  # fmt: skip
+        )
     owners = {modality: expert.name for modality, expert in composition.towers.items()}
     routes, tensors = routed_tensors(composition.inputs, owners)
     composition.config.routes = routes

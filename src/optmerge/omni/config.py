@@ -64,9 +64,11 @@ class TowerConfig(PreTrainedConfig):  # type: ignore[misc]
         pooling = self.pooling or (list(kind.pooling) if len(kind.pooling) == axes else [1] * axes)
         if len(pooling) != axes or min(pooling) < 1:
             raise InputError(
-                "the pooling doesn't fit the tower", where=f"tower kind {self.kind}", got=pooling,
+                "the pooling doesn't fit the tower",
+                where=f"tower kind {self.kind}",
+                got=pooling,
                 expected=f"one number ≥ 1 for each axis of {self.grid}",
-            )  # fmt: skip
+            )
         self.pooling = list(pooling)
 
     @property
@@ -141,19 +143,22 @@ class OmniConfig(PreTrainedConfig):  # type: ignore[misc]
         for modality, tower in self.towers.items():
             if tower.modality != modality:
                 raise InputError(
-                    "the tower takes another modality", where=f"{modality}_tower",
+                    "the tower takes another modality",
+                    where=f"{modality}_tower",
                     got=f"kind {tower.kind}, for {tower.modality}",
                     hint=f"give it as {tower.modality}_tower",
-                )  # fmt: skip
+                )
         for key in ("token", "token_id"):
             used: dict[Any, str] = {}
             for modality, tower in self.towers.items():
                 value = getattr(tower, key)
                 if value != NO_TOKEN and value in used:
                     raise InputError(
-                        "two towers have one placeholder", where=f"{used[value]} and {modality}",
-                        got=f"{key} {value}", hint="each needs a token of its own",
-                    )  # fmt: skip
+                        "two towers have one placeholder",
+                        where=f"{used[value]} and {modality}",
+                        got=f"{key} {value}",
+                        hint="each needs a token of its own",
+                    )
                 used[value] = modality
 
 

@@ -9,9 +9,9 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from optmerge.checkpoints.reading import Reader
+from optmerge.checkpoints.reader import Reader
 from optmerge.checkpoints.safetensors_format import TensorInfo
-from optmerge.engine.vocabulary import check_vocabulary
+from optmerge.engine.planning.vocabulary import check_vocabulary
 from optmerge.errors import CheckpointError, InputError, did_you_mean
 from optmerge.omni.experts import Language, OmniExpert
 
@@ -51,9 +51,10 @@ def choose_towers(experts: Sequence[OmniExpert], asked: Mapping[str, str]) -> di
         names = [expert.name for expert in having.get(modality, [])]
         if name not in names:
             raise InputError(
-                f"expert {name!r} has no {modality} tower", where=f"towers: {modality}",
+                f"expert {name!r} has no {modality} tower",
+                where=f"towers: {modality}",
                 hint=did_you_mean(name, names) if names else "no expert has one",
-            )  # fmt: skip
+            )
     for modality, owners in having.items():
         # Adapters of one model all have its towers, but each may have trained another.
         trained = [expert for expert in owners if modality in expert.trained]
@@ -62,10 +63,11 @@ def choose_towers(experts: Sequence[OmniExpert], asked: Mapping[str, str]) -> di
         if len(owners) > 1 and modality not in asked:
             names = [expert.name for expert in owners]
             raise InputError(
-                f"{len(owners)} experts have a tower for {modality}", got=", ".join(names),
+                f"{len(owners)} experts have a tower for {modality}",
+                got=", ".join(names),
                 expected="one",
                 hint=f"say whose is kept, as in --tower {modality}={names[0]}; language models are merged",
-            )  # fmt: skip
+            )
     return {
         modality: next(each for each in owners if each.name == asked.get(modality, each.name))
         for modality, owners in having.items()
@@ -84,9 +86,11 @@ def check_placeholders(towers: Mapping[str, OmniExpert]) -> None:
             value = getattr(expert.config.towers[modality], key)
             if value in used:
                 raise InputError(
-                    "two experts have one placeholder", where=f"{used[value]} and {modality}",
-                    got=f"{key} {value}", hint=ONE_TOKENIZER,
-                )  # fmt: skip
+                    "two experts have one placeholder",
+                    where=f"{used[value]} and {modality}",
+                    got=f"{key} {value}",
+                    hint=ONE_TOKENIZER,
+                )
             used[value] = modality
 
 
@@ -99,10 +103,12 @@ def check_language(base: Language, expert: OmniExpert) -> None:
     ours, theirs = base.text_config, expert.config.text_config
     if ours.vocab_size != theirs.vocab_size:
         raise CheckpointError(
-            f"expert {expert.name!r} has another vocabulary than the base", where=expert.model.path,
-            got=f"vocab_size {theirs.vocab_size}", expected=ours.vocab_size,
+            f"expert {expert.name!r} has another vocabulary than the base",
+            where=expert.model.path,
+            got=f"vocab_size {theirs.vocab_size}",
+            expected=ours.vocab_size,
             hint="resize its embeddings to the base's; placeholders need none",
-        )  # fmt: skip
+        )
     for key in _SHAPE:
         if getattr(ours, key, None) != getattr(theirs, key, None):
             raise _another(expert, f"{key} {getattr(theirs, key, None)}", f"{key} {getattr(ours, key, None)}")
@@ -114,9 +120,10 @@ def _check_weights(base: Language, expert: OmniExpert) -> None:
     """An adapter's language model must be the base; a fine-tuned one must still resemble it."""
     theirs = expert.language
     shared = [
-        name for name, info in base.tensors.items()
+        name
+        for name, info in base.tensors.items()
         if name in theirs and info.shape == theirs[name].shape and len(info.shape) > 1
-    ]  # fmt: skip
+    ]
     likeness = []
     with (
         replace(base.checkpoint, tensors=dict(base.tensors)).reader() as one,

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from optmerge.checkpoints.dtypes import DTYPES
 from optmerge.deltas import LowRank
-from optmerge.engine.inputs import AdapterExpert, Base, Inputs
+from optmerge.engine.planning.inputs import AdapterExpert, Base, Inputs
 from optmerge.errors import AdapterError, InputError
 from optmerge.omni.experts import LANGUAGE
 from optmerge.omni.routing import TEXT
@@ -81,9 +81,10 @@ def _factors(expert: AdapterExpert, name: str, shape: tuple[int, ...]) -> LowRan
     if not all(bool(torch.isfinite(part).all()) for part in delta.parts):
         raise AdapterError(
             f"the change of {name} by expert {expert.name!r} holds NaN or infinity",
-            where=expert.adapter.file, expected="finite values",
+            where=expert.adapter.file,
+            expected="finite values",
             hint="find a sound copy of this adapter; nothing has been written",
-        )  # fmt: skip
+        )
     return delta
 
 
@@ -111,7 +112,8 @@ def _linear(base: Base, name: str) -> torch.dtype:
     role = base.architecture.role(name, info.shape)
     if role.kind not in ("matrix", "head") or role.transposed or len(info.shape) != 2:
         raise AdapterError(
-            "damc takes adapters of linear layers only", got=f"{name}, {role.kind}",
+            "damc takes adapters of linear layers only",
+            got=f"{name}, {role.kind}",
             hint="compose by another method, such as naivemc or optmerge",
-        )  # fmt: skip
+        )
     return DTYPES[info.dtype].torch

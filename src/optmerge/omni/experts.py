@@ -10,12 +10,12 @@ from typing import Any
 
 from optmerge.architectures import resolve
 from optmerge.checkpoints.adapters import Adapter
+from optmerge.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from optmerge.checkpoints.hub import locate
 from optmerge.checkpoints.opening import open_model
-from optmerge.checkpoints.reader import Checkpoint, open_checkpoint
 from optmerge.checkpoints.safetensors_format import Header, TensorInfo
-from optmerge.engine.inputs import AdapterExpert, AnyExpert, Base, FullExpert
-from optmerge.engine.matching import match_adapter, match_checkpoint
+from optmerge.engine.planning.inputs import AdapterExpert, AnyExpert, Base, FullExpert
+from optmerge.engine.planning.matching import match_adapter, match_checkpoint
 from optmerge.errors import AdapterError, CheckpointError, InputError
 from optmerge.omni.config import OmniConfig
 from optmerge.recipe import Expert
@@ -103,9 +103,10 @@ class OmniExpert:
         targets = _starting(self.adapter.targets, LANGUAGE)
         if not targets:
             raise AdapterError(
-                f"expert {self.name!r} changes nothing in the language model", where=self.adapter.path,
+                f"expert {self.name!r} changes nothing in the language model",
+                where=self.adapter.path,
                 hint="leave it out of the merge: compose takes towers only with what was learnt beside them",
-            )  # fmt: skip
+            )
         adapter = replace(self.adapter, targets=targets)
         # That it was trained on this language model is compared by its weights, not by its base's name.
         spec = self.spec.model_copy(update={"any_base": True})
@@ -128,10 +129,11 @@ def open_language(ref: str) -> Language:
     text = _loaded(AutoConfig, checkpoint) if checkpoint.config else None
     if type(text) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise InputError(
-            "the base is no causal language model", where=ref,
+            "the base is no causal language model",
+            where=ref,
             got=(checkpoint.config or {}).get("model_type", "no config.json"),
             hint="give the language model that the experts were built around",
-        )  # fmt: skip
+        )
     family = resolve(checkpoint.config, checkpoint.tensors)
     names = {name: LANGUAGE + family.canonical(name) for name in checkpoint.tensors}
     tensors = {names[name]: replace(info, name=names[name]) for name, info in checkpoint.tensors.items()}
@@ -151,9 +153,10 @@ def open_expert(spec: Expert, name: str) -> OmniExpert:
     config = _omni_config(checkpoint)
     if not config.towers:
         raise InputError(
-            f"expert {name!r} has no tower", where=checkpoint.path,
+            f"expert {name!r} has no tower",
+            where=checkpoint.path,
             hint="compose experts with towers; merge language models with `optmerge merge`",
-        )  # fmt: skip
+        )
     if adapter:
         _trained_towers(adapter)
     return OmniExpert(name, spec, checkpoint, config, adapter)
@@ -163,10 +166,12 @@ def _omni_config(checkpoint: Checkpoint) -> OmniConfig:
     kind = (checkpoint.config or {}).get("model_type", "no config.json")
     if kind != OmniConfig.model_type:
         raise InputError(
-            "not an omni model", where=checkpoint.path, got=kind,
+            "not an omni model",
+            where=checkpoint.path,
+            got=kind,
             expected=f"model_type {OmniConfig.model_type}",
             hint="import LLaVA, Video-LLaVA or Qwen2-Audio with `optmerge omni import` first",
-        )  # fmt: skip
+        )
     config: OmniConfig = _loaded(OmniConfig, checkpoint)
     return config
 
@@ -191,9 +196,11 @@ def _trained_on(adapter: Adapter) -> Path:
     name = adapter.base_model_name
     if name is None:
         raise AdapterError(
-            "the adapter doesn't name the omni model it was trained on", where=adapter.path,
-            expected="base_model_name_or_path in adapter_config.json", hint="write its folder there",
-        )  # fmt: skip
+            "the adapter doesn't name the omni model it was trained on",
+            where=adapter.path,
+            expected="base_model_name_or_path in adapter_config.json",
+            hint="write its folder there",
+        )
     beside = adapter.path / name
     if beside.is_dir():
         return beside
@@ -201,9 +208,11 @@ def _trained_on(adapter: Adapter) -> Path:
         return locate(name)
     except CheckpointError as problem:
         raise CheckpointError(
-            "the omni model that the adapter was trained on isn't there", where=adapter.path, got=name,
+            "the omni model that the adapter was trained on isn't there",
+            where=adapter.path,
+            got=name,
             hint="its encoders are taken from there; correct base_model_name_or_path in adapter_config.json",
-        ) from problem  # fmt: skip
+        ) from problem
 
 
 def _trained_towers(adapter: Adapter) -> dict[str, TensorInfo]:
@@ -212,17 +221,21 @@ def _trained_towers(adapter: Adapter) -> dict[str, TensorInfo]:
     for name, target in _starting(adapter.targets, TOWERS).items():
         if target.kind != "full" or "full" not in target.parts:
             raise AdapterError(
-                "the adapter changes a tower by low rank", where=adapter.path, got=name,
+                "the adapter changes a tower by low rank",
+                where=adapter.path,
+                got=name,
                 expected="projectors in modules_to_save, encoders as they were",
                 hint="merge it into its model with PEFT's merge_and_unload, and give the full checkpoint",
-            )  # fmt: skip
+            )
         found[name] = replace(target.parts["full"], name=name)
     others = [name for name in adapter.targets if not name.startswith((LANGUAGE, TOWERS))]
     if others:
         raise AdapterError(
-            "the adapter changes what no omni model has", where=adapter.path, got=others[0],
+            "the adapter changes what no omni model has",
+            where=adapter.path,
+            got=others[0],
             hint="give an adapter that was trained on an omni model",
-        )  # fmt: skip
+        )
     return found
 
 

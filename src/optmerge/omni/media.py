@@ -92,9 +92,12 @@ def heard(wave: Wave, rate: int, longest: float | None, where: object) -> Wave:
     wave = np.asarray(wave, dtype=np.float32)
     if wave.ndim != 1 or not len(wave) or not np.isfinite(wave).all():
         raise InputError(
-            "not a sound", where=where, got=f"shape {wave.shape}", expected="one channel of finite samples",
+            "not a sound",
+            where=where,
+            got=f"shape {wave.shape}",
+            expected="one channel of finite samples",
             hint="average the channels; leave out what is empty",
-        )  # fmt: skip
+        )
     limit = len(wave) if longest is None else round(longest * rate)
     if len(wave) > limit:
         told = f"{where}: only the first {longest:g} s are heard"
@@ -143,9 +146,12 @@ def chosen(pictures: Sequence[Any], frames: int, where: object) -> list[Any]:
     """
     if not hasattr(pictures, "__len__") or not len(pictures):
         raise InputError(
-            "the video is empty", where=where, got=type(pictures).__name__, expected="a sequence of pictures",
+            "the video is empty",
+            where=where,
+            got=type(pictures).__name__,
+            expected="a sequence of pictures",
             hint="give each video as a sequence of its own",
-        )  # fmt: skip
+        )
     return [pictures[number] for number in spread(len(pictures), frames)]
 
 

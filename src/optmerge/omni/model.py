@@ -173,9 +173,10 @@ class OmniForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type: i
         for modality in items:
             if modality not in places:
                 raise InputError(
-                    f"the model takes no {modality}", got=VALUES[modality],
+                    f"the model takes no {modality}",
+                    got=VALUES[modality],
                     expected=", ".join(places) or "text alone",
-                )  # fmt: skip
+                )
         # Placeholders may lie outside of the vocabulary, so another word is looked up for them.
         words = input_ids.masked_fill(_any(places, input_ids), 0)
         embeds: Tensor = self.get_input_embeddings()(words)
@@ -189,7 +190,7 @@ class OmniForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type: i
                     f"placeholders and embeddings of {modality} differ in number",
                     got=f"{count} placeholders, {len(found)} embeddings",
                     hint="make the inputs with OmniProcessor, and cut none of them off",
-                )  # fmt: skip
+                )
             embeds = embeds.masked_scatter(place[..., None], found.to(embeds.device, embeds.dtype))
         return embeds
 

@@ -96,9 +96,12 @@ class OmniProcessor(ProcessorMixin):  # type: ignore[misc]
         for modality, each in items.items():
             media |= self._extract(modality, each, lengths)
         words = self.tokenizer(
-            expand(texts, tokens, lengths), padding=padding and len(texts) > 1 and self._can_pad(),
-            padding_side="left", add_special_tokens=add_special_tokens, return_tensors="pt",
-        )  # fmt: skip
+            expand(texts, tokens, lengths),
+            padding=padding and len(texts) > 1 and self._can_pad(),
+            padding_side="left",
+            add_special_tokens=add_special_tokens,
+            return_tensors="pt",
+        )
         ids = {name: words[name] for name in ("input_ids", "attention_mask")}
         return BatchFeature({**ids, **media})
 
@@ -111,9 +114,10 @@ class OmniProcessor(ProcessorMixin):  # type: ignore[misc]
         if self.tokenizer.pad_token is None:
             if self.tokenizer.eos_token is None:
                 raise InputError(
-                    "the tokenizer can't pad", expected="pad_token or eos_token",
+                    "the tokenizer can't pad",
+                    expected="pad_token or eos_token",
                     hint="set one, or ask one prompt at a time",
-                )  # fmt: skip
+                )
             self.tokenizer.pad_token = self.tokenizer.eos_token
         return True
 
@@ -144,9 +148,12 @@ class OmniProcessor(ProcessorMixin):  # type: ignore[misc]
         wave, own = item if isinstance(item, tuple) else (item, rate)
         if own != rate:
             raise InputError(
-                "the sound has another rate", where=where, got=f"{own} Hz", expected=f"{rate} Hz",
+                "the sound has another rate",
+                where=where,
+                got=f"{own} Hz",
+                expected=f"{rate} Hz",
                 hint="resample it, or give the file",
-            )  # fmt: skip
+            )
         return heard(wave, rate, longest, where)
 
     def to_dict(self) -> dict[str, Any]:
@@ -180,10 +187,12 @@ class OmniProcessor(ProcessorMixin):  # type: ignore[misc]
             tokenizer = AutoTokenizer.from_pretrained(folder, **kwargs)
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as problem:
             raise CheckpointError(
-                "no omni processor here", where=folder, got=problem,
+                "no omni processor here",
+                where=folder,
+                got=problem,
                 expected="processor_config.json with its towers, and a tokenizer",
                 hint="give a folder that OmniProcessor.save_pretrained wrote",
-            ) from problem  # fmt: skip
+            ) from problem
         if unknown := sorted(set(towers) - set(MODALITIES)):
             raise CheckpointError(
                 "unknown modality", where=folder, got=unknown[0], expected=", ".join(MODALITIES)
@@ -214,9 +223,10 @@ def _check_token(tokenizer: Any, tower: TowerConfig) -> None:
     if ids != [tower.token_id]:
         raise InputError(
             f"the tokenizer doesn't read {tower.token} as the tower's placeholder",
-            got=f"ids {ids}", expected=f"token_id {tower.token_id}",
+            got=f"ids {ids}",
+            expected=f"token_id {tower.token_id}",
             hint="add it with optmerge.omni.add_placeholders, and give the tower its id",
-        )  # fmt: skip
+        )
 
 
 def _extractor(modality: str, folder: str | os.PathLike[str], options: Mapping[str, Any]) -> Any:
@@ -225,9 +235,11 @@ def _extractor(modality: str, folder: str | os.PathLike[str], options: Mapping[s
         return auto.from_pretrained(folder, subfolder=f"{FOLDER}/{modality}", **options)
     except (OSError, ValueError) as problem:
         raise CheckpointError(
-            f"the extractor of the {modality} tower can't be loaded", where=folder, got=problem,
+            f"the extractor of the {modality} tower can't be loaded",
+            where=folder,
+            got=problem,
             expected=f"{FOLDER}/{modality}/preprocessor_config.json",
-        ) from problem  # fmt: skip
+        ) from problem
 
 
 def _picture(item: Any, where: object) -> Any:
@@ -242,9 +254,11 @@ def _picture(item: Any, where: object) -> Any:
         picture = item if isinstance(item, Image.Image) else Image.fromarray(np.asarray(item))
     except (TypeError, ValueError, KeyError):
         raise InputError(
-            "not a picture", where=where, got=type(item).__name__,
+            "not a picture",
+            where=where,
+            got=type(item).__name__,
             expected="a file, a PIL picture, or a (height, width, 3) array of bytes",
-        ) from None  # fmt: skip
+        ) from None
     return picture.convert("RGB")
 
 

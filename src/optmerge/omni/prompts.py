@@ -34,19 +34,22 @@ def check_counts(texts: Sequence[str], tokens: Mapping[str, str], items: Mapping
             and (row := next((i for i, t in enumerate(texts) if token in t), None)) is not None
         ):
             raise InputError(
-                f"the model takes no {modality}", where=f"prompt {row}", got=token,
+                f"the model takes no {modality}",
+                where=f"prompt {row}",
+                got=token,
                 expected=", ".join(tokens.values()) or "no placeholder",
                 hint=f"leave {token} out, or ask a model with a tower for {modality}",
-            )  # fmt: skip
+            )
     for modality, token in tokens.items():
         count, places = items.get(modality, 0), sum(row[modality] for row in found)
         if count != places:
             rows = ", ".join(str(row[modality]) for row in found)
             raise InputError(
-                f"{places} {token} for {count} {modality} items", where="prompts",
+                f"{places} {token} for {count} {modality} items",
+                where="prompts",
                 got=f"{rows} in prompts 0 to {len(texts) - 1}" if len(texts) > 1 else None,
                 expected=f"one {token} for each item, in the order of the items",
-            )  # fmt: skip
+            )
 
 
 def expand(

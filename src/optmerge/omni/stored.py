@@ -10,13 +10,13 @@ from typing import Any
 
 from torch import Tensor
 
+from optmerge.checkpoints.checkpoint import Checkpoint
 from optmerge.checkpoints.checkpoint_writer import CheckpointWriter
 from optmerge.checkpoints.dtypes import dtype_name
 from optmerge.checkpoints.output_files import disk_errors, write_file
-from optmerge.checkpoints.reader import Checkpoint
 from optmerge.checkpoints.shards import DEFAULT_SHARD_BYTES, plan_shards
 from optmerge.checkpoints.side_files import copy_side_files
-from optmerge.engine.state import PROVENANCE
+from optmerge.engine.output.folder import PROVENANCE
 
 BLOCK = 1 << 24
 """Elements copied at a time."""

@@ -5,8 +5,8 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
 
-from optmerge.bench.lines import checkpoint
-from optmerge.bench.tasks.registry import get
+from optmerge.bench.lines.tiny import checkpoint
+from optmerge.bench.tasks._registry import get
 from optmerge.errors import CheckpointError, InputError
 
 LINES = ("full", "lora")

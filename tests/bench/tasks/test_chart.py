@@ -7,13 +7,14 @@ from itertools import pairwise
 import pytest
 from PIL import Image, ImageChops
 
-from optmerge.bench.drawing import charts
-from optmerge.bench.drawing.charts import SIZE, Chart, bars, points, render
-from optmerge.bench.drawing.fonts import font
-from optmerge.bench.drawing.shapes import COLOURS
-from optmerge.bench.tables import labels
-from optmerge.bench.tasks.chart import CHART, Drawn, draw
-from optmerge.bench.tasks.registry import SIDE, Question
+from optmerge.bench.tasks._registry import SIDE
+from optmerge.bench.tasks.drawn._data.chart_tables import labels
+from optmerge.bench.tasks.drawn._drawing import charts
+from optmerge.bench.tasks.drawn._drawing.charts import SIZE, Chart, bars, points, render
+from optmerge.bench.tasks.drawn._drawing.fonts import font
+from optmerge.bench.tasks.drawn._drawing.shapes import COLOURS
+from optmerge.bench.tasks.drawn.chart import CHART, Drawn, draw
+from optmerge.evaluate.questions import Question
 
 CONTENTS: list[Drawn] = [CHART.content("train", index) for index in range(1200)]
 UPRIGHT = [content for content in CONTENTS if content.chart.kind in ("columns", "rows")]

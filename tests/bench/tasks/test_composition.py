@@ -3,13 +3,14 @@ from collections import Counter
 
 import pytest
 
-from optmerge.bench.drawing import charts, gallery
-from optmerge.bench.drawing.charts import Chart
-from optmerge.bench.drawing.shapes import Item
-from optmerge.bench.drawing.tiles import Wall
-from optmerge.bench.scoring.boxes import Box, iou, parse_box
-from optmerge.bench.tasks import composition
-from optmerge.bench.tasks.registry import SIDE, Question, get, registered
+from optmerge.bench.tasks._registry import SIDE, get, registered
+from optmerge.bench.tasks.drawn import composition
+from optmerge.bench.tasks.drawn._drawing import charts, gallery
+from optmerge.bench.tasks.drawn._drawing.charts import Chart
+from optmerge.bench.tasks.drawn._drawing.shapes import Item
+from optmerge.bench.tasks.drawn._drawing.tiles import Wall
+from optmerge.evaluate.questions import Question
+from optmerge.evaluate.scoring.boxes import Box, iou, parse_box
 
 TASK = get("composition")
 CONTENTS = [TASK.content("test", index) for index in range(500)]

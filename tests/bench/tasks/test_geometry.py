@@ -8,12 +8,13 @@ from itertools import combinations, pairwise
 import pytest
 from PIL import ImageChops
 
-from optmerge.bench.drawing import figures, problems
-from optmerge.bench.drawing.problems import Problem
-from optmerge.bench.drawing.strokes import Figure, Label, half_size, render
-from optmerge.bench.scoring.choices import read_options
-from optmerge.bench.tasks.geometry import GEOMETRY, Drawn, draw
-from optmerge.bench.tasks.registry import SIDE, Question
+from optmerge.bench.tasks._registry import SIDE
+from optmerge.bench.tasks.drawn._drawing import figures, problems
+from optmerge.bench.tasks.drawn._drawing.problems import Problem
+from optmerge.bench.tasks.drawn._drawing.strokes import Figure, Label, half_size, render
+from optmerge.bench.tasks.drawn.geometry import GEOMETRY, Drawn, draw
+from optmerge.evaluate.questions import Question
+from optmerge.evaluate.scoring.choices import read_options
 
 CONTENTS: list[Drawn] = [GEOMETRY.content("train", index) for index in range(1500)]
 BY_SHAPE: dict[str, list[Drawn]] = defaultdict(list)

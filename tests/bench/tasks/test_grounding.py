@@ -6,11 +6,12 @@ from collections import Counter
 import pytest
 from PIL import ImageChops
 
-from optmerge.bench.drawing.shapes import COLOURS, KINDS, render
-from optmerge.bench.drawing.words import box_words
-from optmerge.bench.scoring.boxes import iou, parse_box
-from optmerge.bench.tasks import grounding, registry
-from optmerge.bench.tasks.registry import Question
+from optmerge.bench.tasks import _registry as registry
+from optmerge.bench.tasks.drawn import grounding
+from optmerge.bench.tasks.drawn._drawing.shapes import COLOURS, KINDS, render
+from optmerge.bench.tasks.drawn._drawing.words import box_words
+from optmerge.evaluate.questions import Question
+from optmerge.evaluate.scoring.boxes import iou, parse_box
 
 TASK = registry.get("grounding")
 CONTENTS = [TASK.content("test", index) for index in range(400)]

@@ -3,9 +3,10 @@ from collections import Counter
 
 import pytest
 
-from optmerge.bench.drawing.pages import SMALLEST, fits
-from optmerge.bench.tasks import ocr
-from optmerge.bench.tasks.registry import SPLITS, Question, get
+from optmerge.bench.tasks._registry import SPLITS, get
+from optmerge.bench.tasks.drawn import ocr
+from optmerge.bench.tasks.drawn._drawing.pages import SMALLEST, fits
+from optmerge.evaluate.questions import Question
 
 TASK = get("ocr")
 PAGES = [TASK.content("train", index) for index in range(600)]

@@ -7,10 +7,11 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from optmerge.bench import easy_vqa
-from optmerge.bench.drawing.shapes import COLOURS, KINDS, TINT
-from optmerge.bench.drawing.words import place_of
-from optmerge.bench.tasks import registry, vqa
+from optmerge.bench.tasks import _registry as registry
+from optmerge.bench.tasks.drawn import vqa
+from optmerge.bench.tasks.drawn._data import easy_vqa
+from optmerge.bench.tasks.drawn._drawing.shapes import COLOURS, KINDS, TINT
+from optmerge.bench.tasks.drawn._drawing.words import place_of
 
 TASK = registry.get("vqa")
 SPLITS = ("train", "validation", "test")

@@ -53,9 +53,12 @@ def import_expert(
     kind = str(read_object(folder / "config.json", "model config").get("model_type"))
     if kind not in importers():
         raise InputError(
-            "no importer reads this checkpoint", where=source, got=f"model_type {kind}",
-            expected=", ".join(importers()), hint="give a checkpoint in transformers' form",
-        )  # fmt: skip
+            "no importer reads this checkpoint",
+            where=source,
+            got=f"model_type {kind}",
+            expected=", ".join(importers()),
+            hint="give a checkpoint in transformers' form",
+        )
     importer = importers()[kind]
     asked = importer.choose(modalities)
     try:

@@ -71,9 +71,10 @@ class Importer:
             if name.startswith(f"{module}."):
                 return [place + name[len(module) :] for place in places]
         raise CheckpointError(
-            "the model holds something that no omni model has", got=name,
+            "the model holds something that no omni model has",
+            got=name,
             hint="it isn't of the published form; convert it by hand",
-        )  # fmt: skip
+        )
 
 
 def convert(original: Any, tokens: Mapping[str, str]) -> OmniForConditionalGeneration:

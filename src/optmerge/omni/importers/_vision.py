@@ -32,9 +32,11 @@ def picture_tower(config: Any) -> dict[str, Any]:
     first_goes = config.vision_feature_select_strategy == "default"
     if first_goes and encoder.model_type == "siglip_vision_model":
         raise InputError(
-            "the model drops SigLIP's first patch", got="vision_feature_select_strategy: default",
-            expected="full", hint="no omni tower does that",
-        )  # fmt: skip
+            "the model drops SigLIP's first patch",
+            got="vision_feature_select_strategy: default",
+            expected="full",
+            hint="no omni tower does that",
+        )
     return {
         "kind": _KINDS[encoder.model_type],
         "encoder": encoder,
@@ -49,9 +51,11 @@ def _layer(layer: int | list[int]) -> int:
     layers = [layer] if isinstance(layer, int) else list(layer)
     if len(layers) != 1:
         raise InputError(
-            "the model joins several layers of its encoder", got=f"vision_feature_layer: {layers}",
-            expected="one layer", hint="no omni tower does that",
-        )  # fmt: skip
+            "the model joins several layers of its encoder",
+            got=f"vision_feature_layer: {layers}",
+            expected="one layer",
+            hint="no omni tower does that",
+        )
     return layers[0]
 
 

@@ -86,10 +86,12 @@ class TowerKind:
         """
         if encoder.model_type not in self.encoders:
             raise InputError(
-                "the tower can't call this encoder", where=f"tower kind {self.name}",
-                got=encoder.model_type, expected=", ".join(self.encoders),
+                "the tower can't call this encoder",
+                where=f"tower kind {self.name}",
+                got=encoder.model_type,
+                expected=", ".join(self.encoders),
                 hint="choose the kind that is made for the encoder",
-            )  # fmt: skip
+            )
 
 
 def hidden(config: TowerConfig, outputs: Any) -> Tensor:

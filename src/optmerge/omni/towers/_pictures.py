@@ -61,9 +61,11 @@ def extractor(config: TowerConfig) -> Any:
         return SiglipImageProcessorPil(size=square)
     if height != width:
         raise InputError(
-            "no image processor is known for this size", got=f"{height}×{width}", expected="a square",
+            "no image processor is known for this size",
+            got=f"{height}×{width}",
+            expected="a square",
             hint="make one and give it to OmniProcessor",
-        )  # fmt: skip
+        )
     if config.encoder.model_type == "clip_vision_model":
         return CLIPImageProcessorPil(size={"shortest_edge": height}, crop_size=square)
     means = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}

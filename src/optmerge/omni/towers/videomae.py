@@ -19,9 +19,12 @@ def _frames(encoder: Any, asked: int | None) -> int:
     own: int = encoder.num_frames
     if asked not in (None, own):
         raise InputError(
-            "the encoder takes another number of frames", where="tower kind videomae", got=asked,
-            expected=own, hint="leave frames out",
-        )  # fmt: skip
+            "the encoder takes another number of frames",
+            where="tower kind videomae",
+            got=asked,
+            expected=own,
+            hint="leave frames out",
+        )
     return own
 
 

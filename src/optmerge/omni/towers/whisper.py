@@ -33,10 +33,11 @@ def window(config: TowerConfig) -> int:
     seconds, rest = divmod(positions, POSITIONS_A_SECOND)
     if rest or not seconds:
         raise InputError(
-            "no feature extractor is known for this length", got=f"max_source_positions: {positions}",
+            "no feature extractor is known for this length",
+            got=f"max_source_positions: {positions}",
             expected=f"a multiple of {POSITIONS_A_SECOND}, which is a second",
             hint="make one and give it to OmniProcessor",
-        )  # fmt: skip
+        )
     return seconds
 
 

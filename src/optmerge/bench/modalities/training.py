@@ -1,0 +1,212 @@
+"""From nothing to three experts: a base that only reads, towers that only see or hear, then both together."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from optmerge.bench import records
+from optmerge.bench.modalities import clips, looks, models, words
+from optmerge.bench.modalities.models import Size
+from optmerge.bench.modalities.packing import Pack
+from optmerge.bench.modalities.readings import Contents, Reader, Readings
+from optmerge.bench.modalities.talks import Diet, Talks
+from optmerge.bench.modalities.world import MODALITIES, Modality
+from optmerge.bench.training import staging
+from optmerge.bench.training.learning import Stage, fit
+from optmerge.bench.training.staging import Traces
+from optmerge.errors import InputError
+from optmerge.omni import OmniProcessor
+
+READING, BASE, START, TOWER = "reading", "base", "start", "-tower"
+"""The language model's stages, the folder of that with all towers, and how the towers' stages end."""
+SIZE = Size()
+LINEAR = r"language_model\..*\.layers\..*\.(q|k|v|o|gate|up|down)_proj"
+"""What an expert's adapter lies on."""
+
+_WORDS = Stage(pictures=64_000, learning_rate=2e-3, matrix_rate=0.01, batch=16, look_every=1000)
+_TOWER = Stage(pictures=96_000, learning_rate=3e-3, matrix_rate=0.02, batch=32)
+# The projector learns as fast as any, the language model's adapter slowly: so merges keep more.
+_EXPERT = Stage(
+    pictures=24_000,
+    learning_rate=1e-3,
+    matrix_rate=0.003,
+    sight_rate=3.3,
+    weight_decay=0.3,
+    batch=16,
+    rank=32,
+    look_every=250,
+)
+STAGES: Mapping[str, Stage] = {
+    READING: _WORDS,
+    BASE: replace(_WORDS, pictures=40_000, learning_rate=1e-3, matrix_rate=0.005),
+    **{f"{modality}{TOWER}": _TOWER for modality in MODALITIES},
+    **dict.fromkeys(MODALITIES, _EXPERT),
+    "image": replace(_EXPERT, pictures=16_000),
+}
+"""Stage → settings, in the order they are trained; a picture is a clip."""
+
+
+def train(
+    out: Path,
+    *,
+    seed: int = 0,
+    only: Sequence[str] = (),
+    stages: Mapping[str, Stage] = STAGES,
+    size: Size = SIZE,
+    threads: int = 2,
+) -> records.Record:
+    """Train the stages: a language model that is told one part of a clip at a time, then all of it, into
+    `out/base`; experts as adapters of `out/start` into `out/MODALITY`.
+
+    Unfinished work, learning curves and the towers by themselves lie in `out/work`. A finished stage is
+    passed over, an unfinished one goes on from its last checkpoint. The same seed, thread count, machine type
+    and library versions give the same weights, killed in between or not. Base and towers don't need each
+    other, so several calls may train one stage each at the same time; an expert needs all of them.
+
+    Args:
+        out: a new folder, or one that an earlier call was writing.
+        seed: of the initial weights and of everything drawn.
+        only: stages to train, by name; all of them if empty.
+        stages: settings of each.
+        size: shape of the models.
+        threads: processor threads; part of what the weights depend on.
+
+    Raises:
+        InputError: a stage is unknown, or one that an expert starts from isn't there.
+    """
+    return staging.train(
+        staging.chosen(stages, only),
+        lambda name, stage: _train(name, stage, out, seed=seed, size=size),
+        out,
+        kind="omni/train",
+        place=lambda name: _place(out, name),
+        config={"size": asdict(size), "clips": clips.VERSION},
+        seed=seed,
+        threads=threads,
+    )
+
+
+def _place(out: Path, name: str) -> Path:
+    """Folder of what a stage makes."""
+    return out / "work" / name if name == READING or name.endswith(TOWER) else out / name
+
+
+def _train(name: str, stage: Stage, out: Path, *, seed: int, size: Size) -> None:
+    """One stage, from its beginning or its last checkpoint to its finished folder."""
+    train_one = _language if name in (READING, BASE) else _tower if name.endswith(TOWER) else _expert
+    torch.manual_seed(seed)
+    train_one(name, stage, out, seed, size)
+
+
+def _language(name: str, stage: Stage, out: Path, seed: int, size: Size) -> None:
+    tokenizer = words.tokenizer()
+    model = models.language(size, tokenizer, seed=seed)
+    if name == BASE and (before := _place(out, READING)).is_dir():
+        model, _ = models.load(before)
+    # A description told back is what teaches to find things in a text.
+    diet = Diet(most=1, captions=1.0, closeups=6) if name == READING else Diet()
+    rows = Talks(diet, stage.steps * stage.batch, seed=seed)
+
+    def look(model: Any) -> looks.Look:
+        return looks.answers(model, tokenizer, told=MODALITIES)
+
+    _fit(model, rows, Pack(tokenizer), stage, out, name, seed, look)
+    models.save(model, tokenizer, _place(out, name))
+
+
+def _tower(name: str, stage: Stage, out: Path, seed: int, size: Size) -> None:
+    modality = cast(Modality, name.removesuffix(TOWER))
+    tokenizer = words.tokenizer()
+    config = models.tower_config(modality, size, tokenizer)
+    reader = Reader(models.tower(config, size, seed=seed), modality, size.width)
+    batches = Readings(OmniProcessor(tokenizer, {modality: config}), modality)
+
+    def look(model: Any) -> looks.Look:
+        return looks.readings(model, batches)
+
+    rows = Contents(stage.steps * stage.batch, seed=seed)
+    _fit(reader, rows, batches, stage, out, name, seed, look)
+    place = _place(out, name)
+    place.mkdir(parents=True, exist_ok=True)
+    weights = copy.deepcopy(reader.tower).to(torch.bfloat16).state_dict()
+    save_file(weights, place / "model.safetensors")
+
+
+def _expert(name: str, stage: Stage, out: Path, seed: int, size: Size) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    modality = cast(Modality, name)
+    if not (out / START).is_dir():
+        _assemble(out, size, out / "work" / f"{START}-{name}")
+    model, processor = models.load(out / START)
+    torch.manual_seed(seed)  # of the adapter's first weights
+    # By its whole name: the other towers' projectors stay as they are.
+    settings = LoraConfig(
+        r=stage.rank,
+        lora_alpha=stage.rank,
+        target_modules=LINEAR,
+        modules_to_save=[f"towers.{modality}.projector"],
+    )
+    learner = get_peft_model(model, settings)
+
+    def look(model: Any) -> looks.Look:
+        return looks.answers(model.base_model.model, processor, shown=modality)
+
+    rows = Talks(Diet(own=modality), stage.steps * stage.batch, seed=seed)
+    _fit(learner, rows, Pack(processor.tokenizer, processor), stage, out, name, seed, look)
+    staging.save_adapter(learner, out / name, START)
+
+
+def _assemble(out: Path, size: Size, partial: Path) -> None:
+    """The model that all experts start from: base and towers as they were written.
+
+    Args:
+        out: gets it.
+        size: shape of the models.
+        partial: folder until it is complete.
+
+    Raises:
+        InputError: one of them isn't there.
+    """
+    for name in (BASE, *(f"{modality}{TOWER}" for modality in MODALITIES)):
+        if not (_place(out, name) / "model.safetensors").is_file():
+            raise InputError(
+                "an expert starts from a base and all towers",
+                where=out,
+                got=f"no {name}",
+                hint=f"train it first, with --stage {name}",
+            )
+    language, tokenizer = models.load(out / BASE)
+    towers = {}
+    for modality in MODALITIES:
+        towers[modality] = models.tower(models.tower_config(modality, size, tokenizer), size, seed=0)
+        weights = load_file(_place(out, f"{modality}{TOWER}") / "model.safetensors")
+        towers[modality].load_state_dict(weights)
+    models.save(models.joined(language, towers), tokenizer, partial)
+    try:
+        partial.rename(out / START)
+    except OSError:  # another expert's training has made the same meanwhile
+        shutil.rmtree(partial)
+
+
+def _fit(
+    model: Any,
+    rows: Any,
+    batches: Any,
+    stage: Stage,
+    out: Path,
+    name: str,
+    seed: int,
+    look: Callable[[Any], looks.Look],
+) -> None:
+    traces = Traces(out, name)
+    curve = looks.Looks(traces.curve, look, every=stage.look_every)
+    fit(model, rows, batches, stage, traces.run, seed=seed, callbacks=[curve])

@@ -1,0 +1,76 @@
+"""MUSIC-AVQA (Li et al. 2022): open questions about performances, answered with one of 42 words.
+
+`avqa-train.json`, `avqa-val.json` and `avqa-test.json` are lists of rows. A row's type and the words for its
+question's placeholders are JSON within strings; the answer's name is spelt `anser`. Accuracy is the share of
+exact answers: of each type, of audio, visual and audio-visual questions, and of all.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Json, model_validator
+
+from optmerge.bench.modalities.asking import Asked
+from optmerge.bench.modalities.world import Modality
+from optmerge.bench.tasks.real.samples import Name, Row, Sample, Text, find_media, read_rows, row_name
+from optmerge.evaluate.scoring import metric
+from optmerge.evaluate.scoring.vqa import exact_match
+
+NEEDS: Mapping[str, tuple[Modality, ...]] = {
+    "Audio": ("audio",),
+    "Visual": ("video",),
+    "Audio-Visual": ("audio", "video"),
+}
+_PLACEHOLDER = re.compile(r"<[^<>]*>")
+
+score = metric(exact_match)
+"""(prediction, question) → 1 if the answer is the same word; numbers may be written as digits."""
+
+
+class _Row(Row):
+    video_id: Name
+    type: Json[tuple[Literal["Audio", "Visual", "Audio-Visual"], Text]]
+    question_content: Text
+    templ_values: Json[tuple[Text, ...]]
+    anser: Text
+
+    @model_validator(mode="after")
+    def _every_placeholder_has_its_word(self) -> _Row:
+        places = len(_PLACEHOLDER.findall(self.question_content))
+        if places != len(self.templ_values):
+            raise ValueError(f"{places} placeholders and {len(self.templ_values)} words to fill them")
+        return self
+
+    @property
+    def text(self) -> str:
+        """The question with its placeholders filled, in their order."""
+        words = iter(self.templ_values)
+        return _PLACEHOLDER.sub(lambda _: next(words), self.question_content)
+
+
+def load(annotations: Path, media: Path) -> tuple[Sample, ...]:
+    """Every row, those marked as deleted too: the published accuracies count them all.
+
+    Args:
+        annotations: `avqa-train.json`, `avqa-val.json`, `avqa-test.json` or a file like them.
+        media: folder with the videos, named by the rows' `video_id`.
+
+    Raises:
+        InputError: a row can't be understood, or its video isn't there.
+    """
+    rows = read_rows(annotations, _Row)
+    videos = find_media(media, [row.video_id for row in rows], annotations)
+    answers = tuple(sorted({row.anser for row in rows}))
+    return tuple(
+        Sample(_asked(row, answers), video, row_name(annotations, index))
+        for index, (row, video) in enumerate(zip(rows, videos, strict=True))
+    )
+
+
+def _asked(row: _Row, answers: tuple[str, ...]) -> Asked:
+    modality, family = row.type
+    return Asked(row.text, (row.anser,), f"{modality} {family}", family.lower(), NEEDS[modality], answers)

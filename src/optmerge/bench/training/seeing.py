@@ -1,0 +1,133 @@
+"""The first thing a line learns: what lies under each patch of a sheet, before it learns to talk about it.
+
+The vision tower and the projector are trained with a linear reading of every image token, which is then
+thrown away. A picture teaches as many things as it has patches, so minutes of this spare the base hours in
+which answers alone would have to teach the tower its letters.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.utils.data import Dataset
+
+from optmerge.bench.lines.tiny.family import Processor
+from optmerge.bench.tasks._registry import SIDE
+from optmerge.bench.tasks.drawn._drawing.sheets import INK_NAMES, NAMES, Mark, on_grid, sheet
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+_EDGE_WEIGHT = 3.0
+Sheet = tuple["Image.Image", tuple[Mark, ...]]
+
+
+class Sheets(Dataset[Sheet]):
+    """`count` sheets, each made when it is asked for."""
+
+    def __init__(self, count: int, *, seed: int) -> None:
+        self.count, self.seed = count, seed
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, row: int) -> Sheet:
+        return sheet(random.Random(f"sheet/{self.seed}/{row}"))
+
+
+@dataclass(frozen=True)
+class SheetBatch:
+    """Sheets → pixels and what is to be told of them."""
+
+    processor: Processor
+
+    def __call__(self, sheets: Sequence[Sheet]) -> dict[str, Tensor]:
+        """The pixels; of every patch, as (sheet, image token, patch of the token):
+
+        * `names` and `colours`: from 1 on; 0 for nothing;
+        * `edges` (…, 4): left, top, right, bottom of what lies there, from -1 to 1 across the picture.
+        """
+        told = [[at for token in self._tokens(marks) for at in token] for _, marks in sheets]
+        shape = (len(sheets), self.processor.grid**2, self.processor.merge**2)
+        names = [[NAMES.index(mark.name) + 1 if mark else 0 for mark in each] for each in told]
+        colours = [[INK_NAMES.index(mark.colour) + 1 if mark else 0 for mark in each] for each in told]
+        edges = [[mark.box if mark else (0.0,) * 4 for mark in each] for each in told]
+        return {
+            "names": torch.tensor(names).view(shape),
+            "colours": torch.tensor(colours).view(shape),
+            "edges": (torch.tensor(edges) / SIDE * 2 - 1).view(*shape, 4),
+            **self.processor.pixels([image for image, _ in sheets]),
+        }
+
+    def _tokens(self, marks: Sequence[Mark]) -> list[list[Mark | None]]:
+        """What lies on each patch of each image token, both row by row."""
+        grid, merge = self.processor.grid, self.processor.merge
+        cells = on_grid(marks, grid * merge)
+        return [
+            [
+                cells[merge * row + down][merge * column + right]
+                for down, right in product(range(merge), repeat=2)
+            ]
+            for row, column in product(range(grid), repeat=2)
+        ]
+
+
+def free_sight(model: Any) -> None:
+    """Let tower and projector be trained, and nothing else."""
+    for name, weight in model.named_parameters():
+        weight.requires_grad_("language_model" not in name)
+
+
+def image_tokens(model: Any, **inputs: Tensor) -> Tensor:
+    """What the language model gets of pictures of one size, (picture, token, width)."""
+    return torch.stack(list(model.get_image_features(**inputs).pooler_output))
+
+
+class Seeing(nn.Module):
+    """A model with a linear reading of its image tokens.
+
+    Args:
+        model: of either line; its tower and projector are trained, nothing else.
+        patches: of an image token.
+    """
+
+    def __init__(self, model: Any, patches: int) -> None:
+        super().__init__()
+        self.model, self.patches = model, patches
+        free_sight(model)
+        width = model.config.text_config.hidden_size
+        self.name_head = nn.Linear(width, patches * (len(NAMES) + 1))
+        self.colour_head = nn.Linear(width, patches * (len(INK_NAMES) + 1))
+        self.edge_head = nn.Linear(width, patches * 4)
+
+    def forward(
+        self,
+        names: Tensor,
+        colours: Tensor,
+        edges: Tensor,
+        pixel_values: Tensor,
+        image_grid_thw: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """The loss, and what is read of every patch: logits of names and colours, and edges."""
+        extra = {} if image_grid_thw is None else {"image_grid_thw": image_grid_thw}
+        tokens = image_tokens(self.model, pixel_values=pixel_values, **extra)
+        by_name, by_colour, by_edge = (
+            head(tokens).float().unflatten(-1, (self.patches, -1))
+            for head in (self.name_head, self.colour_head, self.edge_head)
+        )
+        there = names > 0
+        loss = cross_entropy(by_name.flatten(0, 2), names.flatten())
+        loss = loss + cross_entropy(by_colour.flatten(0, 2), colours.flatten())
+        loss = loss + _EDGE_WEIGHT * (by_edge - edges)[there].abs().mean()
+        return {"loss": loss, "names": by_name, "colours": by_colour, "edges": by_edge}
+
+    def set_attn_implementation(self, name: str) -> None:
+        """As the model's own."""
+        self.model.set_attn_implementation(name)

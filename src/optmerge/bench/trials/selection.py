@@ -1,0 +1,111 @@
+"""Which records count: of the weights, tasks and number of questions that are current, the newest of each."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+
+from optmerge.bench.tasks._registry import registered
+from optmerge.bench.trials.cells import PROTOCOL, Result
+
+SCALES = (0.1, 0.3, 0.5, 0.7, 1.0, 1.5)
+"""Tried on the validation split."""
+Key = tuple[str, int | None, float | None]
+"""(model, expert set, scale)"""
+Sweeps = dict[tuple[str, int | None], dict[float, Result]]
+"""(method, expert set) → scale → result on the validation split."""
+
+
+def current(
+    results: Iterable[Result], versions: Mapping[str, int] | None = None
+) -> tuple[list[Result], list[str]]:
+    """The results of the tasks as they are and of the newest weights; and what was left out, in words.
+
+    Results of other task versions are history rather than wrong: they stay in the folder.
+
+    Args:
+        results: oldest first.
+        versions: task → version; of the registered tasks by default.
+    """
+    everything = list(results)
+    versions = versions or {name: task.version for name, task in registered().items()}
+    valid = [
+        result
+        for result in everything
+        if result.cell.protocol == PROTOCOL
+        and all(versions.get(task) == version for task, version in result.cell.tasks.items())
+    ]
+    newest = {
+        _owner(result, role): digest for result in valid for role, digest in result.cell.weights.items()
+    }
+    alive = [
+        result
+        for result in valid
+        if all(newest[_owner(result, role)] == digest for role, digest in result.cell.weights.items())
+    ]
+    notes = []
+    if len(valid) < len(everything):
+        notes.append(f"{len(everything) - len(valid)} records of other task versions are left out")
+    if len(alive) < len(valid):
+        notes.append(f"{len(valid) - len(alive)} records of earlier weights are left out")
+    return alive, notes
+
+
+def _owner(result: Result, role: str) -> tuple[str, int | None, str]:
+    """Whose weights a role's are: a line has one base, and every expert set its own experts."""
+    return result.cell.line, None if role == "base" else result.cell.expert_set, role
+
+
+def tested(results: Sequence[Result], n: int | None = None) -> tuple[dict[Key, Result], list[str]]:
+    """One line's results on the test split with `n` questions a task, by default the most; and a note.
+
+    Args:
+        results: of one line, oldest first; the newest of each cell counts.
+        n: questions a task.
+    """
+    there = [result for result in results if result.cell.split == "test"]
+    if n is None:
+        n = max((result.cell.n for result in there), default=0)
+    chosen = [result for result in there if result.cell.n == n]
+    notes = [f"{len(there) - len(chosen)} records of other than {n} questions a task are left out"]
+    return {key(result): result for result in chosen}, notes if len(chosen) < len(there) else []
+
+
+def sweeps(results: Sequence[Result]) -> Sweeps:
+    """One line's complete sweeps: of each method and expert set the one with the most questions.
+
+    Args:
+        results: of one line, oldest first; the newest of each cell counts.
+    """
+    by_size: dict[int, Sweeps] = defaultdict(lambda: defaultdict(dict))
+    for result in results:
+        if result.cell.split == "validation" and result.cell.scale in SCALES:
+            model, expert_set, scale = key(result)
+            by_size[result.cell.n][model, expert_set][scale or 0.0] = result
+    found: Sweeps = {}
+    for n in sorted(by_size):
+        found |= {who: sweep for who, sweep in by_size[n].items() if len(sweep) == len(SCALES)}
+    return found
+
+
+def key(result: Result) -> Key:
+    """What a table knows a result by."""
+    return result.cell.model, result.cell.expert_set, result.cell.scale
+
+
+def average(result: Result) -> float:
+    """Mean over the trained tasks of a finished result; over all where none is of the capabilities."""
+    means = [result.tasks[name].scores.mean() for name in trained(result.tasks) or result.tasks]
+    return float(sum(means) / len(means))
+
+
+def best_scale(sweep: Mapping[float, Result]) -> float | None:
+    """The scale with the best average, the smallest of equals; None where every scale failed."""
+    finished = {scale: average(result) for scale, result in sweep.items() if result.error is None}
+    return min(finished, key=lambda scale: (-finished[scale], scale), default=None)
+
+
+def trained(names: Iterable[str]) -> list[str]:
+    """Those of the tasks that count in the average, in the order of the tables."""
+    there = set(names)
+    return [name for name, task in registered().items() if task.trained and name in there]

@@ -1,0 +1,137 @@
+"""What the commands of the two benchmarks share: options, a run with its progress, the form of a table."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from optmerge.errors import InputError, RunError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from optmerge.bench.trials.cells import Result
+    from optmerge.bench.trials.errands import Errand
+    from optmerge.bench.trials.output import Form
+    from optmerge.bench.trials.run import Pool, Progress
+
+    Report = Callable[[Progress], None]
+
+Seed = Annotated[int, typer.Option(help="Seed of everything random.", min=0)]
+Threads = Annotated[int, typer.Option(help="Processor threads.", min=1)]
+
+Methods = Annotated[
+    list[str] | None, typer.Option("--method", help="Merging method; repeat; all by default.", metavar="NAME")
+]
+Quick = Annotated[
+    bool, typer.Option("--quick", help="Fewer questions and methods, default scales: minutes, not hours.")
+]
+Zoo = Annotated[Path | None, typer.Option(help="Folder of the models.", metavar="DIR")]
+Records = Annotated[Path, typer.Option(help="Folder of the records.", metavar="DIR")]
+Scratch = Annotated[Path, typer.Option(help="Folder for merged models.", metavar="DIR")]
+Jobs = Annotated[int, typer.Option(help="Processes, one core each.", min=1)]
+Keep = Annotated[bool, typer.Option("--keep", help="Keep merged models and answers in --scratch.")]
+
+AsMarkdown = Annotated[bool, typer.Option("--markdown", help="As Markdown.")]
+AsCsv = Annotated[bool, typer.Option("--csv", help="One row a line.")]
+AsLatex = Annotated[bool, typer.Option("--latex", help="As LaTeX, for booktabs.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One list of rows, for programs.")]
+
+
+def chosen_form(*, markdown: bool, csv: bool, latex: bool, json: bool) -> Form:
+    """The form of a table that the options ask for.
+
+    Raises:
+        InputError: they ask for several.
+    """
+    forms: dict[Form, bool] = {"markdown": markdown, "csv": csv, "latex": latex, "json": json}
+    chosen = [form for form, asked in forms.items() if asked]
+    if len(chosen) > 1:
+        raise InputError(
+            "only one form at a time", got=", ".join(f"--{form}" for form in chosen), hint="choose one"
+        )
+    return chosen[0] if chosen else "terminal"
+
+
+def perform(
+    work: Callable[[Pool, Report], list[Result]],
+    examine: Callable[[Errand], Result],
+    show: Callable[[list[Result], Console], None],
+    *,
+    remarks: Sequence[str],
+    jobs: int,
+    out: Path,
+) -> None:
+    """Does a run: shows remarks, how far it is, and what came of it.
+
+    Args:
+        work: does what there is to do with a pool of processes and reports to a function.
+        examine: does one errand in a process.
+        show: prints the results.
+        remarks: on what is left out.
+        jobs: processes.
+        out: folder of the records, to be named when the run is interrupted.
+
+    Raises:
+        RunError: some cells failed.
+    """
+    from optmerge.bench.trials.workers import Workers
+    from optmerge.cli import Interrupted
+    from optmerge.cli.tables import console
+
+    shown = console()
+    for remark in remarks:
+        shown.print(f"[dim]{remark}[/]")
+    try:
+        with Workers(examine, jobs) as pool, _progress() as report:
+            results = work(pool, report)
+    except Interrupted:
+        print(f"what is done is recorded in {out}; the same command continues", file=sys.stderr)
+        raise
+    show(results, shown)
+    failures = [result for result in results if result.error is not None]
+    if failures:
+        names = "\n".join(f"  {result.cell.name}: {result.error}" for result in failures)
+        raise RunError(f"{len(failures)} of {len(results)} cells failed; run again to retry\n{names}")
+
+
+@contextmanager
+def _progress() -> Iterator[Report]:
+    """What a run reports to: a line a cell, and on a terminal a bar below."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+    from rich.progress import (
+        Progress as Bar,
+    )
+
+    console = Console(stderr=True, highlight=False)
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Bar(*columns, console=console, transient=True, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("cells", total=None)
+
+        def report(progress: Progress) -> None:
+            bar.update(task, completed=progress.done, total=progress.total)
+            bar.console.print(_line(progress), markup=False, soft_wrap=True)
+
+        yield report
+
+
+def _line(progress: Progress) -> str:
+    from optmerge.bench.trials.selection import average
+
+    result = progress.result
+    if result.error is not None:
+        outcome = "FAILED: " + result.error.partition("\n")[0]
+    else:
+        outcome = f"{100 * average(result):.1f} %" + (" (recorded before)" if progress.reused else "")
+    return f"[{progress.done}/{progress.total}] {result.cell.name}: {outcome}"

@@ -1,0 +1,144 @@
+"""What a merge costs, estimated from shapes: bytes, memory and floating-point work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING
+
+import torch
+
+from optmerge.checkpoints.dtypes import DTYPES
+from optmerge.engine.planning.inputs import AdapterExpert, Inputs
+from optmerge.methods import get
+from optmerge.recipe import Recipe
+
+if TYPE_CHECKING:
+    from optmerge.engine.plan import MethodUse, TensorPlan
+
+SLICE_ELEMENTS = 1 << 18
+"""Elements of a tensor that an elementwise method holds at a time."""
+
+FACTOR_SLICE_ELEMENTS = 1 << 20
+"""The same for tensors with low-rank deltas, whatever the budget: how a product of factors rounds depends on
+how many rows are asked for at once, and a budget may not change the result."""
+
+AROUND_BYTES = 16 << 20
+"""What threads, their stacks and the allocator take around the tensors (measured)."""
+
+FRAGMENTATION = 1.25
+"""What the allocator holds for each byte of dense tensors of several shapes in turn (measured)."""
+
+_FLOAT32 = 4
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Estimates.
+
+    Args:
+        bytes_read: from the inputs, passes of a survey included.
+        bytes_written: of weights.
+        peak_bytes: anonymous memory without a budget, beside the interpreter and its libraries: one slice or
+            one whole tensor per core.
+        peak_tensor: where that peak is reached.
+        whole_tensor_bytes: what the largest tensor that isn't sliced needs alone; no budget can be below it.
+        whole_tensor: its name.
+        slice_bytes: what the largest slice needs.
+        flops: floating-point operations.
+    """
+
+    bytes_read: int
+    bytes_written: int
+    peak_bytes: int
+    peak_tensor: str
+    whole_tensor_bytes: int
+    whole_tensor: str
+    slice_bytes: int
+    flops: float
+
+
+def cost_of(
+    tensors: Sequence[TensorPlan], uses: Sequence[MethodUse | None], inputs: Inputs, recipe: Recipe
+) -> Cost:
+    """Adds up every tensor."""
+    read = written = peak = whole = sliced = 0
+    cores = torch.get_num_threads()
+    where, largest, flops = "", "", 0.0
+    for tensor in tensors:
+        if tensor.action == "alias":
+            continue
+        written += prod(tensor.shape) * DTYPES[tensor.out_dtype].itemsize
+        use = uses[tensor.group] if tensor.group is not None else None
+        tensor_read, tensor_peak, tensor_flops = _tensor_cost(tensor, use, inputs, recipe)
+        read, flops = read + tensor_read, flops + tensor_flops
+        in_slices = use is None or get(use.name).streams(use.parameters)
+        side_by_side = cores if in_slices or (use is not None and get(use.name).one_core) else 1
+        if tensor_peak * side_by_side > peak:
+            peak, where = tensor_peak * side_by_side, tensor.name
+        if in_slices and not inputs.factors(tensor.name):
+            sliced = max(sliced, tensor_peak)
+        elif tensor_peak > whole:
+            whole, largest = tensor_peak, tensor.name
+    if recipe.output.format == "adapter":
+        written = _adapter_bytes(tensors, inputs, recipe)
+    return Cost(read, written, peak + AROUND_BYTES, where, whole, largest, sliced, flops)
+
+
+def slice_limit(name: str, inputs: Inputs, slice_elements: int = SLICE_ELEMENTS) -> int:
+    """Elements of a tensor to hold at a time."""
+    return FACTOR_SLICE_ELEMENTS if inputs.factors(name) else slice_elements
+
+
+def _tensor_cost(
+    tensor: TensorPlan, use: MethodUse | None, inputs: Inputs, recipe: Recipe
+) -> tuple[int, int, float]:
+    """Bytes read, peak bytes, and operations for one tensor."""
+    size = prod(tensor.shape)
+    stored = size * DTYPES[tensor.dtype].itemsize
+    if use is None:
+        return stored, min(stored, SLICE_ELEMENTS * 8), 0.0
+    method, count = get(use.name), len(inputs.experts)
+    full = not any(isinstance(expert, AdapterExpert) for expert in inputs.experts)
+    base_read = 0 if method.affine and full else stored
+    passes = 1 + method.passes(use.parameters)
+    read = passes * (base_read + sum(expert.input_bytes(tensor.name) for expert in inputs.experts))
+    held = min(size, slice_limit(tensor.name, inputs)) if method.streams(use.parameters) else size
+    rows = tensor.shape[-2] if len(tensor.shape) > 1 else 1
+    columns = tensor.shape[-1] if tensor.shape else 1
+    if tensor.layout in ("transposed", "transposed_stack"):
+        rows, columns = columns, rows
+    sides, rank = rows + size // max(1, rows), _joint_rank(tensor.name, inputs)
+    if rank is not None and rank * sides < size and method.keeps_factors(use.parameters):
+        # The factors, float64 bases of their spaces and what they are made from, a slice of W₀ (measured).
+        arrays = 6.5 if recipe.output.format == "adapter" else 4.2
+        peak = int(rank * sides * (_FLOAT32 + 8 * arrays)) + 12 * FACTOR_SLICE_ELEMENTS
+        return read, peak, 2.0 * size * rank + 8.0 * sides * rank**2
+    deltas = 0
+    for expert in inputs.experts:
+        own = expert.rank(tensor.name) if isinstance(expert, AdapterExpert) else None
+        deltas += held if own is None else min(own * sides, size)
+    workspace = method.workspace(count, rows, columns, use.parameters) if deltas >= held else 2.0
+    peak = int((deltas + held * (2 + workspace)) * _FLOAT32 * FRAGMENTATION) + min(stored, held * 8)
+    matrices = size / max(1, rows * columns)
+    return read, peak, matrices * method.work(rows, columns, count)
+
+
+def _joint_rank(name: str, inputs: Inputs) -> int | None:
+    """Σ ranks of the experts' deltas of a tensor; None where one is dense."""
+    ranks = [each.rank(name) if isinstance(each, AdapterExpert) else None for each in inputs.experts]
+    return None if None in ranks else sum(rank for rank in ranks if rank is not None)
+
+
+def _adapter_bytes(tensors: Sequence[TensorPlan], inputs: Inputs, recipe: Recipe) -> int:
+    total = 0
+    for tensor in tensors:
+        if tensor.action != "merge" or len(tensor.shape) < 2:
+            continue
+        size = prod(tensor.shape)
+        sides = tensor.shape[0] + size // tensor.shape[0]
+        ranks = [each.rank(tensor.name) for each in inputs.experts if isinstance(each, AdapterExpert)]
+        exact = sum(rank for rank in ranks if rank is not None)
+        total += sides * min(recipe.output.rank or exact, size // max(1, sides // 2)) * _FLOAT32
+    return total

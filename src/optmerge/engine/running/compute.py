@@ -1,0 +1,136 @@
+"""The merge of one tensor, or of some of its rows: deltas in, merged weights or a merged delta out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from math import prod
+from typing import Any
+
+from torch import Tensor
+
+from optmerge.deltas import Delta, LowRank
+from optmerge.engine.plan import MethodUse, Plan, TensorPlan
+from optmerge.engine.planning.cost import slice_limit
+from optmerge.engine.planning.inputs import FullExpert
+from optmerge.engine.running.pool import Pool
+from optmerge.engine.running.sources import Rows, Sources
+from optmerge.methods import Context, get
+
+Surveys = Mapping[int, Any]
+"""What each group's survey found, by group."""
+
+
+def merged_weights(
+    plan: Plan, tensor: TensorPlan, sources: Sources, surveys: Surveys, rows: Rows = None
+) -> Tensor:
+    """W₀ + s·M for a tensor or some of its rows; float32 or float64, on the sources' device."""
+    use = plan.use(tensor)
+    method = get(use.name)
+    if method.affine and all(isinstance(expert, FullExpert) for expert in sources.inputs.experts):
+        weights = method.weighted(sources.weights(tensor, rows), use.weights)
+        return method.apply(weights, use.parameters, _context(plan, tensor, surveys, rows)).dense()
+    base = sources.base(tensor, rows)
+    merged = _merged(use, sources.deltas(tensor, base, rows), _context(plan, tensor, surveys, rows))
+    if isinstance(merged, LowRank):
+        return add_factors(base, merged, use.scale)
+    # Rounded after each step, as W₀ + s·M is usually written; a fused multiply-add moves last digits.
+    return base.add_(merged.values.to(base.dtype).mul_(use.scale))
+
+
+def merged_delta(plan: Plan, tensor: TensorPlan, sources: Sources, surveys: Surveys) -> Delta:
+    """s·M for a whole tensor; factors where the method keeps them."""
+    merged = merged_low_rank(plan, tensor, sources, surveys)
+    if merged is None:
+        deltas = sources.deltas(tensor, sources.base(tensor))
+        merged = _merged(plan.use(tensor), deltas, _context(plan, tensor, surveys, None))
+    return merged.scaled(plan.use(tensor).scale)
+
+
+def merged_low_rank(plan: Plan, tensor: TensorPlan, sources: Sources, surveys: Surveys) -> Delta | None:
+    """M for a whole tensor where every delta is factors; the base isn't read for it. None elsewhere."""
+    deltas = sources.low_rank_deltas(tensor)
+    if deltas is None:
+        return None
+    return _merged(plan.use(tensor), list(deltas), _context(plan, tensor, surveys, None))
+
+
+def add_factors(base: Tensor, merged: LowRank, scale: float) -> Tensor:
+    """W₀ + s·(up·down), in the base's memory."""
+    flat = base.view(base.shape[0], -1)
+    flat.addmm_(merged.up.to(base.dtype), merged.down.to(base.dtype), alpha=scale)
+    return base
+
+
+def _merged(use: MethodUse, deltas: list[Delta], context: Context) -> Delta:
+    method = get(use.name)
+    return method.apply(method.weighted(deltas, use.weights), use.parameters, context)
+
+
+def _context(plan: Plan, tensor: TensorPlan, surveys: Surveys, rows: Rows) -> Context:
+    return Context(
+        tensor=tensor.name,
+        experts=plan.expert_names,
+        start=rows[0] * prod(tensor.shape[1:]) if rows else 0,
+        layout=tensor.layout,
+        survey=surveys.get(tensor.group) if tensor.group is not None else None,
+    )
+
+
+def survey_tensor(
+    plan: Plan, tensor: TensorPlan, sources: Sources, each: Callable[..., None], slices: list[Rows]
+) -> Any:
+    """What a method's survey finds in one tensor; None where it needs none, or needs one of all tensors."""
+    use = plan.use(tensor)
+    if get(use.name).survey_scope(use.parameters) != "tensor":
+        return None
+    return _survey(plan, use, lambda: ((tensor, rows) for rows in slices), sources, each)
+
+
+def run_surveys(plan: Plan, sources: Sources, pool: Pool, slice_elements: int) -> dict[int, Any]:
+    """Runs the survey of every group that needs to see all of its tensors first."""
+    found = {}
+    for group, use in enumerate(plan.methods):
+        tensors = [tensor for tensor in plan.tensors if tensor.group == group]
+        if use is None or not tensors or get(use.name).survey_scope(use.parameters) != "model":
+            continue
+
+        def places(tensors: list[TensorPlan] = tensors) -> Iterator[tuple[TensorPlan, Rows]]:
+            for tensor in tensors:
+                limit = slice_limit(tensor.name, sources.inputs, slice_elements)
+                yield from ((tensor, rows) for rows in row_slices(tensor, limit))
+
+        found[group] = _survey(plan, use, places, sources, pool.each)
+    return {group: result for group, result in found.items() if result is not None}
+
+
+def _survey(
+    plan: Plan,
+    use: MethodUse,
+    places: Callable[[], Iterable[tuple[TensorPlan, Rows]]],
+    sources: Sources,
+    each: Callable[..., None],
+) -> Any:
+    """Passes over slices until the method knows enough."""
+    survey = get(use.name).survey(len(plan.expert_names), use.parameters)
+    if survey is None:
+        return None
+
+    def observe(place: tuple[TensorPlan, Rows]) -> None:
+        tensor, rows = place
+        deltas = sources.deltas(tensor, sources.base(tensor, rows), rows)
+        survey.observe(get(use.name).weighted(deltas, use.weights), _context(plan, tensor, {}, rows))
+
+    while survey.begin_pass():
+        each(observe, places())
+        survey.end_pass()
+    return survey.result()
+
+
+def row_slices(tensor: TensorPlan, slice_elements: int) -> Iterator[Rows]:
+    """Ranges of rows of at most so many elements (one row at least); None where one slice is enough."""
+    if prod(tensor.shape) <= slice_elements or not tensor.shape:
+        yield None
+        return
+    step = max(1, slice_elements // max(1, prod(tensor.shape[1:])))
+    for start in range(0, tensor.shape[0], step):
+        yield start, min(tensor.shape[0], start + step)

@@ -1,0 +1,238 @@
+"""Open inputs: what a merge reads, one tensor or a few of its rows at a time, checked to be finite."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from math import prod
+from pathlib import Path
+from types import TracebackType
+
+import torch
+from torch import Tensor
+
+from optmerge.checkpoints.dtypes import DTYPES
+from optmerge.checkpoints.reader import Reader
+from optmerge.deltas import Delta, Dense, LowRank
+from optmerge.engine.plan import TensorPlan
+from optmerge.engine.planning.inputs import AdapterExpert, FullExpert, Inputs
+from optmerge.errors import CheckpointError
+from optmerge.methods._fast.kernels import widen
+from optmerge.recipe import BASE
+
+Rows = tuple[int, int] | None
+"""First and last-plus-one row of a tensor's first dimension; None for all of it."""
+
+
+class Sources:
+    """The inputs of a merge with their files open; a context manager.
+
+    Args:
+        inputs: as opened from headers.
+        device: where tensors that are merged go.
+    """
+
+    def __init__(self, inputs: Inputs, device: str = "cpu") -> None:
+        self.inputs = inputs
+        self.device = torch.device(device)
+        self._stack = ExitStack()
+        self._base: Reader = self._stack.enter_context(inputs.base.checkpoint.reader())
+        self._experts: dict[str, Reader] = {
+            expert.name: self._stack.enter_context(expert.open())
+            for expert in inputs.experts
+            if isinstance(expert, FullExpert)
+        }
+        self._factors: dict[str, tuple[tuple[str, torch.dtype], LowRank]] = {}
+
+    def __enter__(self) -> Sources:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def raw(self, tensor: TensorPlan, start: int, stop: int) -> Tensor:
+        """Elements [start, stop) of a flattened tensor that is copied, as its source stores them.
+
+        The base's may be anything, since they were there before; an expert's must be finite.
+        """
+        expert = None if tensor.source == BASE else self.inputs.expert(tensor.source)
+        if not isinstance(expert, FullExpert) or not expert.changes(tensor.name):
+            return self._base.read_flat(tensor.name, start, stop)
+        own = expert.tensors[tensor.name]
+        values = self._experts[expert.name].read_flat(own, start, stop)
+        if values.is_floating_point():
+            _check_finite(values.float(), *_expert_tensor(expert, own))
+        return values
+
+    def adapted(self, tensor: TensorPlan) -> Tensor | None:
+        """A tensor that is copied from an adapter, changed by it; None where it isn't."""
+        expert = None if tensor.source == BASE else self.inputs.expert(tensor.source)
+        if not isinstance(expert, AdapterExpert) or not expert.changes(tensor.name):
+            return None
+        base = self.base(tensor)
+        return base + self._delta(expert, tensor, base, None).dense()
+
+    def base(self, tensor: TensorPlan, rows: Rows = None) -> Tensor:
+        """A tensor of the base for merging: float32 or better, finite."""
+        values = self._read(self._base, tensor.name, rows)
+        info = self.inputs.base.info(tensor.name)
+        return self._mergeable(values, f"tensor {tensor.name} of the base", info.file)
+
+    def fill(self, expert: FullExpert | None, name: str, start: int, out: Tensor) -> None:
+        """Elements of a flattened tensor from `start` on into `out`, in its type, unchecked.
+
+        Args:
+            expert: whose; None for the base's.
+            name: the base's name of the tensor.
+            start: first element.
+            out: flat; of the stored type, or one to convert to.
+        """
+        reader, own = self._base, name
+        if expert is not None:
+            reader, own = self._experts[expert.name], expert.tensors[name]
+        stored = DTYPES[reader.dtype(own)].torch
+        if out.dtype == stored:
+            reader.fill(own, start, out)
+        else:
+            out.copy_(reader.read_flat(own, start, start + out.numel()))
+
+    def weights(self, tensor: TensorPlan, rows: Rows = None) -> list[Delta]:
+        """Every full expert's own weights, in the place of deltas, for methods that merge them as such."""
+        return [
+            Dense(self._expert(expert, tensor, rows))
+            if expert.changes(tensor.name)
+            else Dense(self.base(tensor, rows))
+            for expert in self.inputs.experts
+            if isinstance(expert, FullExpert)
+        ]
+
+    def deltas(self, tensor: TensorPlan, base: Tensor, rows: Rows = None) -> list[Delta]:
+        """Every expert's delta, in the order of the recipe.
+
+        Args:
+            tensor: which.
+            base: the same rows of the base.
+            rows: which rows.
+        """
+        return [self._delta(expert, tensor, base, rows) for expert in self.inputs.experts]
+
+    def low_rank_deltas(self, tensor: TensorPlan) -> list[LowRank] | None:
+        """Every expert's delta as factors, without a look at the base; None where one isn't."""
+        wide = self.inputs.base.info(tensor.name).dtype == "F64"
+        deltas: list[LowRank] = []
+        for expert in self.inputs.experts:
+            if not isinstance(expert, AdapterExpert) or expert.rank(tensor.name) is None:
+                return None
+            delta = self._adapter_delta(expert, tensor, torch.float64 if wide else torch.float32)
+            if not isinstance(delta, LowRank):
+                return None
+            deltas.append(delta)
+        return deltas
+
+    def _delta(
+        self, expert: FullExpert | AdapterExpert, tensor: TensorPlan, base: Tensor, rows: Rows
+    ) -> Delta:
+        if isinstance(expert, FullExpert):
+            if not expert.changes(tensor.name):
+                return Dense(torch.zeros_like(base))
+            return Dense(self._expert(expert, tensor, rows).sub_(base))
+        delta = self._adapter_delta(expert, tensor, base.dtype)
+        return _rows_of(delta, rows) if rows else delta
+
+    def _adapter_delta(self, expert: AdapterExpert, tensor: TensorPlan, dtype: torch.dtype) -> Delta:
+        """An adapter's delta of a whole tensor; factors, which are small, are kept for its next slice."""
+        kept = self._factors.get(expert.name)
+        if kept is not None and kept[0] == (tensor.name, dtype):
+            return kept[1]
+        delta = expert.delta(tensor.name, lambda: self._base.read(tensor.name), tensor.shape)
+        placed = _placed(delta, dtype, self.device)
+        self._check_adapter(placed, expert, tensor)
+        if self.device.type == "cuda":  # other threads, with other streams, may use it next
+            torch.cuda.current_stream(self.device).synchronize()
+        if isinstance(placed, LowRank):
+            self._factors[expert.name] = ((tensor.name, dtype), placed)
+        return placed
+
+    def _expert(self, expert: FullExpert, tensor: TensorPlan, rows: Rows) -> Tensor:
+        own = expert.tensors[tensor.name]
+        values = self._read(self._experts[expert.name], own, rows)
+        return self._mergeable(values, *_expert_tensor(expert, own))
+
+    def _mergeable(self, values: Tensor, what: str, file: object) -> Tensor:
+        """On the device, float32 or float64, in memory of its own; refused where not finite."""
+        if values.dtype == torch.bfloat16 and self.device.type == "cpu":
+            moved = torch.empty(values.shape)
+            flat = values.view(torch.uint16).flatten()
+            if widen(flat.numpy(), moved.view(torch.uint32).flatten().numpy()):
+                return moved
+        if self.device.type == "cuda":  # from pinned memory a copy runs beside the computation
+            values = values.pin_memory().to(self.device, non_blocking=True)
+        moved = values.to(self.device, torch.float64 if values.dtype == torch.float64 else torch.float32)
+        _check_finite(moved, what, file)
+        return moved
+
+    def _check_adapter(self, delta: Delta, expert: AdapterExpert, tensor: TensorPlan) -> None:
+        parts = (delta.up, delta.down) if isinstance(delta, LowRank) else (delta.values,)
+        if not all(bool(torch.isfinite(part).all()) for part in parts):
+            raise CheckpointError(
+                f"the change of {tensor.name} by adapter {expert.name!r} holds NaN or infinity",
+                where=expert.adapter.file,
+                expected="finite values",
+                hint="find a sound copy of this adapter; nothing has been written",
+            )
+
+    @staticmethod
+    def _read(reader: Reader, name: str, rows: Rows) -> Tensor:
+        return reader.read_rows(name, *rows) if rows else reader.read(name)
+
+    def same_everywhere(self, first: str, second: str, block: int) -> bool:
+        """Whether two tensors of the base are equal, bit for bit, read in blocks."""
+        size = prod(self.inputs.base.info(first).shape)
+        return all(
+            torch.equal(
+                self._base.read_flat(first, start, min(size, start + block)),
+                self._base.read_flat(second, start, min(size, start + block)),
+            )
+            for start in range(0, size, block)
+        )
+
+
+def _expert_tensor(expert: FullExpert, own: str) -> tuple[str, Path]:
+    """What to call an expert's tensor in a message, and its file."""
+    return f"tensor {own} of expert {expert.name!r}", expert.checkpoint.tensors[own].file
+
+
+def all_finite(values: Tensor) -> bool:
+    """Whether there is no NaN or infinity; one pass without temporaries where the answer is yes.
+
+    A NaN or an infinity makes the sum one. A sum can overflow all by itself, which the second look settles.
+    """
+    total = values.sum(dtype=torch.float32 if values.dtype.itemsize < 4 else None)
+    return bool(torch.isfinite(total)) or bool(torch.isfinite(values).all())
+
+
+def _check_finite(values: Tensor, what: str, file: object) -> None:
+    if not all_finite(values):
+        finite = torch.isfinite(values)
+        raise CheckpointError(
+            f"{what} holds NaN or infinity",
+            where=file,
+            got=f"{int((~finite).sum())} of {values.numel()} values read",
+            expected="finite values",
+            hint="find a sound copy of this checkpoint; nothing has been written",
+        )
+
+
+def _placed(delta: Delta, dtype: torch.dtype, device: torch.device) -> Delta:
+    if isinstance(delta, LowRank):
+        return LowRank(delta.up.to(device, dtype), delta.down.to(device, dtype), delta.full_shape)
+    return Dense(delta.values.to(device, dtype))
+
+
+def _rows_of(delta: Delta, rows: tuple[int, int]) -> Delta:
+    start, stop = rows
+    if isinstance(delta, Dense):
+        return Dense(delta.values[start:stop])
+    shape = delta.full_shape and (stop - start, *delta.full_shape[1:])
+    return LowRank(delta.up[start:stop], delta.down, shape)

@@ -1,0 +1,175 @@
+"""Ask a model about pictures, with transformers' own classes and no model code of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from optmerge.checkpoints.hub import locate
+from optmerge.checkpoints.json_files import read_object
+from optmerge.errors import CheckpointError, InputError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+@dataclass(frozen=True)
+class Chat:
+    """A model that can be asked.
+
+    Args:
+        model: of transformers, in eval mode; with PEFT's layers where it came as an adapter.
+        processor: of its family.
+    """
+
+    model: Any
+    processor: Any
+
+    def ask(self, question: str, images: Sequence[Image.Image] = (), *, longest: int = 128) -> str:
+        """The answer, decoded greedily.
+
+        Args:
+            question: asked after the images, in one user turn.
+            images: in the order they are shown.
+            longest: tokens at which an answer is cut off.
+
+        Raises:
+            CheckpointError: the model has no chat template.
+            InputError: images, and the model takes none.
+        """
+        import torch
+
+        if images and not hasattr(self.processor, "image_processor"):
+            raise InputError("the model takes no images", got=f"{len(images)} of them")
+        shown = [{"type": "image"} for _ in images]
+        turn = {"role": "user", "content": [*shown, {"type": "text", "text": question}]}
+        if not hasattr(self.processor, "image_processor"):
+            turn = {"role": "user", "content": question}
+        try:
+            prompt = self.processor.apply_chat_template([turn], tokenize=False, add_generation_prompt=True)
+        except ValueError:
+            raise CheckpointError(
+                "the model has no chat template", expected="chat_template.jinja beside its tokenizer"
+            ) from None
+        pixels = {"images": list(images)} if images else {}
+        inputs = self.processor(text=[prompt], **pixels, return_tensors="pt").to(self.model.device)
+        with torch.inference_mode():
+            out = self.model.generate(**inputs, do_sample=False, max_new_tokens=longest)
+        told = out[0, inputs["input_ids"].shape[1] :]
+        tokenizer = getattr(self.processor, "tokenizer", self.processor)
+        answer: str = tokenizer.decode(told, skip_special_tokens=True)
+        return answer.strip()
+
+
+def load(ref: str | Path, *, device: str = "cpu") -> Chat:
+    """A model to be asked, in the precision it was saved in.
+
+    Args:
+        ref: folder or hub id of a checkpoint, or of an adapter whose configuration names its base.
+        device: where it answers.
+
+    Raises:
+        CheckpointError: nothing there that transformers can load, or an adapter without its base.
+    """
+    try:
+        from transformers.utils import logging
+    except ImportError:
+        raise InputError("transformers isn't installed", hint="pip install 'optmerge[ask]'") from None
+    logging.disable_progress_bar()
+    folder = locate(ref)
+    if not folder.is_dir():
+        raise CheckpointError("not a model", where=ref, hint="give the folder that holds config.json")
+    adapter = folder if (folder / "adapter_config.json").is_file() else None
+    base = _base_of(adapter) if adapter else folder
+    model = _model(base)
+    if adapter:
+        try:
+            from peft import PeftModel
+        except ImportError:
+            raise InputError("peft isn't installed", hint="pip install 'optmerge[ask]'") from None
+        model = PeftModel.from_pretrained(model, str(adapter))
+    return Chat(model.to(device).eval(), processor(base))
+
+
+def processor(folder: Path) -> Any:
+    """The processor of a checkpoint; without its video half where torchvision, which that needs, is missing.
+
+    Raises:
+        CheckpointError: its files are missing or broken.
+    """
+    from transformers import AutoProcessor
+
+    try:
+        return AutoProcessor.from_pretrained(folder, local_files_only=True)
+    except ImportError as problem:
+        if "torchvision" not in str(problem).lower():
+            raise
+        return _without_video(folder)
+    except (OSError, ValueError) as problem:
+        raise CheckpointError(
+            "the model's processor can't be loaded",
+            where=folder,
+            got=problem,
+            hint="put the base's tokenizer and preprocessor files beside the weights",
+        ) from problem
+
+
+def _without_video(folder: Path) -> Any:
+    """The family's own processor, made of its image half and the tokenizer."""
+    import transformers
+    from transformers import AutoImageProcessor, AutoTokenizer
+    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
+
+    config, settings = read_object(folder / "config.json", "configuration"), folder / "processor_config.json"
+    found = read_object(settings, "processor's configuration") if settings.is_file() else {}
+    name = found.get("processor_class") or PROCESSOR_MAPPING_NAMES[config["model_type"]]
+    own = getattr(transformers, name)
+    # Its check of every part's class asks for the video processors, and those for torchvision.
+    without = {"check_argument_for_proper_class": lambda self, name, part: type(part)}
+    options = {
+        key: value
+        for key, value in found.items()
+        if key not in ("processor_class", "auto_map", "chat_template") and not key.endswith("processor")
+    }
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    images = AutoImageProcessor.from_pretrained(folder, local_files_only=True)
+    return type(name, (own,), without)(
+        image_processor=images, tokenizer=tokenizer, chat_template=tokenizer.chat_template, **options
+    )
+
+
+def _model(folder: Path) -> Any:
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(
+            "no model here",
+            where=folder,
+            expected="config.json and weights",
+            hint="give the output folder of a merge, or a hub id like org/name",
+        )
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        sees = type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+        kind = AutoModelForImageTextToText if sees else AutoModelForCausalLM
+        return kind.from_pretrained(folder, dtype="auto", local_files_only=True)
+    except (OSError, ValueError, KeyError) as problem:
+        raise CheckpointError("transformers can't load this model", where=folder, got=problem) from problem
+
+
+def _base_of(adapter: Path) -> Path:
+    """Where an adapter's base lies: the path as it is, from the adapter's folder, or on the hub."""
+    config = read_object(adapter / "adapter_config.json", "adapter's configuration")
+    name = config.get("base_model_name_or_path")
+    if not isinstance(name, str) or not name:
+        raise CheckpointError(
+            "the adapter doesn't name its base",
+            where=adapter / "adapter_config.json",
+            expected="base_model_name_or_path",
+            hint="merge with `output: dense` to get a whole checkpoint",
+        )
+    beside = adapter / name
+    return beside if beside.is_dir() else locate(name)

@@ -1,0 +1,95 @@
+"""One job from weights to a record, with models that answer at random."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from optmerge.bench.lines.tiny import checkpoint
+from optmerge.bench.tasks._registry import get
+from optmerge.bench.trials import examine
+from optmerge.bench.trials.cells import read_all
+from optmerge.bench.trials.errands import Errand
+from optmerge.bench.trials.merging import merge
+from optmerge.bench.trials.orders import order
+from optmerge.bench.trials.questions import asked
+from optmerge.errors import RunError
+
+
+def errand(zoo, tmp_path, line, model, **options):
+    job = next(j for j in order(zoo, [line], [0], ["ties"], n=4, quick=True).jobs if j.cell.model == model)
+    return Errand(job, tmp_path / "records", tmp_path / "scratch", **options)
+
+
+@pytest.mark.parametrize("line", ["full", "lora"])
+@pytest.mark.parametrize("model", ["base", "expert:ocr", "mixture", "ties"])
+def test_every_kind_of_model_answers_and_is_recorded(zoo, tmp_path, line, model):
+    result = examine.run(errand(zoo, tmp_path, line, model))
+    assert result.error is None
+    (found,) = read_all(tmp_path / "records" / line)
+    assert found.cell == result.cell and found.cost.keys() == result.cost.keys()
+    assert all(task.scores.shape == (4,) for task in found.tasks.values()) and len(found.tasks) == 6
+    assert (found.merged is not None) == (model == "ties") == ("merge_seconds" in found.cost)
+    assert list((tmp_path / "scratch").glob("*")) == []
+
+
+def test_what_is_kept_is_the_merged_model_and_what_it_said(zoo, tmp_path):
+    done = errand(zoo, tmp_path, "full", "ties", keep=True)
+    result = examine.run(done)
+    assert checkpoint.load(done.folder / "model")
+    said = json.loads((done.folder / "answers.json").read_text())
+    task, first = get("vqa"), next(asked(get("vqa"), "test", 1))
+    assert said["vqa"][0]["question"] == first.question.text
+    assert said["vqa"][0]["right"] == list(first.question.answers)
+    scores = [
+        task.metric(each["said"], a.question)
+        for each, a in zip(said["vqa"], asked(task, "test", 4), strict=True)
+    ]
+    assert scores == result.tasks["vqa"].scores.tolist()
+
+
+def test_an_adapter_added_to_the_base_says_what_it_says_beside_it(zoo, tmp_path):
+    job = errand(zoo, tmp_path, "lora", "expert:ocr")
+    added, processor = examine._load(job)
+    beside, _ = checkpoint.load(job.job.base, adapter=job.job.model)
+    base, _ = checkpoint.load(job.job.base)
+    inputs = processor.inputs(["what is this?"], [next(asked(get("ocr"), "test", 1)).image])
+    with torch.inference_mode():
+        one, other, without = (model(**inputs).logits for model in (added, beside, base))
+    assert torch.allclose(one, other, atol=1e-4) and not torch.allclose(one, without, atol=1e-2)
+
+
+def test_whatever_goes_wrong_is_recorded_and_leaves_nothing_behind(zoo, tmp_path):
+    good = errand(zoo, tmp_path, "full", "ties")
+    broken = replace(good, job=replace(good.job, experts={"a": tmp_path / "nowhere"}))
+    result = examine.run(broken)
+    assert "nowhere" in result.error and read_all(tmp_path / "records")[0].error == result.error
+    assert not broken.folder.exists()
+    gone = replace(good, job=replace(good.job, experts=None, model=tmp_path))
+    assert "no model here" in examine.run(gone).error
+
+
+def test_right_answers_score_one_by_type_and_metric():
+    task = get("grounding")
+    questions = [each.question for each in asked(task, "test", 20)]
+    perfect = examine.score(task, questions, [question.answers[0] for question in questions])
+    assert perfect.scores.tolist() == [1.0] * 20 and set(perfect.metrics.values()) == {1.0}
+    assert sum(n for _, n in perfect.types.values()) == 20
+    replies = [question.answers[0] if question.type == "letter" else "no" for question in questions]
+    partly = examine.score(task, questions, replies)
+    assert partly.types["letter"] == (1.0, 4) and partly.types["size"] == (0.0, 4)
+    assert partly.metrics["iou_at_0.5"] == np.mean(partly.scores) == 0.2
+
+
+def test_a_merge_costs_time_and_memory_and_its_failure_is_in_its_own_words(zoo, tmp_path):
+    experts = [str(zoo / "full/experts/0" / name) for name in ("vqa", "ocr", "chart")]
+    recipe = {"base": str(zoo / "full/base"), "experts": experts, "method": "task_arithmetic"}
+    found = merge(recipe, tmp_path / "out")
+    assert 0 < found.seconds < 60 and 1e5 < found.peak_bytes < 1e9
+    assert (tmp_path / "out/model.safetensors").is_file()
+    with pytest.raises(RunError, match="slerp merges exactly 2 experts"):
+        merge(recipe | {"method": "slerp"}, tmp_path / "other")
+    with pytest.raises(RunError, match="folder"):
+        merge(recipe, tmp_path / "out")

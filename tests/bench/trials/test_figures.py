@@ -1,0 +1,83 @@
+import re
+import warnings
+
+import matplotlib
+import pytest
+from PIL import Image
+
+from optmerge.bench.trials.entrants import standings
+from optmerge.bench.trials.figures import FIGURES, draw
+from optmerge.bench.trials.figures.style import look, spread
+from optmerge.methods import registered
+from worlds import records as synthetic
+
+RESULTS = [*synthetic.line(n=60), *synthetic.line("lora", n=60, sets=2)]
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("figures")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        return {path.name: path for path in draw(standings(RESULTS), folder)}
+
+
+def words(path):
+    """The texts of an SVG, which matplotlib names in comments."""
+    return re.findall(r"<!-- (.*?) -->", path.read_text("utf-8"))
+
+
+def test_every_figure_is_drawn_as_png_and_svg(drawn):
+    assert set(drawn) == {f"{name}.{ending}" for name in FIGURES for ending in ("png", "svg")}
+    for name in FIGURES:
+        with Image.open(drawn[f"{name}.png"]) as picture:
+            assert min(picture.size) > 500 and len(picture.convert("RGB").getcolors(1 << 24)) > 50
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_names_its_lines_and_what_it_compares(drawn, name):
+    found = words(drawn[f"{name}.svg"])
+    assert any("full line" in text for text in found) and any("lora line" in text for text in found)
+    assert {"optmerge", "tsv"} <= set(found)
+
+
+def test_the_heat_map_says_the_scores(drawn):
+    (full, _) = standings(RESULTS)
+    score = 100 * full.find("expert:chart").scores["chart"].mean()
+    assert f"{score:.1f}" in words(drawn["heat.svg"]) and "Chart expert" in words(drawn["heat.svg"])
+
+
+def test_the_papers_results_stand_beside_ours(drawn):
+    assert {"InternVL2.5-1B, published", "57.4", "Qwen2-VL-7B, published", "63.3"} <= set(
+        words(drawn["paper.svg"])
+    )
+
+
+def test_equal_records_give_equal_bytes(drawn, tmp_path):
+    again = {path.name: path for path in draw(standings(RESULTS), tmp_path)}
+    assert all(path.read_bytes() == drawn[name].read_bytes() for name, path in again.items())
+
+
+def test_without_sweeps_their_figure_is_left_out_and_failures_leave_gaps(tmp_path):
+    results = synthetic.line(n=20, swept=False)
+    broken = [synthetic.replace(r, tasks={}, error="NaN") if r.cell.model == "ties" else r for r in results]
+    paths = draw(standings(broken), tmp_path)
+    assert {path.stem for path in paths} == set(FIGURES) - {"sweep"}
+    assert "ties" not in words(tmp_path / "cost.svg")
+
+
+def test_drawing_leaves_matplotlib_as_it_was(tmp_path):
+    before = (matplotlib.get_backend(), dict(matplotlib.rcParams))
+    draw(standings(synthetic.line(n=10, swept=False)), tmp_path)
+    assert (matplotlib.get_backend(), dict(matplotlib.rcParams)) == before
+
+
+def test_no_two_methods_look_alike():
+    assert len({look(name) for name in registered()}) == len(registered())
+
+
+def test_labels_keep_their_order_and_distance_and_stay_near():
+    assert spread([1.0, 1.0, 5.0], 1.0) == [0.5, 1.5, 5.0]
+    assert spread([5.0, 1.0], 1.0) == [5.0, 1.0]
+    found = spread([3.0, 3.1, 3.2, 0.0], 1.0)
+    assert found == pytest.approx([2.1, 3.1, 4.1, 0.0])

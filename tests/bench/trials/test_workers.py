@@ -1,0 +1,45 @@
+import os
+import time
+
+import pytest
+
+from optmerge.bench.trials.workers import WorkerError, Workers
+
+
+def square(number: int) -> int:
+    if number < 0:
+        os._exit(7)
+    return number * number
+
+
+def where(number: int) -> tuple[int, int]:
+    import torch
+
+    time.sleep(0.3)
+    return os.getpid(), torch.get_num_threads()
+
+
+def test_items_come_back_done_and_one_that_kills_its_process_alone_is_lost():
+    found, waiting = {}, [3, -1, 4, 5]
+    with Workers(square, 2) as pool:
+        while waiting or pool.busy:
+            while waiting and not pool.full:
+                pool.give(waiting.pop(0))
+            item, value = pool.take()
+            found[item] = value
+    assert isinstance(found[-1], WorkerError) and "exit code 7" in str(found.pop(-1))
+    assert found == {3: 9, 4: 16, 5: 25}
+
+
+def test_processes_work_side_by_side_one_thread_each_and_end_with_the_pool():
+    with Workers(where, 2) as pool:
+        pool.give(1)
+        pool.give(2)
+        assert pool.full
+        (_, first), (_, second) = pool.take(), pool.take()
+        assert not pool.busy
+    pids, threads = zip(first, second, strict=True)
+    assert len(set(pids)) == 2 and set(threads) == {1}
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)

@@ -1,0 +1,25 @@
+"""The benchmark's lines so small that training them takes seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+
+from optmerge.bench.lines.tiny.family import Size
+from optmerge.bench.training.learning import Stage
+from optmerge.bench.training.stages import STAGES
+
+SIZE = Size(
+    patch=28, merge=2, vision_width=32, vision_layers=1, width=32, layers=1, heads=1, groups=1, mlp=32
+)
+"""A line's model in its smallest shape: four image tokens."""
+
+
+def stages(line: str, names: Collection[str], **changes: object) -> dict[str, Stage]:
+    """The line's own stages of these names, two steps each, with adapters that fit the smallest model."""
+    settings = {"pictures": 8, "batch": 4, "rank": 4, "look_every": 0, **changes}
+    return {
+        name: replace(stage, aimed=min(stage.aimed, 8), **settings)
+        for name, stage in STAGES[line].items()
+        if name in names
+    }

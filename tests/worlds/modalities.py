@@ -1,0 +1,30 @@
+"""Models of the modality benchmark so small that training them takes seconds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from optmerge.bench.modalities.models import Size
+from optmerge.bench.modalities.training import STAGES
+from optmerge.bench.training.learning import Stage
+
+SIZE = Size(
+    width=64,
+    layers=1,
+    heads=2,
+    groups=1,
+    mlp=32,
+    encoder_width=32,
+    encoder_layers=1,
+    encoder_mlp=16,
+    patch=28,
+    image_pooling=(2, 2),
+    video_pooling=(2, 1, 4),
+    audio_pooling=(10,),
+)
+
+
+def stages(**changes: object) -> dict[str, Stage]:
+    """The benchmark's own stages, two steps each."""
+    settings = {"pictures": 4, "batch": 2, "keep_every": 0, "look_every": 0, **changes}
+    return {name: replace(stage, **settings) for name, stage in STAGES.items()}

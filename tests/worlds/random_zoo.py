@@ -1,0 +1,65 @@
+"""A zoo of tiny models of the real classes, at random: they answer nonsense, but all of it runs."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+
+from optmerge.bench.lines.tiny import checkpoint, tokenizer
+from optmerge.bench.lines.tiny.family import Processor, Size
+from optmerge.bench.tasks._registry import registered
+
+TINY = Size(vision_width=32, vision_layers=1, width=32, layers=2, heads=1, groups=1, mlp=48)
+TRAINED = [name for name, task in registered().items() if task.trained]
+
+
+def make_processor(line: str) -> Processor:
+    """Its tokenizer has seen fewer texts than the lines' own, which takes seconds."""
+    with patch.object(tokenizer, "texts", partial(tokenizer.texts, 20)):
+        return checkpoint.processor(line, TINY)
+
+
+def make(folder: Path, line: str, sets: int = 1, mixture: bool = True) -> Path:
+    """`folder/LINE` with base, expert sets and mixtures; returns `folder`."""
+    processor = make_processor(line)
+    model = checkpoint.build(processor, TINY, seed=0).eval()
+    checkpoint.save(model, processor, folder / line / "base")
+    for number in range(sets):
+        for rank, task in enumerate([*TRAINED, *["mixture"] * mixture]):
+            part = f"mixture/{number}" if task == "mixture" else f"experts/{number}/{task}"
+            add = _adapter if line == "lora" else _checkpoint
+            add(model, processor, folder / line / part, seed=10 * number + rank + 1)
+    return folder
+
+
+def _checkpoint(model: Any, processor: Processor, folder: Path, seed: int) -> None:
+    """the model with the matrices of its language model moved a little."""
+    torch.manual_seed(seed)
+    kept = {name: weight.clone() for name, weight in model.named_parameters()}
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "language_model.layers" in name and weight.dim() == 2:
+                weight += 0.05 * torch.randn_like(weight)
+        checkpoint.save(model, processor, folder)
+        for name, weight in model.named_parameters():
+            weight.copy_(kept[name])
+
+
+def _adapter(model: Any, processor: Processor, folder: Path, seed: int) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(seed)
+    config = LoraConfig(
+        r=4, lora_alpha=8, target_modules=r".*language_model.*(q_proj|o_proj|up_proj|down_proj)"
+    )
+    adapted = get_peft_model(model, config)
+    with torch.no_grad():
+        for name, weight in adapted.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(std=0.1)
+    adapted.save_pretrained(str(folder))
+    adapted.unload()
