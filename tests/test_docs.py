@@ -71,14 +71,14 @@ def test_the_guides_task_works_as_it_stands(monkeypatch):
         assert task.metric("grey", scene.questions[0]) == 0.0
 
 
-def test_the_guides_method_works_as_it_stands(monkeypatch):
-    from optmerge.methods import _registry as registry
+def test_the_guides_method_works_as_it_stands():
+    from optmerge.methods import registered
+    from worlds.methods import own_registry
 
-    registry.registered()
-    monkeypatch.setattr(registry, "_METHODS", dict(registry._METHODS))
-    names = {"__name__": "guide"}
-    exec(_example("A method of your own"), names)
-    assert "signed_sum" in registry.registered()
+    registered()
+    with own_registry():
+        exec(_example("A method of your own"), {"__name__": "guide"})
+        assert "signed_sum" in registered()
 
 
 @pytest.fixture

@@ -5,45 +5,26 @@ from __future__ import annotations
 import ast
 import inspect
 import warnings
-import weakref
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from perf.workspace import SHAPES, cases, measured
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from optmerge.deltas import Delta, Dense, LowRank, linear_combination, mean
 from optmerge.errors import MergeWarning, MethodError
-from optmerge.methods import Method, get, merge_deltas, method, registered
+from optmerge.methods import Case, Context, Layout, Method, apply, get, merge_deltas, method, registered
 from optmerge.methods import _registry as registry
-from optmerge.methods._context import Context, Layout
+from worlds.methods import out_of_domain, own_registry
 
 METHODS = registered()
 MATRIX = [name for name, each in METHODS.items() if each.granularity == "matrix"]
 every_method = pytest.mark.parametrize("name", METHODS)
-
-BAD_VALUES: dict[str, Any] = {
-    "drop": 1.0,
-    "keep": 0.0,
-    "lr": 0.0,
-    "momentum": 1.0,
-    "optimizer": "lbfgs",
-    "rank_fraction": 1.5,
-    "rank_rule": "partition_sqrt",
-    "seed": -1,
-    "solver": "fast",
-    "start": "middle",
-    "steps": -1,
-    "t": 1.5,
-    "time": float("inf"),
-    "trim": "layer",
-    "variant": "dora",
-}
 
 
 @pytest.fixture(autouse=True)
@@ -95,7 +76,7 @@ def test_a_misspelt_parameter_is_recognised(name: str) -> None:
 @every_method
 def test_a_value_out_of_its_domain_is_refused(name: str) -> None:
     for parameter in METHODS[name].parameters.model_fields:
-        for bad in (BAD_VALUES[parameter], [], float("nan")):
+        for bad in out_of_domain(METHODS[name], parameter):
             with pytest.raises(MethodError, match="out of its domain") as caught:
                 METHODS[name].validate({parameter: bad})
             assert parameter in str(caught.value)
@@ -114,21 +95,65 @@ def test_defaults_are_valid_and_resolve_to_values_that_are(name: str) -> None:
 @every_method
 def test_costs_are_positive_and_grow(name: str) -> None:
     each = METHODS[name]
-    assert 0 < each.work(8, 16, 2) <= each.work(16, 32, 4)
     parameters = each.resolve(each.validate({}), False)
-    assert 0 < each.workspace(2, 64, 64, parameters) <= each.workspace(8, 64, 64, parameters)
-    assert each.passes(each.validate({})) >= 0
+    small, large = Case(2, 8, 16, parameters), Case(4, 16, 32, parameters)
+    assert 0 < each.resources.work(small) <= each.resources.work(large)
+    few, many = Case(2, 64, 64, parameters), Case(8, 64, 64, parameters)
+    assert 0 < each.resources.workspace(few) <= each.resources.workspace(many)
+
+
+@every_method
+def test_a_survey_makes_as_many_passes_as_are_declared(name: str) -> None:
+    each = METHODS[name]
+    streaming = each.streaming(each.resolve(each.validate({}), False))
+    if streaming is None or streaming.survey is None:
+        assert streaming is None or streaming.passes == 0
+        return
+    count = each.exactly or 3
+    survey, passes = streaming.survey(count), 0
+    while survey.begin_pass():
+        survey.observe([Dense(delta) for delta in random(count, 5, 4).float()], Context())
+        survey.end_pass()
+        passes += 1
+    assert passes == streaming.passes
+
+
+@every_method
+def test_a_method_that_streams_gives_slices_of_what_it_gives_the_whole(name: str) -> None:
+    each = METHODS[name]
+    parameters = each.resolve(each.validate({}), False)
+    streaming = each.streaming(parameters)
+    if streaming is None:
+        return
+    assert each.granularity != "matrix"
+    count = each.exactly or 3
+    deltas, context = random(count, 6, 4).float(), Context(tensor="w")
+    if streaming.survey is not None:
+        survey = streaming.survey(count)
+        while survey.begin_pass():
+            for start in (0, 2, 4):
+                slices = [Dense(delta) for delta in deltas[:, start : start + 2]]
+                survey.observe(slices, replace(context, start=4 * start))
+            survey.end_pass()
+        context = replace(context, survey=survey.result())
+    parts = [
+        apply(
+            each, [Dense(d) for d in deltas[:, s : s + 2]], parameters, replace(context, start=4 * s)
+        ).dense()
+        for s in (0, 2, 4)
+    ]
+    assert torch.equal(torch.cat(parts), merge_deltas(name, deltas, context=Context(tensor="w")))
 
 
 @every_method
 def test_a_method_keeps_factors_where_it_says_so(name: str) -> None:
     each = METHODS[name]
     parameters = each.resolve(each.validate({}), True)
-    if not each.keeps_factors(parameters):
+    if not each.resources.keeps_factors(parameters):
         return
     ups, downs = random(3, 9, 2).unbind(), random(3, 2, 8).unbind()
     deltas = [LowRank(up, down) for up, down in zip(ups, downs, strict=True)]
-    assert isinstance(each.apply(deltas, parameters, Context()), LowRank)
+    assert isinstance(apply(each, deltas, parameters, Context()), LowRank)
 
 
 @every_method
@@ -153,7 +178,7 @@ def test_both_float_types_come_back_as_they_went_in(name: str) -> None:
 @every_method
 def test_a_weight_multiplies_its_delta(name: str) -> None:
     deltas, weights = random(2, 5, 4), [0.5, 3.0]
-    scale = sum(weights) / 2 if METHODS[name].normalise_weights else 1.0
+    scale = sum(weights) / 2 if METHODS[name].affine else 1.0
     scaled = torch.stack([delta * (w / scale) for delta, w in zip(deltas, weights, strict=True)])
     torch.testing.assert_close(merge(name, deltas, weights=weights), merge(name, scaled))
     assert torch.equal(merge(name, deltas, weights=[1.0, 1.0]), merge(name, deltas))
@@ -247,40 +272,15 @@ def test_the_number_of_experts_is_checked(name: str) -> None:
                 merge(name, random(count, 5, 4))
 
 
-class PeakMemory(TorchDispatchMode):
-    """Bytes of all storages that operations have made, at their most; LAPACK's inner workspace is unseen."""
-
-    def __init__(self, given: Sequence[Tensor]) -> None:
-        super().__init__()
-        self.live = {tensor.untyped_storage()._cdata: 0 for tensor in given}
-        self.now = self.peak = 0
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = function(*args, **(kwargs or {}))
-        for tensor in tree_leaves(result):
-            storage = tensor.untyped_storage() if isinstance(tensor, Tensor) else None
-            if storage is not None and storage._cdata not in self.live:
-                self.live[storage._cdata] = storage.nbytes()
-                self.now += storage.nbytes()
-                self.peak = max(self.peak, self.now)
-                weakref.finalize(storage, self.release, storage._cdata)
-        return result
-
-    def release(self, key: int) -> None:
-        self.now -= self.live.pop(key, 0)
-
-
 @every_method
-@pytest.mark.parametrize("shape", [(320, 320), (160, 640), (640, 160)])
+@pytest.mark.parametrize("shape", SHAPES)
 def test_a_method_holds_no_more_memory_than_it_declares(name: str, shape: tuple[int, int]) -> None:
-    each = METHODS[name]
-    for count in (each.exactly,) if each.exactly else (2, 5):
-        deltas = random(count, *shape).float().unbind()
-        few = {"steps": 2} if "steps" in each.parameters.model_fields else {}
-        parameters = each.resolve(each.validate(few), False)
-        with PeakMemory(deltas) as memory:
-            each.apply([Dense(delta) for delta in deltas], parameters, Context())
-        assert memory.peak <= each.workspace(count, *shape, parameters) * 4 * shape[0] * shape[1]
+    for case in cases(METHODS[name], [shape]):
+        held, declared = measured(METHODS[name], case), METHODS[name].resources.workspace(case)
+        assert held <= declared, (
+            f"{name} holds {held:.1f} arrays of the tensor's size for {case.experts} experts and declares "
+            f"{declared:.1f}; `python -m perf.workspace {name}` shows what to declare"
+        )
 
 
 @pytest.mark.parametrize("name", [name for name, each in METHODS.items() if each.affine])
@@ -303,11 +303,10 @@ def test_methods_import_nothing_of_each_others_internals() -> None:
 
 
 @pytest.fixture
-def fresh_registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def fresh_registry() -> Iterator[None]:
     """What a test registers is forgotten after it."""
-    monkeypatch.setattr(registry, "_METHODS", dict(METHODS))
-    yield
-    registry._load_all.cache_clear()
+    with own_registry():
+        yield
 
 
 @pytest.mark.usefixtures("fresh_registry")
@@ -329,6 +328,32 @@ def test_a_decorated_function_is_a_method() -> None:
 
 
 @pytest.mark.usefixtures("fresh_registry")
+def test_a_function_may_return_a_plain_tensor() -> None:
+    @method(granularity="matrix", scale=1.0)
+    def summed(deltas: Sequence[Delta]) -> Tensor:
+        return torch.stack([delta.dense() for delta in deltas]).sum(0)
+
+    for shape in [(4,), (4, 5), (2, 4, 5), (4, 5, 1, 2)]:
+        deltas = random(2, *shape)
+        expected = deltas.mean(0) if len(shape) == 1 else deltas.sum(0)
+        torch.testing.assert_close(merge_deltas("summed", deltas), expected)
+        merged = merge_deltas("summed", [Dense(delta) for delta in deltas])
+        assert isinstance(merged, Dense)
+        torch.testing.assert_close(merged.dense(), expected)
+
+
+@pytest.mark.usefixtures("fresh_registry")
+def test_a_function_that_returns_something_else_is_refused_by_name() -> None:
+    @method(granularity="element", scale=1.0)
+    def listing(deltas: Sequence[Delta]) -> Any:
+        return [delta.dense() for delta in deltas]
+
+    for given in (random(2, 3, 4), [Dense(delta) for delta in random(2, 3, 4)]):
+        with pytest.raises(MethodError, match="listing returned list, expected Delta or Tensor"):
+            merge_deltas("listing", given)
+
+
+@pytest.mark.usefixtures("fresh_registry")
 def test_a_plug_in_cannot_replace_a_method() -> None:
     def average(deltas: Sequence[Delta]) -> Delta:
         return mean(deltas)
@@ -339,15 +364,7 @@ def test_a_plug_in_cannot_replace_a_method() -> None:
     assert get("average").function is not average
 
 
-def declare(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
-    plugin = EntryPoint(name="outsider", value=value, group="optmerge.methods")
-    monkeypatch.setattr(registry, "entry_points", lambda group: [plugin] if group == plugin.group else [])
-    registry._load_all.cache_clear()
-
-
-@pytest.mark.usefixtures("fresh_registry")
-def test_an_entry_point_adds_a_method(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    source = """
+PLUGIN = """
 from optmerge.deltas import linear_combination
 from optmerge.methods import method
 
@@ -356,16 +373,27 @@ def first_only(deltas):
     "The first expert.\\n\\nSource: a plug-in."
     return linear_combination(deltas[:1], [1.0])
 """
-    (tmp_path / "outsider_of_optmerge.py").write_text(source)
+
+
+def outsider(module: str) -> EntryPoint:
+    return EntryPoint(name="outsider", value=module, group="optmerge.methods")
+
+
+def test_an_entry_point_adds_a_method(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "outsider_of_optmerge.py").write_text(PLUGIN)
     monkeypatch.syspath_prepend(tmp_path)
-    declare(monkeypatch, "outsider_of_optmerge")
     deltas = random(2, 3, 4)
-    assert "first_only" in registered()
-    assert torch.equal(merge_deltas("first_only", deltas), deltas[0])
+    with own_registry([outsider("outsider_of_optmerge")]):
+        assert "first_only" in registered()
+        assert torch.equal(merge_deltas("first_only", deltas), deltas[0])
+    assert "first_only" not in registered()
 
 
-@pytest.mark.usefixtures("fresh_registry")
-def test_an_entry_point_that_cannot_be_imported_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    declare(monkeypatch, "no_such_module_anywhere")
-    with pytest.raises(MethodError, match="plug-in 'outsider'"):
+@pytest.mark.parametrize("fault", ["no_such_module_anywhere", "broken_outsider"])
+def test_an_entry_point_that_cannot_be_loaded_is_named(
+    fault: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "broken_outsider.py").write_text("raise RuntimeError('of no use')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with own_registry([outsider(fault)]), pytest.raises(MethodError, match="plug-in 'outsider'"):
         get("average")

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 import optmerge
+from optmerge.checkpoints.bfloat16 import narrow, widen
 from optmerge.cli import run
 from optmerge.engine.running import fused
 from optmerge.methods._fast import bracket
-from optmerge.methods._fast.kernels import narrow, widen
 from worlds.merges import World, contents, weights, world
 
 EVERYTHING = {"kinds": ["matrix", "embedding", "head", "norm", "bias", "conv", "other"]}

@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 
 from optmerge.deltas import Dense, LowRank
 from optmerge.methods import Context, get
+from optmerge.methods._fast.elementwise import TrimThresholds
 from optmerge.methods._fast.kernels import mean_of_agreeing
-from optmerge.methods.ties import TrimThresholds, agree, ties
+from optmerge.methods.ties import agree, ties
 from worlds.deltas import randn
 
 
@@ -41,9 +42,9 @@ def test_factors_are_trimmed_like_their_product() -> None:
 
 def test_a_survey_of_one_tensor_in_slices_gives_the_merge_of_the_whole() -> None:
     deltas = torch.round(randn(4, 30, 7, seed=3, dtype=torch.float32) * 2) / 2
-    method = get("ties")
-    survey = method.survey(4, {"keep": 0.4, "trim": "tensor"})
-    assert survey is not None
+    streaming = get("ties").streaming({"keep": 0.4, "trim": "tensor"})
+    assert streaming is not None and streaming.survey is not None
+    survey = streaming.survey(4)
     while survey.begin_pass():
         for rows in deltas.split(7, dim=1):
             survey.observe([Dense(delta) for delta in rows], Context())

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from optmerge.deltas import Dense, LowRank
 from optmerge.errors import MethodError
-from optmerge.methods import Context, get, merge_deltas
+from optmerge.methods import Context, apply, get, merge_deltas
 from optmerge.methods._fast.radix import kth_smallest_index
 from optmerge.methods._solvers.linalg import top_rank
 from optmerge.methods.optmerge import optmerge
@@ -91,7 +91,7 @@ def test_a_layout_that_does_not_fit_the_tensor_is_refused() -> None:
 def test_model_wise_ties_without_a_survey_is_refused() -> None:
     ties = get("ties")
     with pytest.raises(MethodError, match="survey"):
-        ties.apply([Dense(torch.ones(2, 2))], ties.validate({"trim": "model"}), Context())
+        apply(ties, [Dense(torch.ones(2, 2))], ties.validate({"trim": "model"}), Context())
 
 
 def test_a_survey_announces_no_pass_it_does_not_make() -> None:
@@ -103,7 +103,7 @@ def test_a_survey_announces_no_pass_it_does_not_make() -> None:
             survey.observe([Dense(randn(5, 5, dtype=torch.float32))] * 2, Context())
             survey.end_pass()
             passes += 1
-        assert passes == ties.passes(ties.validate({"trim": "model", "keep": keep}))
+        assert passes == ties.streaming(ties.validate({"trim": "model", "keep": keep})).passes
 
 
 def test_every_solver_stays_finite_at_the_extremes_of_float32() -> None:
@@ -114,3 +114,10 @@ def test_every_solver_stays_finite_at_the_extremes_of_float32() -> None:
         for name in ("tsv", "iso_c", "swudi", "aswudi"):
             unit = merge_deltas(name, randn(3, 6, 5, dtype=torch.float32))
             torch.testing.assert_close(merge_deltas(name, deltas) / size, unit, rtol=1e-4, atol=1e-4)
+
+
+def test_an_unknown_rank_rule_is_answered_with_the_closest() -> None:
+    for bad in ("partition_sqrt", "cumvar_2", "cumvar_"):
+        with pytest.raises(MethodError, match="out of its domain") as caught:
+            get("aswudi").validate({"rank_rule": bad})
+        assert "rank_rule" in str(caught.value) and "did you mean" in str(caught.value)

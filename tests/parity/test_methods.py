@@ -22,7 +22,7 @@ from torch import Tensor
 
 from optmerge.deltas import Delta, as_deltas
 from optmerge.errors import MergeWarning
-from optmerge.methods import Context, get, merge_deltas
+from optmerge.methods import Context, apply, get, merge_deltas
 from optmerge.methods.aswudi import adaptive_rank
 from worlds.lapack_noise import DEFICIENT, reference
 
@@ -145,8 +145,9 @@ def test_model_wise_ties_agrees_with_its_reference(case: str) -> None:
     ties = get("ties")
     parameters = ties.validate({"keep": 0.2, "trim": "model"})
     names = list(expected_of(case, "ties_modelwise"))
-    survey = ties.survey(len(experts), parameters)
-    assert survey is not None
+    streaming = ties.streaming(parameters)
+    assert streaming is not None and streaming.survey is not None
+    survey = streaming.survey(len(experts))
     while survey.begin_pass():
         for tensor in names:
             survey.observe(as_deltas(deltas_of(case, tensor)), Context(tensor=tensor))
@@ -156,7 +157,7 @@ def test_model_wise_ties_agrees_with_its_reference(case: str) -> None:
     def merge(tensor: str) -> Tensor:
         deltas: list[Delta] = as_deltas(deltas_of(case, tensor))
         scale = ties.scale(parameters)
-        return base[tensor] + scale * ties.apply(deltas, parameters, replace(context, tensor=tensor)).dense()
+        return base[tensor] + scale * apply(ties, deltas, parameters, replace(context, tensor=tensor)).dense()
 
     assert max(errors(case, "ties_modelwise", merge).values()) <= ELEMENTWISE
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from hypothesis import strategies as st
 from torch import Tensor
@@ -11,29 +9,6 @@ from torch import Tensor
 from optmerge.deltas import Dense, LowRank
 
 SHAPES = [(1, 1), (1, 7), (7, 1), (3, 11), (11, 3), (6, 6), (5, 8), (12, 9)]
-
-EVERY_METHOD: dict[str, dict[str, Any]] = {
-    "average": {},
-    "task_arithmetic": {},
-    "ties": {"keep": 0.6},
-    "dare_task_arithmetic": {},
-    "dare_ties": {},
-    "slerp": {"t": 0.3},
-    "tsv": {},
-    "iso_c": {},
-    "wudi": {"steps": 20, "lr": 1e-3},
-    "wudi exact": {"solver": "exact"},
-    "optmerge lora": {"variant": "lora", "lr": 0.05, "steps": 40},
-    "optmerge full": {"variant": "full", "lr": 1e-3, "steps": 20},
-    "optmerge full closed_form": {"variant": "full", "solver": "closed_form", "lr": 0.05, "steps": 40},
-    "swudi": {},
-    "aswudi": {},
-}
-"""A name in the registry, then what tells two entries of it apart."""
-
-FACTORED = ["average", "task_arithmetic", "slerp", "tsv", "wudi exact", "swudi", "aswudi"]
-FACTORED += ["optmerge lora", "optmerge full closed_form"]
-"""The entries that keep low-rank deltas as factors."""
 
 
 def generator(seed: int) -> torch.Generator:

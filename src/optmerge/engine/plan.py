@@ -21,8 +21,7 @@ from optmerge.engine.planning.recipe_checks import check_recipe
 from optmerge.engine.planning.selection import choose, layout_of
 from optmerge.engine.planning.sizes import parse_bytes
 from optmerge.errors import RecipeError, did_you_mean
-from optmerge.methods import get
-from optmerge.methods._registry import Layout
+from optmerge.methods import Layout, get
 from optmerge.recipe import BASE, MethodChoice, Recipe, parse_recipe
 
 _DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}

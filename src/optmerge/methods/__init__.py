@@ -1,7 +1,33 @@
-"""Merging methods: one pure function on task vectors per file."""
+"""Merging methods: one pure function on task vectors per file.
 
-from optmerge.methods._context import Context, Survey
-from optmerge.methods._merging import merge_deltas
-from optmerge.methods._registry import Method, get, method, registered
+Every file at this level whose name has no underscore is an algorithm, and nothing else is at this level but
+their frame:
 
-__all__ = ["Context", "Method", "Survey", "get", "merge_deltas", "method", "registered"]
+* `_method.py` says what a `Method` is, `_registry.py` makes one known (`@method`) and finds it (`get`);
+* `_apply.py` applies a method to deltas (`merge_deltas`) and to the matrices that a tensor holds;
+* `_context.py` and `_parameters.py` hold what methods are given besides deltas.
+
+`_solvers/` holds the mathematics that several algorithms share. `_fast/` holds what exists for speed alone;
+its README names the plain code that each of its files must agree with.
+"""
+
+from optmerge.methods._apply import apply, merge_deltas
+from optmerge.methods._context import Context, Layout, Survey
+from optmerge.methods._method import Case, Method, Parameters, Resources, Streaming
+from optmerge.methods._registry import get, method, registered
+
+__all__ = [
+    "Case",
+    "Context",
+    "Layout",
+    "Method",
+    "Parameters",
+    "Resources",
+    "Streaming",
+    "Survey",
+    "apply",
+    "get",
+    "merge_deltas",
+    "method",
+    "registered",
+]

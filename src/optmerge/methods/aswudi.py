@@ -13,6 +13,7 @@ from torch import Tensor
 
 from optmerge.deltas import Delta
 from optmerge.errors import did_you_mean
+from optmerge.methods._method import Resources
 from optmerge.methods._registry import method
 from optmerge.methods._solvers.quadratic import (
     Filter,
@@ -42,9 +43,11 @@ def _known_rule(rule: str) -> str:
 @method(
     granularity="matrix",
     scale=0.3,
-    work=lambda m, n, experts: 4.0 * m * n * n * experts + 10.0 * n**3,
-    workspace=interaction_workspace,
-    keeps_factors=lambda parameters: True,
+    resources=Resources(
+        work=lambda case: 4.0 * case.m * case.n * case.n * case.experts + 10.0 * case.n**3,
+        workspace=lambda case: interaction_workspace(case.experts, case.m, case.n, case.parameters),
+        keeps_factors=lambda parameters: True,
+    ),
 )
 def aswudi(
     deltas: Sequence[Delta],

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from optmerge.deltas import Delta, mean
-from optmerge.methods._fast.stored import Entrywise
+from optmerge.methods._fast.elementwise import CompiledSum
+from optmerge.methods._method import Resources, Streaming
 from optmerge.methods._registry import method
 
 
 @method(
     granularity="element",
     scale=1.0,
-    fixed_scale=True,
-    normalise_weights=True,
     affine=True,
-    entrywise=lambda experts, parameters: Entrywise(divisor=experts),
+    resources=Resources(workspace=lambda case: 2.0),
+    streaming=Streaming(compiled=CompiledSum(divided=True)),
 )
 def average(deltas: Sequence[Delta]) -> Delta:
     """Mean of the experts; weights are normalised to sum to one.

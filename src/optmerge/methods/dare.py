@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from optmerge.deltas import Delta, Dense, linear_combination
+from optmerge.methods._context import Context
+from optmerge.methods._fast.elementwise import CompiledSum, CompiledTies
 from optmerge.methods._fast.masks import DropKey, dropped
-from optmerge.methods._fast.stored import Entrywise
+from optmerge.methods._method import Parameters, Resources, Streaming
 from optmerge.methods._parameters import DropRate, Fraction, Seed
-from optmerge.methods._registry import Context, method
-from optmerge.methods.ties import Trim, TrimSurvey, ties, ties_passes, ties_scale, ties_scope
+from optmerge.methods._registry import method
+from optmerge.methods.ties import Trim, TrimSurvey, ties, ties_scale, trim_passes
 
 
 class DroppedSurvey(TrimSurvey):
     """The survey of TIES, on what DARE leaves of the deltas."""
 
-    def __init__(self, experts: int, parameters: Mapping[str, Any]) -> None:
+    def __init__(self, experts: int, parameters: Parameters) -> None:
         super().__init__(experts, parameters["keep"])
         self._drop, self._seed = parameters["drop"], parameters["seed"]
 
@@ -28,9 +29,13 @@ class DroppedSurvey(TrimSurvey):
 @method(
     granularity="element",
     scale=0.3,
-    entrywise=lambda experts, parameters: Entrywise(drop=parameters["drop"], seed=parameters["seed"]),
-    work=lambda m, n, experts: 12.0 * m * n * experts,
-    workspace=lambda experts, m, n, parameters: experts + 10.0,
+    resources=Resources(
+        work=lambda case: 12.0 * case.m * case.n * case.experts,
+        workspace=lambda case: case.experts + 10.0,
+    ),
+    streaming=lambda parameters: Streaming(
+        compiled=CompiledSum(drop=parameters["drop"], seed=parameters["seed"])
+    ),
 )
 def dare_task_arithmetic(
     deltas: Sequence[Delta],
@@ -54,17 +59,24 @@ def dare_task_arithmetic(
     return linear_combination(dare(deltas, drop, seed, context or Context()), [1.0] * len(deltas))
 
 
+def _streaming(parameters: Parameters) -> Streaming:
+    keep, drop, seed = parameters["keep"], parameters["drop"], parameters["seed"]
+    return Streaming(
+        survey=lambda experts: DroppedSurvey(experts, parameters),
+        scope=parameters["trim"],
+        passes=trim_passes(keep),
+        compiled=CompiledTies(keep, drop, seed),
+    )
+
+
 @method(
     granularity="tensor",
     scale=ties_scale,
-    survey=lambda experts, parameters: DroppedSurvey(experts, parameters),
-    survey_scope=ties_scope,
-    passes=ties_passes,
-    entrywise=lambda experts, parameters: Entrywise(
-        drop=parameters["drop"], seed=parameters["seed"], keep=parameters["keep"]
+    resources=Resources(
+        work=lambda case: 24.0 * case.m * case.n * case.experts,
+        workspace=lambda case: 2.0 * case.experts + 8.0,
     ),
-    work=lambda m, n, experts: 24.0 * m * n * experts,
-    workspace=lambda experts, m, n, parameters: 2.0 * experts + 8.0,
+    streaming=_streaming,
 )
 def dare_ties(
     deltas: Sequence[Delta],

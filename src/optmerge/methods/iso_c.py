@@ -9,7 +9,9 @@ import torch
 
 from optmerge.deltas import Delta, Dense, linear_combination
 from optmerge.errors import MergeWarning
-from optmerge.methods._registry import Context, method
+from optmerge.methods._context import Context
+from optmerge.methods._method import Resources
+from optmerge.methods._registry import method
 from optmerge.methods._solvers.linalg import squareness
 
 RANK_TOLERANCE = 1e-5
@@ -19,9 +21,11 @@ RANK_TOLERANCE = 1e-5
 @method(
     granularity="matrix",
     scale=0.3,
-    one_core=False,
-    work=lambda m, n, experts: 20.0 * m * n * min(m, n),
-    workspace=lambda experts, m, n, parameters: 4.8 + 2.2 * squareness(m, n),
+    resources=Resources(
+        work=lambda case: 20.0 * case.m * case.n * min(case.m, case.n),
+        workspace=lambda case: 4.8 + 2.2 * squareness(case.m, case.n),
+        one_core=False,
+    ),
 )
 def iso_c(deltas: Sequence[Delta], *, context: Context | None = None) -> Delta:
     """The sum of the task vectors with all singular values replaced by their mean.

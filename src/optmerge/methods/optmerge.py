@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from optmerge.deltas import Delta, Dense, LowRank, zero_like
 from optmerge.errors import MethodError
+from optmerge.methods._method import Case, Parameters, Resources
 from optmerge.methods._parameters import Fraction, Momentum, Positive, Steps
 from optmerge.methods._registry import method
 from optmerge.methods._solvers.iterations import Optimizer, descend, literal_loop
@@ -56,7 +57,11 @@ _LEARNING_RATES = {"sgd": 1e-4, "adam": 1e-5}
 
 
 def _resolve(parameters: dict[str, Any], low_rank: bool) -> dict[str, Any]:
-    """Replaces every `auto`, from the variant downwards."""
+    """Replaces every `auto`, from the variant downwards; what has been chosen stays.
+
+    The engine calls this with what it knows of all experts, and its choice wins: the function then finds no
+    `auto` left. Called by itself the function decides in the same way, from the deltas of its one tensor.
+    """
     resolved = dict(parameters)
     if resolved["variant"] == "auto":
         resolved["variant"] = "lora" if low_rank else "full"
@@ -79,22 +84,24 @@ def _resolve(parameters: dict[str, Any], low_rank: bool) -> dict[str, Any]:
     return resolved
 
 
-def _scale(parameters: Mapping[str, Any]) -> float:
+def _scale(parameters: Parameters) -> float:
     return _VARIANTS["full" if parameters["variant"] == "auto" else parameters["variant"]].scale
 
 
-def _workspace(experts: int, m: int, n: int, parameters: Mapping[str, Any]) -> float:
-    steps = 12.0 if parameters["solver"] != "closed_form" else 0.0
-    return max(steps, 4.7 + 6.1 * squareness(m, n)) * solver_width(m, n)
+def _workspace(case: Case) -> float:
+    steps = 12.0 if case.parameters["solver"] != "closed_form" else 0.0
+    return max(steps, 4.7 + 6.1 * squareness(case.m, case.n)) * solver_width(case.m, case.n)
 
 
 @method(
     granularity="matrix",
     scale=_scale,
     resolve=_resolve,
-    work=lambda m, n, experts: 6.0 * m * n * min(m, n) * experts,
-    workspace=_workspace,
-    keeps_factors=lambda parameters: parameters["solver"] == "closed_form",
+    resources=Resources(
+        work=lambda case: 6.0 * case.m * case.n * min(case.m, case.n) * case.experts,
+        workspace=_workspace,
+        keeps_factors=lambda parameters: parameters["solver"] == "closed_form",
+    ),
 )
 def optmerge(
     deltas: Sequence[Delta],

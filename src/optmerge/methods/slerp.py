@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from optmerge.deltas import Delta, inner_product, linear_combination
+from optmerge.methods._method import Resources
 from optmerge.methods._parameters import UnitInterval
 from optmerge.methods._registry import method
 
@@ -13,7 +14,7 @@ COLINEAR = 1e-4
 """Angles (radians) below which the great circle can't be told from the chord in float32."""
 
 
-@method(granularity="tensor", scale=1.0, exactly=2, workspace=lambda experts, m, n, parameters: 6.0)
+@method(granularity="tensor", scale=1.0, exactly=2, resources=Resources(workspace=lambda case: 6.0))
 def slerp(deltas: Sequence[Delta], *, t: UnitInterval = 0.5) -> Delta:
     """Spherical interpolation between the task vectors of two experts.
 

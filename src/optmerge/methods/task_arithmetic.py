@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from optmerge.deltas import Delta, linear_combination
-from optmerge.methods._fast.stored import Entrywise
+from optmerge.methods._fast.elementwise import CompiledSum
+from optmerge.methods._method import Resources, Streaming
 from optmerge.methods._registry import method
 
 
-@method(granularity="element", scale=0.3, entrywise=lambda experts, parameters: Entrywise())
+@method(
+    granularity="element",
+    scale=0.3,
+    resources=Resources(workspace=lambda case: 2.0),
+    streaming=Streaming(compiled=CompiledSum()),
+)
 def task_arithmetic(deltas: Sequence[Delta]) -> Delta:
     """Sum of the task vectors, scaled down.
 

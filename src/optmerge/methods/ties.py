@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -13,27 +12,16 @@ from torch import Tensor
 
 from optmerge.deltas import Delta, Dense
 from optmerge.errors import MethodError
-from optmerge.methods._context import SurveyScope
+from optmerge.methods._context import Context
+from optmerge.methods._fast.elementwise import CompiledTies, TrimThresholds
 from optmerge.methods._fast.kernels import compiled_for
 from optmerge.methods._fast.radix import MagnitudeSelection, magnitude_threshold
-from optmerge.methods._fast.stored import Entrywise, StoredDeltas
+from optmerge.methods._fast.stored import StoredDeltas
+from optmerge.methods._method import Parameters, Resources, Streaming
 from optmerge.methods._parameters import Fraction
-from optmerge.methods._registry import Context, method
+from optmerge.methods._registry import method
 
 Trim = Literal["tensor", "model"]
-
-
-@dataclass(frozen=True)
-class TrimThresholds:
-    """What trimming must know of the whole tensor, or of the whole model.
-
-    Args:
-        magnitudes: per expert, entries below it are trimmed.
-        majority: sign of the majority of elected signs, for entries whose sum is zero; None to be counted.
-    """
-
-    magnitudes: tuple[float, ...]
-    majority: float | None
 
 
 class TrimSurvey:
@@ -78,30 +66,34 @@ class TrimSurvey:
         return tuple(selection.threshold for selection in self._selections)
 
 
-def ties_scale(parameters: Mapping[str, Any]) -> float:
+def ties_scale(parameters: Parameters) -> float:
     """0.3 for thresholds per tensor, 1.0 for one threshold per model."""
     return 1.0 if parameters["trim"] == "model" else 0.3
 
 
-def ties_scope(parameters: Mapping[str, Any]) -> SurveyScope:
-    """Whether thresholds hold for one tensor or for the whole model."""
-    return "model" if parameters["trim"] == "model" else "tensor"
+def _streaming(parameters: Parameters) -> Streaming:
+    keep = parameters["keep"]
+    return Streaming(
+        survey=lambda experts: TrimSurvey(experts, keep),
+        scope=parameters["trim"],
+        passes=trim_passes(keep),
+        compiled=CompiledTies(keep),
+    )
 
 
-def ties_passes(parameters: Mapping[str, Any]) -> int:
+def trim_passes(keep: float) -> int:
     """Two passes select a float32 threshold unless all is kept, one counts signs."""
-    return 1 if parameters["keep"] == 1 else 3
+    return 1 if keep == 1 else 3
 
 
 @method(
     granularity="tensor",
     scale=ties_scale,
-    survey=lambda experts, parameters: TrimSurvey(experts, parameters["keep"]),
-    survey_scope=ties_scope,
-    passes=ties_passes,
-    entrywise=lambda experts, parameters: Entrywise(keep=parameters["keep"]),
-    work=lambda m, n, experts: 12.0 * m * n * experts,
-    workspace=lambda experts, m, n, parameters: experts + 6.0,
+    resources=Resources(
+        work=lambda case: 12.0 * case.m * case.n * case.experts,
+        workspace=lambda case: case.experts + 6.0,
+    ),
+    streaming=_streaming,
 )
 def ties(
     deltas: Sequence[Delta],

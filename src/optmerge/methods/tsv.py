@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from optmerge.deltas import Delta, Dense, LowRank, zero_like
+from optmerge.methods._method import Resources
 from optmerge.methods._registry import method
 from optmerge.methods._solvers.linalg import polar_factor, squareness, top_rank, top_singular
 
@@ -14,10 +15,12 @@ from optmerge.methods._solvers.linalg import polar_factor, squareness, top_rank,
 @method(
     granularity="matrix",
     scale=0.3,
-    one_core=False,
-    work=lambda m, n, experts: 10.0 * m * n * min(m, n) * experts,
-    workspace=lambda experts, m, n, parameters: 9.2 + 10.0 * squareness(m, n),
-    keeps_factors=lambda parameters: True,
+    resources=Resources(
+        work=lambda case: 10.0 * case.m * case.n * min(case.m, case.n) * case.experts,
+        workspace=lambda case: 9.2 + 10.0 * squareness(case.m, case.n),
+        one_core=False,
+        keeps_factors=lambda parameters: True,
+    ),
 )
 def tsv(deltas: Sequence[Delta]) -> Delta:
     """Leading singular triplets of every task vector, decorrelated between the experts.

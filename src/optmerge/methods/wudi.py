@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Literal
 
 import torch
 
 from optmerge.deltas import Delta, Dense, zero_like
+from optmerge.methods._method import Case, Resources
 from optmerge.methods._parameters import Positive, Steps
 from optmerge.methods._registry import method
 from optmerge.methods._solvers.iterations import Optimizer, descend, literal_loop
@@ -26,19 +27,23 @@ NULL = 1e-10
 """Eigenvalues below this share of the largest are the null space of C, where M stays at its start."""
 
 
-def _workspace(experts: int, m: int, n: int, parameters: Mapping[str, Any]) -> float:
-    if parameters["solver"] == "exact":  # in float64
-        return 2 * interaction_workspace(experts, m, n, parameters)
+def _workspace(case: Case) -> float:
+    experts, m, n = case.experts, case.m, case.n
+    if case.parameters["solver"] == "exact":  # in float64
+        return 2 * interaction_workspace(experts, m, n, case.parameters)
     shape = experts + 1.0 if experts * m <= n else 4.0 * n / m
     return (10.0 + shape) * solver_width(m, n)
+
+
+def _work(case: Case) -> float:
+    m, n = case.m, case.n
+    return 4.0 * m * n * min(m, n) * case.experts + 600.0 * m * n * n
 
 
 @method(
     granularity="matrix",
     scale=0.3,
-    work=lambda m, n, experts: 4.0 * m * n * min(m, n) * experts + 600.0 * m * n * n,
-    workspace=_workspace,
-    keeps_factors=lambda parameters: parameters["solver"] == "exact",
+    resources=Resources(_work, _workspace, keeps_factors=lambda parameters: parameters["solver"] == "exact"),
 )
 def wudi(
     deltas: Sequence[Delta],

@@ -59,7 +59,7 @@ def write_merged_adapter(
                 progress(tensor, merged.nbytes)
 
     def one_core(place: tuple[int, TensorPlan]) -> bool:
-        return get(plan.use(place[1]).name).one_core
+        return get(plan.use(place[1]).name).resources.one_core
 
     places = list(enumerate(merged_tensors))
     with Pool(budget.whole_tensors, sources.device) as pool:

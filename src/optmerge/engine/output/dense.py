@@ -104,10 +104,10 @@ class _Merge:
             if tensor.action == "alias" or not self.writer.needs(tensor.name):
                 continue
             method = get(self.plan.use(tensor).name) if tensor.action == "merge" else None
-            if method is None or method.streams(self.plan.use(tensor).parameters):
+            if method is None or method.streaming(self.plan.use(tensor).parameters) is not None:
                 sliced.append(tensor)
             else:
-                (side_by_side if method.one_core else alone).append(tensor)
+                (side_by_side if method.resources.one_core else alone).append(tensor)
         large = [tensor for tensor in sliced if prod(tensor.shape) > ONE_THREAD_ELEMENTS]
         for tensor in large:
             self._write_sliced(tensor, self.pool.each)
@@ -150,14 +150,14 @@ class _Merge:
 
     def _merge_fused(self, tensor: TensorPlan, fused: FusedMerge, slices: list[Rows], each: Each) -> bool:
         """Whether it could be; nothing has been written otherwise."""
-        trim = self.fused.thresholds(tensor, fused, slices, each)
-        if trim is None and fused.rule.keep is not None:
+        ready = self.fused.prepared(tensor, fused, slices, each)
+        if ready is None:
             return False
 
         def merge(rows: Rows) -> None:
-            merged = self.fused.merged(tensor, fused, trim, rows)
+            merged = self.fused.merged(tensor, ready, rows)
             if merged is None:  # the general way says what isn't finite
-                self._merge_rows(tensor, self._with_trim(tensor, trim), rows)
+                self._merge_rows(tensor, self._with_survey(tensor, ready.context.survey), rows)
                 return
             start = rows[0] * prod(tensor.shape[1:]) if rows else 0
             self.writer.write_flat(tensor.name, start, _stored(merged, tensor))
@@ -167,10 +167,10 @@ class _Merge:
 
     def _merge_slices(self, tensor: TensorPlan, slices: list[Rows], each: Each) -> None:
         found = survey_tensor(self.plan, tensor, self.sources, each, slices)
-        surveys = self._with_trim(tensor, found)
+        surveys = self._with_survey(tensor, found)
         each(lambda rows: self._merge_rows(tensor, surveys, rows), slices)
 
-    def _with_trim(self, tensor: TensorPlan, found: Any) -> Surveys:
+    def _with_survey(self, tensor: TensorPlan, found: Any) -> Surveys:
         """The surveys, with what was found in this tensor alone."""
         if found is None or tensor.group is None:
             return self.surveys

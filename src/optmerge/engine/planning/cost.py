@@ -11,7 +11,7 @@ import torch
 
 from optmerge.checkpoints.dtypes import DTYPES
 from optmerge.engine.planning.inputs import AdapterExpert, Inputs
-from optmerge.methods import get
+from optmerge.methods import Case, get
 from optmerge.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -73,8 +73,8 @@ def cost_of(
         use = uses[tensor.group] if tensor.group is not None else None
         tensor_read, tensor_peak, tensor_flops = _tensor_cost(tensor, use, inputs, recipe)
         read, flops = read + tensor_read, flops + tensor_flops
-        in_slices = use is None or get(use.name).streams(use.parameters)
-        side_by_side = cores if in_slices or (use is not None and get(use.name).one_core) else 1
+        in_slices = use is None or get(use.name).streaming(use.parameters) is not None
+        side_by_side = cores if in_slices or (use is not None and get(use.name).resources.one_core) else 1
         if tensor_peak * side_by_side > peak:
             peak, where = tensor_peak * side_by_side, tensor.name
         if in_slices and not inputs.factors(tensor.name):
@@ -102,15 +102,16 @@ def _tensor_cost(
     method, count = get(use.name), len(inputs.experts)
     full = not any(isinstance(expert, AdapterExpert) for expert in inputs.experts)
     base_read = 0 if method.affine and full else stored
-    passes = 1 + method.passes(use.parameters)
+    streaming = method.streaming(use.parameters)
+    passes = 1 + (streaming.passes if streaming is not None else 0)
     read = passes * (base_read + sum(expert.input_bytes(tensor.name) for expert in inputs.experts))
-    held = min(size, slice_limit(tensor.name, inputs)) if method.streams(use.parameters) else size
+    held = min(size, slice_limit(tensor.name, inputs)) if streaming is not None else size
     rows = tensor.shape[-2] if len(tensor.shape) > 1 else 1
     columns = tensor.shape[-1] if tensor.shape else 1
     if tensor.layout in ("transposed", "transposed_stack"):
         rows, columns = columns, rows
     sides, rank = rows + size // max(1, rows), _joint_rank(tensor.name, inputs)
-    if rank is not None and rank * sides < size and method.keeps_factors(use.parameters):
+    if rank is not None and rank * sides < size and method.resources.keeps_factors(use.parameters):
         # The factors, float64 bases of their spaces and what they are made from, a slice of W₀ (measured).
         arrays = 6.5 if recipe.output.format == "adapter" else 4.2
         peak = int(rank * sides * (_FLOAT32 + 8 * arrays)) + 12 * FACTOR_SLICE_ELEMENTS
@@ -119,10 +120,11 @@ def _tensor_cost(
     for expert in inputs.experts:
         own = expert.rank(tensor.name) if isinstance(expert, AdapterExpert) else None
         deltas += held if own is None else min(own * sides, size)
-    workspace = method.workspace(count, rows, columns, use.parameters) if deltas >= held else 2.0
+    case = Case(count, rows, columns, use.parameters)
+    workspace = method.resources.workspace(case) if deltas >= held else 2.0
     peak = int((deltas + held * (2 + workspace)) * _FLOAT32 * FRAGMENTATION) + min(stored, held * 8)
     matrices = size / max(1, rows * columns)
-    return read, peak, matrices * method.work(rows, columns, count)
+    return read, peak, matrices * method.resources.work(case)
 
 
 def _joint_rank(name: str, inputs: Inputs) -> int | None:

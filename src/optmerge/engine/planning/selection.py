@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from optmerge.architectures import Role
 from optmerge.engine.planning.inputs import FLOATS, Base
 from optmerge.errors import RecipeError
-from optmerge.methods._registry import Layout
+from optmerge.methods import Layout
 from optmerge.recipe import BASE, Match, Recipe
 
 

@@ -14,7 +14,8 @@ from optmerge.engine.planning.cost import slice_limit
 from optmerge.engine.planning.inputs import FullExpert
 from optmerge.engine.running.pool import Pool
 from optmerge.engine.running.sources import Rows, Sources
-from optmerge.methods import Context, get
+from optmerge.methods import Context, Survey, apply, get
+from optmerge.methods._context import SurveyScope
 
 Surveys = Mapping[int, Any]
 """What each group's survey found, by group."""
@@ -28,9 +29,9 @@ def merged_weights(
     method = get(use.name)
     if method.affine and all(isinstance(expert, FullExpert) for expert in sources.inputs.experts):
         weights = method.weighted(sources.weights(tensor, rows), use.weights)
-        return method.apply(weights, use.parameters, _context(plan, tensor, surveys, rows)).dense()
+        return apply(method, weights, use.parameters, context_of(plan, tensor, surveys, rows)).dense()
     base = sources.base(tensor, rows)
-    merged = _merged(use, sources.deltas(tensor, base, rows), _context(plan, tensor, surveys, rows))
+    merged = _merged(use, sources.deltas(tensor, base, rows), context_of(plan, tensor, surveys, rows))
     if isinstance(merged, LowRank):
         return add_factors(base, merged, use.scale)
     # Rounded after each step, as W₀ + s·M is usually written; a fused multiply-add moves last digits.
@@ -42,7 +43,7 @@ def merged_delta(plan: Plan, tensor: TensorPlan, sources: Sources, surveys: Surv
     merged = merged_low_rank(plan, tensor, sources, surveys)
     if merged is None:
         deltas = sources.deltas(tensor, sources.base(tensor))
-        merged = _merged(plan.use(tensor), deltas, _context(plan, tensor, surveys, None))
+        merged = _merged(plan.use(tensor), deltas, context_of(plan, tensor, surveys, None))
     return merged.scaled(plan.use(tensor).scale)
 
 
@@ -51,7 +52,7 @@ def merged_low_rank(plan: Plan, tensor: TensorPlan, sources: Sources, surveys: S
     deltas = sources.low_rank_deltas(tensor)
     if deltas is None:
         return None
-    return _merged(plan.use(tensor), list(deltas), _context(plan, tensor, surveys, None))
+    return _merged(plan.use(tensor), list(deltas), context_of(plan, tensor, surveys, None))
 
 
 def add_factors(base: Tensor, merged: LowRank, scale: float) -> Tensor:
@@ -63,10 +64,11 @@ def add_factors(base: Tensor, merged: LowRank, scale: float) -> Tensor:
 
 def _merged(use: MethodUse, deltas: list[Delta], context: Context) -> Delta:
     method = get(use.name)
-    return method.apply(method.weighted(deltas, use.weights), use.parameters, context)
+    return apply(method, method.weighted(deltas, use.weights), use.parameters, context)
 
 
-def _context(plan: Plan, tensor: TensorPlan, surveys: Surveys, rows: Rows) -> Context:
+def context_of(plan: Plan, tensor: TensorPlan, surveys: Surveys, rows: Rows) -> Context:
+    """What a method may know beside the deltas of a tensor, or of some of its rows."""
     return Context(
         tensor=tensor.name,
         experts=plan.expert_names,
@@ -81,9 +83,10 @@ def survey_tensor(
 ) -> Any:
     """What a method's survey finds in one tensor; None where it needs none, or needs one of all tensors."""
     use = plan.use(tensor)
-    if get(use.name).survey_scope(use.parameters) != "tensor":
+    survey = _survey_of(plan, use, "tensor")
+    if survey is None:
         return None
-    return _survey(plan, use, lambda: ((tensor, rows) for rows in slices), sources, each)
+    return _surveyed(survey, plan, lambda: ((tensor, rows) for rows in slices), sources, each)
 
 
 def run_surveys(plan: Plan, sources: Sources, pool: Pool, slice_elements: int) -> dict[int, Any]:
@@ -91,7 +94,8 @@ def run_surveys(plan: Plan, sources: Sources, pool: Pool, slice_elements: int) -
     found = {}
     for group, use in enumerate(plan.methods):
         tensors = [tensor for tensor in plan.tensors if tensor.group == group]
-        if use is None or not tensors or get(use.name).survey_scope(use.parameters) != "model":
+        survey = _survey_of(plan, use, "model") if use is not None and tensors else None
+        if survey is None:
             continue
 
         def places(tensors: list[TensorPlan] = tensors) -> Iterator[tuple[TensorPlan, Rows]]:
@@ -99,26 +103,32 @@ def run_surveys(plan: Plan, sources: Sources, pool: Pool, slice_elements: int) -
                 limit = slice_limit(tensor.name, sources.inputs, slice_elements)
                 yield from ((tensor, rows) for rows in row_slices(tensor, limit))
 
-        found[group] = _survey(plan, use, places, sources, pool.each)
-    return {group: result for group, result in found.items() if result is not None}
+        found[group] = _surveyed(survey, plan, places, sources, pool.each)
+    return found
 
 
-def _survey(
+def _survey_of(plan: Plan, use: MethodUse, scope: SurveyScope) -> Survey | None:
+    """A fresh survey of the method; None where it needs none of that scope."""
+    streaming = get(use.name).streaming(use.parameters)
+    if streaming is None or streaming.survey is None or streaming.scope != scope:
+        return None
+    return streaming.survey(len(plan.expert_names))
+
+
+def _surveyed(
+    survey: Survey,
     plan: Plan,
-    use: MethodUse,
     places: Callable[[], Iterable[tuple[TensorPlan, Rows]]],
     sources: Sources,
     each: Callable[..., None],
 ) -> Any:
-    """Passes over slices until the method knows enough."""
-    survey = get(use.name).survey(len(plan.expert_names), use.parameters)
-    if survey is None:
-        return None
+    """What the survey finds in passes over slices, as many as it asks for."""
 
     def observe(place: tuple[TensorPlan, Rows]) -> None:
         tensor, rows = place
+        use = plan.use(tensor)
         deltas = sources.deltas(tensor, sources.base(tensor, rows), rows)
-        survey.observe(get(use.name).weighted(deltas, use.weights), _context(plan, tensor, {}, rows))
+        survey.observe(get(use.name).weighted(deltas, use.weights), context_of(plan, tensor, {}, rows))
 
     while survey.begin_pass():
         each(observe, places())

@@ -1,14 +1,14 @@
 """Elementwise merges of full checkpoints on the bytes as they are stored, into memory that is used again.
 
 What most merges are: the same bits as the general way, without a temporary. Whatever isn't plainly that, a
-NaN included, goes the general way.
+NaN included, goes the general way. What happens to an entry is the method's own affair (`CompiledMerge`).
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -20,16 +20,12 @@ from torch import Tensor
 from optmerge.checkpoints.dtypes import DTYPES
 from optmerge.engine.plan import Plan, TensorPlan
 from optmerge.engine.planning.inputs import FullExpert
-from optmerge.engine.running.compute import Surveys
+from optmerge.engine.running.compute import Surveys, context_of
 from optmerge.engine.running.sources import Rows, Sources
-from optmerge.methods import get
-from optmerge.methods._fast.bracket import Bracket, sample_size
-from optmerge.methods._fast.stored import Drops, Entrywise, StoredDeltas
-from optmerge.methods.ties import TrimThresholds
+from optmerge.methods import Context, get
+from optmerge.methods._fast.stored import CompiledMerge, StoredDeltas, StoredTensor
 
 FLOATS = ("BF16", "F16", "F32")
-BLOCKS = 32
-"""Places a sample is taken from, evenly spaced."""
 
 Each = Callable[[Callable[[Rows], None], Iterable[Rows]], None]
 """Calls an action with each of some ranges of rows: one after the other, or side by side."""
@@ -40,22 +36,20 @@ class FusedMerge:
     """How one tensor is merged.
 
     Args:
-        rule: what is done to each entry.
-        factors: of the experts, float32.
-        drops: of the experts.
-        from_base: it merges deltas, not weights.
-        scale: of the merged delta.
-        stored: the type that the slices are held in: the experts' own if that is bfloat16, else float32.
-        trim: thresholds of a survey of the whole model.
+        compiled: the method's loops.
+        context: names of the tensor and the experts, and what is known of the whole tensor or model.
+        factors: (experts,) float32, what each delta is multiplied by.
+        from_base: whether it merges deltas; weights otherwise.
+        scale: factor on the merged delta.
+        stored: type that slices are held in: bfloat16 if every input is stored so, else float32.
     """
 
-    rule: Entrywise
+    compiled: CompiledMerge
+    context: Context
     factors: NDArray[np.float32]
-    drops: Drops
     from_base: bool
     scale: float
     stored: torch.dtype
-    trim: TrimThresholds | None
 
 
 class FusedSlices:
@@ -75,7 +69,8 @@ class FusedSlices:
         """How a tensor is merged here; None where it has to go the general way."""
         use, inputs = self._plan.use(tensor), self._sources.inputs
         method = get(use.name)
-        if method.entrywise is None or self._sources.device.type != "cpu":
+        streaming = method.streaming(use.parameters)
+        if streaming is None or streaming.compiled is None or self._sources.device.type != "cpu":
             return None
         stored = {tensor.dtype}
         for expert in inputs.experts:
@@ -85,69 +80,37 @@ class FusedSlices:
                 stored.add(expert.checkpoint.tensors[expert.tensors[tensor.name]].dtype)
         if not stored <= set(FLOATS) or tensor.out_dtype not in FLOATS:
             return None
-        rule = method.entrywise(len(inputs.experts), use.parameters)
-        found = self._surveys.get(tensor.group) if tensor.group is not None else None
         return FusedMerge(
-            rule,
-            np.array(method.expert_factors(use.weights), dtype=np.float32),
-            Drops.of(rule, tensor.name, self._plan.expert_names),
-            not method.affine,
-            use.scale,
-            torch.bfloat16 if stored == {"BF16"} else torch.float32,
-            found if isinstance(found, TrimThresholds) else None,
+            compiled=streaming.compiled,
+            context=context_of(self._plan, tensor, self._surveys, None),
+            factors=np.array(method.expert_factors(use.weights), dtype=np.float32),
+            from_base=not method.affine,
+            scale=use.scale,
+            stored=torch.bfloat16 if stored == {"BF16"} else torch.float32,
         )
 
-    def thresholds(
+    def prepared(
         self, tensor: TensorPlan, fused: FusedMerge, slices: list[Rows], each: Each
-    ) -> TrimThresholds | None:
-        """What TIES must know of a tensor beforehand; None for sums, and where something isn't finite."""
-        if fused.trim is not None or fused.rule.keep is None:
-            return fused.trim
-        magnitudes = self._magnitudes(tensor, fused, fused.rule.keep, slices, each)
-        if magnitudes is None:
-            return None
-        sums: list[int] = []
+    ) -> FusedMerge | None:
+        """The same with what must be known of the whole tensor; None where something isn't finite."""
 
-        def count(rows: Rows) -> None:
-            sums.append(self._deltas(tensor, fused, _span(tensor, rows)).sum_of_signs(magnitudes))
+        def read(start: int, stop: int) -> StoredDeltas:
+            return self._deltas(tensor, fused, (start, stop))
 
-        each(count, slices)
-        return TrimThresholds(magnitudes, float(np.sign(sum(sums))))
+        def over_all(action: Callable[[StoredDeltas], None]) -> None:
+            each(lambda rows: action(read(*_span(tensor, rows))), slices)
 
-    def merged(
-        self, tensor: TensorPlan, fused: FusedMerge, trim: TrimThresholds | None, rows: Rows
-    ) -> Tensor | None:
+        whole = StoredTensor(prod(tensor.shape), len(fused.factors), read, over_all)
+        context = fused.compiled.prepare(whole, fused.context)
+        return None if context is None else replace(fused, context=context)
+
+    def merged(self, tensor: TensorPlan, fused: FusedMerge, rows: Rows) -> Tensor | None:
         """A slice, flat, in bfloat16 or float32, valid until this thread's next; None where not finite."""
         span = _span(tensor, rows)
         deltas = self._deltas(tensor, fused, span)
         out = self._buffer("out", 1, span[1] - span[0], _held(DTYPES[tensor.out_dtype].torch))[0]
-        if trim is None:
-            finite = deltas.sum(fused.rule.divisor, fused.scale, _array(out))
-        else:
-            finite = deltas.mean_of_agreeing(trim.magnitudes, trim.majority or 0.0, fused.scale, _array(out))
+        finite = fused.compiled.merge(deltas, fused.context, fused.scale, _array(out))
         return out if finite else None
-
-    def _magnitudes(
-        self, tensor: TensorPlan, fused: FusedMerge, keep: float, slices: list[Rows], each: Each
-    ) -> tuple[float, ...] | None:
-        """Each expert's threshold; None where something isn't finite."""
-        size = prod(tensor.shape)
-        bracket = Bracket(len(fused.factors), size, keep)
-        finite: list[bool] = []
-
-        def count(rows: Rows) -> None:
-            finite.append(bracket.count(self._deltas(tensor, fused, _span(tensor, rows))))
-
-        if sample_size(size) and not bracket.done:
-            for span in _sample(size):
-                bracket.count(self._deltas(tensor, fused, span))
-            bracket.expect()
-        while not bracket.done:
-            each(count, slices)
-            if not all(finite):
-                return None
-            bracket.narrow()
-        return bracket.thresholds
 
     def _deltas(self, tensor: TensorPlan, fused: FusedMerge, span: tuple[int, int]) -> StoredDeltas:
         """Elements [start, stop) of every input, in this thread's buffer."""
@@ -159,7 +122,7 @@ class FusedSlices:
         for row, expert in zip(stored[int(fused.from_base) :], experts, strict=True):
             full = expert if isinstance(expert, FullExpert) and expert.changes(tensor.name) else None
             self._sources.fill(full, tensor.name, start, row)
-        return StoredDeltas(_array(stored), fused.from_base, fused.factors, fused.drops, start)
+        return StoredDeltas(_array(stored), fused.from_base, fused.factors, start=start)
 
     def _buffer(self, name: str, rows: int, size: int, dtype: torch.dtype) -> Tensor:
         """Memory of this thread for (rows, size) values; what it held before is lost."""
@@ -174,13 +137,6 @@ def _span(tensor: TensorPlan, rows: Rows) -> tuple[int, int]:
     """First and last-plus-one element of some rows."""
     width = prod(tensor.shape[1:])
     return (rows[0] * width, rows[1] * width) if rows else (0, prod(tensor.shape))
-
-
-def _sample(size: int) -> list[tuple[int, int]]:
-    """Ranges of elements to estimate from, over the tensor's whole length."""
-    block = max(1, sample_size(size) // BLOCKS)
-    starts = (round(place * (size - block) / (BLOCKS - 1)) for place in range(BLOCKS))
-    return [(start, start + block) for start in starts]
 
 
 def _held(dtype: torch.dtype) -> torch.dtype:

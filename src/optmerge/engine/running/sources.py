@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import ExitStack
 from math import prod
 from pathlib import Path
@@ -10,13 +11,13 @@ from types import TracebackType
 import torch
 from torch import Tensor
 
+from optmerge.checkpoints.bfloat16 import widened
 from optmerge.checkpoints.dtypes import DTYPES
 from optmerge.checkpoints.reader import Reader
 from optmerge.deltas import Delta, Dense, LowRank
 from optmerge.engine.plan import TensorPlan
 from optmerge.engine.planning.inputs import AdapterExpert, FullExpert, Inputs
 from optmerge.errors import CheckpointError
-from optmerge.methods._fast.kernels import widen
 from optmerge.recipe import BASE
 
 Rows = tuple[int, int] | None
@@ -24,7 +25,7 @@ Rows = tuple[int, int] | None
 
 
 class Sources:
-    """The inputs of a merge with their files open; a context manager.
+    """The inputs of a merge with their files open; a context manager, safe to read from by many threads.
 
     Args:
         inputs: as opened from headers.
@@ -42,6 +43,7 @@ class Sources:
             if isinstance(expert, FullExpert)
         }
         self._factors: dict[str, tuple[tuple[str, torch.dtype], LowRank]] = {}
+        self._lock = threading.Lock()  # held to look into `_factors`, not while a delta is made
 
     def __enter__(self) -> Sources:
         return self
@@ -141,8 +143,12 @@ class Sources:
         return _rows_of(delta, rows) if rows else delta
 
     def _adapter_delta(self, expert: AdapterExpert, tensor: TensorPlan, dtype: torch.dtype) -> Delta:
-        """An adapter's delta of a whole tensor; factors, which are small, are kept for its next slice."""
-        kept = self._factors.get(expert.name)
+        """An adapter's delta of a whole tensor; factors, which are small, are kept for its next slice.
+
+        Threads that ask for the same delta at once may each make it. The copies are equal.
+        """
+        with self._lock:
+            kept = self._factors.get(expert.name)
         if kept is not None and kept[0] == (tensor.name, dtype):
             return kept[1]
         delta = expert.delta(tensor.name, lambda: self._base.read(tensor.name), tensor.shape)
@@ -151,7 +157,8 @@ class Sources:
         if self.device.type == "cuda":  # other threads, with other streams, may use it next
             torch.cuda.current_stream(self.device).synchronize()
         if isinstance(placed, LowRank):
-            self._factors[expert.name] = ((tensor.name, dtype), placed)
+            with self._lock:
+                self._factors[expert.name] = ((tensor.name, dtype), placed)
         return placed
 
     def _expert(self, expert: FullExpert, tensor: TensorPlan, rows: Rows) -> Tensor:
@@ -162,10 +169,9 @@ class Sources:
     def _mergeable(self, values: Tensor, what: str, file: object) -> Tensor:
         """On the device, float32 or float64, in memory of its own; refused where not finite."""
         if values.dtype == torch.bfloat16 and self.device.type == "cpu":
-            moved = torch.empty(values.shape)
-            flat = values.view(torch.uint16).flatten()
-            if widen(flat.numpy(), moved.view(torch.uint32).flatten().numpy()):
-                return moved
+            wide = widened(values)
+            if wide is not None:
+                return wide
         if self.device.type == "cuda":  # from pinned memory a copy runs beside the computation
             values = values.pin_memory().to(self.device, non_blocking=True)
         moved = values.to(self.device, torch.float64 if values.dtype == torch.float64 else torch.float32)

@@ -20,6 +20,8 @@ from numba import njit, types
 from numba.extending import overload
 from torch import Tensor
 
+from optmerge.checkpoints.bfloat16 import narrow, widen
+
 MAGNITUDE = np.uint32(0x7FFFFFFF)
 LANES = 32
 NOT_COUNTED = np.uint32(0xFFFFFFFF)
@@ -68,8 +70,9 @@ def count_within(
 ) -> None:
     """Counts magnitudes from `low` on, `width` bit patterns, in bins of 1 << `shift` of them.
 
-    Few values match; blocks without one are passed over at vector speed. So is one that many have: counters
-    that are raised again and again wait for themselves.
+    Few magnitudes lie in the range, so blocks of `LANES` without one are skipped at vector speed. Many
+    entries may have the magnitude `common`, which is therefore counted in a register: adding to one place in
+    memory again and again is a store-forwarding stall each time.
 
     Args:
         bits: float32 seen as uint32.
@@ -164,28 +167,6 @@ def drop_entries(delta: Any, first_key: Any, second_key: Any, start: int, limit:
         hashes = pairs.view(np.uint16)[odd : odd + part.size]
         for i in range(part.size):
             part[i] = part[i] * gain if hashes[i] >= limit else np.float32(0)
-
-
-@njit(nogil=True, cache=True)
-def widen(stored: Any, bits: Any) -> bool:
-    """bfloat16 (as uint16) to float32 (as uint32); whether all of it is finite."""
-    largest = np.uint16(0)
-    for i in range(stored.size):
-        bits[i] = np.uint32(stored[i]) << np.uint32(16)
-        largest = max(largest, stored[i] & np.uint16(0x7FFF))
-    return bool(largest < np.uint16(0x7F80))
-
-
-@njit(nogil=True, cache=True)
-def narrow(bits: Any, stored: Any) -> bool:
-    """float32 (as uint32) to bfloat16 (as uint16), to nearest even; whether all of it is finite."""
-    largest = np.uint16(0)
-    for i in range(bits.size):
-        value = bits[i]
-        rounded = value + np.uint32(0x7FFF) + ((value >> np.uint32(16)) & np.uint32(1))
-        stored[i] = np.uint16(rounded >> np.uint32(16))
-        largest = max(largest, stored[i] & np.uint16(0x7FFF))
-    return bool(largest < np.uint16(0x7F80))
 
 
 @njit(nogil=True, cache=True)
@@ -345,21 +326,9 @@ def count_magnitudes(
 ) -> bool:
     """Counts every expert's magnitudes around where its threshold is expected.
 
-    Args:
-        stored: this and the next six as for `sum_deltas`.
-        from_base: —
-        factors: —
-        keys: —
-        limit: —
-        gain: —
-        start: —
-        lows: (experts,) uint32; this and the following as for `count_within`, a row for each expert.
-        widths: (experts,) uint32.
-        shifts: (experts,) uint32.
-        common: (experts,) uint32.
-        outside: (experts, 2) int64.
-        bins: (experts, bins) int32.
-        loose: (experts, bins) uint8.
+    `stored` to `start` are as for `sum_deltas`. The others are as for `count_within`, with an axis for the
+    experts in front: `lows`, `widths`, `shifts` and `common` (experts,) uint32, `outside` (experts, 2) int64,
+    `bins` (experts, bins) int32, `loose` (experts, bins) uint8.
 
     Returns:
         Whether every input is finite.

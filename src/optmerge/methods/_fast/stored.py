@@ -1,74 +1,71 @@
-"""Elementwise methods on slices of experts' tensors as they are stored, without float32 copies of them.
+"""One slice of every expert's delta as it is stored, and the compiled loops on it.
 
-What average, task arithmetic, DARE and TIES do to each entry, said as data (`Entrywise`), and the compiled
-loops that do it (`StoredDeltas`), bit for bit as the methods' own functions do.
+A slice is never copied to float32 as a whole: the loops convert a few kilobytes at a time. `CompiledMerge` is
+what the engine asks of a method that can merge this way; `elementwise.py` has the ones there are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from optmerge.methods._context import Context
 from optmerge.methods._fast import kernels
 from optmerge.methods._fast.masks import DropKey, drop_limit, gain
-
-Rows = NDArray[Any]
-"""(rows, size): bfloat16 seen as uint16, or float32."""
-
-
-@dataclass(frozen=True)
-class Entrywise:
-    """What a method does to each entry, where that is all it does.
-
-    Args:
-        divisor: d of Σ τᵢ/d; of no meaning for a mean of agreeing entries.
-        drop: DARE's probability of dropping an entry, before anything else.
-        seed: of the drops.
-        keep: TIES' fraction kept by magnitude; None for a sum.
-    """
-
-    divisor: float = 1.0
-    drop: float = 0.0
-    seed: int = 0
-    keep: float | None = None
 
 
 @dataclass(frozen=True)
 class Drops:
-    """DARE's masks for the experts of one tensor; `keys` is (experts, 2), (0, 2) where nothing is dropped."""
+    """DARE's masks for the experts of one tensor.
+
+    Args:
+        keys: (experts, 2), the hash's two keys of each expert; (0, 2) where nothing is dropped.
+        limit: an entry whose 16-bit hash is below it is dropped.
+        gain: what the other entries are multiplied by, 1/(1 − drop).
+    """
 
     keys: NDArray[np.uint32]
     limit: np.uint16
     gain: np.float32
 
-    @classmethod
-    def of(cls, rule: Entrywise, tensor: str, experts: Sequence[str]) -> Drops:
-        """The drops of a rule for one tensor."""
-        keys = [DropKey.of(rule.seed, tensor, expert) for expert in experts]
-        words = [(key.first, key.second) for key in keys] if rule.drop else []
-        table = np.array(words, np.uint32).reshape(-1, 2)
-        return cls(table, np.uint16(drop_limit(rule.drop)), np.float32(gain(rule.drop)))
-
 
 NO_DROPS = Drops(np.zeros((0, 2), np.uint32), np.uint16(0), np.float32(1))
 
 
-@dataclass(frozen=True)
-class Counts:
-    """How many magnitudes of each expert are below, and in each bin of, its range of bit patterns.
+@lru_cache(maxsize=256)  # asked for every slice of a tensor
+def drops_of(drop: float, seed: int, tensor: str, experts: tuple[str, ...]) -> Drops:
+    """DARE's masks for one tensor.
 
     Args:
-        lows: (experts,) where the ranges begin.
-        widths: (experts,) how many bit patterns they hold.
-        shifts: (experts,); a bin holds 1 << shift bit patterns.
-        common: (experts,) a magnitude that is counted by itself.
-        outside: (experts, 2) how many are below the range, and how many are the common one.
-        bins: (experts, bins) how many others are in each bin.
-        loose: (experts, bins) 1 where one of them isn't the bin's first bit pattern.
+        drop: probability of dropping an entry, in [0, 1).
+        seed: what all masks begin with.
+        tensor: name of the tensor.
+        experts: names of the experts.
+    """
+    if not drop:
+        return NO_DROPS
+    keys = [DropKey.of(seed, tensor, expert) for expert in experts]
+    table = np.array([(key.first, key.second) for key in keys], np.uint32)
+    return Drops(table, np.uint16(drop_limit(drop)), np.float32(gain(drop)))
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many magnitudes of each expert lie below its range of bit patterns, and in each bin of the range.
+
+    Args:
+        lows: (experts,) first bit pattern of each range.
+        widths: (experts,) number of bit patterns in each range.
+        shifts: (experts,) each bin of a range holds 1 << shift bit patterns.
+        common: (experts,) a magnitude that is counted apart from the bins.
+        outside: (experts, 2) number of magnitudes below the range, number equal to the common one.
+        bins: (experts, bins) number of other magnitudes in each bin.
+        loose: (experts, bins) 1 where a magnitude in the bin isn't the bin's first bit pattern, 0 elsewhere.
     """
 
     lows: NDArray[np.uint32]
@@ -81,7 +78,7 @@ class Counts:
 
     @property
     def arrays(self) -> tuple[NDArray[Any], ...]:
-        """In the order the loop takes them."""
+        """The arrays in the order that the compiled loop takes them."""
         return self.lows, self.widths, self.shifts, self.common, self.outside, self.bins, self.loose
 
 
@@ -90,14 +87,15 @@ class StoredDeltas:
     """One slice of every expert's delta, in the form it is stored in.
 
     Args:
-        rows: the base's slice and then the experts', or the deltas themselves.
-        from_base: the first row is the base's.
+        rows: (experts + 1, size) the base's slice and then the experts'; (experts, size) the deltas
+            themselves without a base. float32, or bfloat16 seen as uint16.
+        from_base: whether the first row is the base's.
         factors: (experts,) float32, what each delta is multiplied by.
-        drops: applied to the products.
-        start: flat index of the slice in its tensor.
+        drops: masks that are applied to the products.
+        start: flat index, in the whole tensor, of the slice's first entry.
     """
 
-    rows: Rows
+    rows: NDArray[Any]
     from_base: bool
     factors: NDArray[np.float32]
     drops: Drops = NO_DROPS
@@ -127,3 +125,50 @@ class StoredDeltas:
         """W₀ + scale·(TIES' mean), or that mean without a base, into `out`; whether all is finite."""
         least = np.array(thresholds, np.float32)
         return bool(self._run(kernels.mean_of_agreeing, least, np.float32(majority), np.float32(scale), out))
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """One tensor of every input, read when it is asked for.
+
+    Args:
+        size: number of entries.
+        experts: number of experts.
+        read: (start, stop) → entries [start, stop) of every input; valid until the same thread's next.
+        each: calls an action with slices that together are the tensor, maybe on several threads at once.
+    """
+
+    size: int
+    experts: int
+    read: Callable[[int, int], StoredDeltas]
+    each: Callable[[Callable[[StoredDeltas], None]], None]
+
+
+class CompiledMerge(Protocol):
+    """A method on slices as they are stored: the bits that its function gives, several times faster."""
+
+    def prepare(self, tensor: StoredTensor, context: Context) -> Context | None:
+        """Looks at a whole tensor before its first slice is merged.
+
+        Args:
+            tensor: not merged yet.
+            context: names of the tensor and the experts, and what a survey of the whole model found.
+
+        Returns:
+            The context with what must be known, as the method's own survey would have found it; None where a
+            value isn't finite.
+        """
+
+    def merge(self, deltas: StoredDeltas, context: Context, scale: float, out: NDArray[Any]) -> bool:
+        """Merges one slice; called by several threads at once.
+
+        Args:
+            deltas: the slice.
+            context: what `prepare` returned for its tensor.
+            scale: factor on the merged delta.
+            out: (size,) becomes W₀ + scale·M, or M where the deltas come without a base. float32, or bfloat16
+                seen as uint16.
+
+        Returns:
+            Whether every input and output is finite; `out` is of no use otherwise.
+        """
