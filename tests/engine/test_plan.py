@@ -89,15 +89,15 @@ def test_the_default_selects_the_matrices_of_the_language_model(models: World) -
     plan = optmerge.plan(models.recipe())
 
     assert merged(plan) == {name for name in models.tensors() if "_proj" in name}
-    assert fate(plan, NORM).reason == "kind norm is not selected"
-    assert fate(plan, EMBEDDING).reason == "kind embedding is not selected"
+    assert fate(plan, NORM).reason.words == "kind norm is not selected"
+    assert fate(plan, EMBEDDING).reason.words == "kind embedding is not selected"
 
 
 def test_include_and_exclude_narrow_the_roles_down(models: World) -> None:
     plan = optmerge.plan(models.recipe(select={"include": [r"layers\.0", "norm"], "exclude": ["down"]}))
 
     assert merged(plan) == {QUERY, "model.layers.0.mlp.up_proj.weight"}
-    assert fate(plan, "model.layers.0.mlp.down_proj.weight").reason == "left out by include/exclude"
+    assert fate(plan, "model.layers.0.mlp.down_proj.weight").reason.words == "left out by include/exclude"
 
 
 def test_the_first_rule_that_matches_wins(models: World) -> None:
@@ -176,7 +176,7 @@ def test_tensors_that_no_expert_changes_are_copied(tmp_path: Path) -> None:
     adapter = save_adapter(tmp_path / "a", (QUERY,))
     plan = optmerge.plan(models.recipe(experts=[str(adapter)]))
 
-    assert fate(plan, UP).reason == "no expert changes it"
+    assert fate(plan, UP).reason.words == "no expert changes it"
 
 
 def test_optmerge_chooses_its_variant_by_the_experts(tmp_path: Path) -> None:

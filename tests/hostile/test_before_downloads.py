@@ -64,7 +64,9 @@ def test_an_occupied_output_is_refused_first(
 
 
 @pytest.mark.parametrize(
-    "options", [{"device": "gpu"}, {"memory": "2Gigs"}, {"mode": "replace"}], ids=lambda options: [*options][0]
+    "options",
+    [{"device": "gpu"}, {"memory": "2Gigs"}, {"mode": "replace"}],
+    ids=lambda options: next(iter(options)),
 )
 def test_python_refuses_it_first_too(options: dict[str, Any], no_download: None, tmp_path: Path) -> None:
     recipe = {"base": "org/base", "experts": ["org/ocr"], "method": "ties"}

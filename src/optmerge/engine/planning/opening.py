@@ -10,9 +10,8 @@ from optmerge.checkpoints.checkpoint import Checkpoint, is_adapter, open_checkpo
 from optmerge.checkpoints.hub import locate
 from optmerge.checkpoints.opening import open_model
 from optmerge.engine.planning.inputs import AdapterExpert, AnyExpert, Base, FullExpert, Inputs
+from optmerge.engine.planning.limits import check_vocabulary
 from optmerge.engine.planning.matching import aliases, by_canonical, match_adapter, match_checkpoint
-from optmerge.engine.planning.recipe_checks import check_recipe
-from optmerge.engine.planning.vocabulary import check_vocabulary
 from optmerge.errors import CheckpointError
 from optmerge.recipe import Expert, Recipe
 
@@ -23,7 +22,6 @@ def open_inputs(recipe: Recipe) -> Inputs:
     Raises:
         InputError: something is missing, unreadable, or doesn't fit together.
     """
-    check_recipe(recipe)
     base = open_base(recipe)
     names = recipe.expert_names()
     pairs = zip(recipe.experts, names, strict=True)

@@ -12,7 +12,7 @@ from optmerge.deltas import Delta, LowRank
 from optmerge.engine.plan import MethodUse, Plan, TensorPlan
 from optmerge.engine.planning.cost import slice_limit
 from optmerge.engine.planning.inputs import FullExpert
-from optmerge.engine.running.pool import Pool
+from optmerge.engine.running.pool import Each, Pool
 from optmerge.engine.running.sources import Rows, Sources
 from optmerge.methods import Context, get
 
@@ -72,13 +72,11 @@ def _context(plan: Plan, tensor: TensorPlan, surveys: Surveys, rows: Rows) -> Co
         experts=plan.expert_names,
         start=rows[0] * prod(tensor.shape[1:]) if rows else 0,
         layout=tensor.layout,
-        survey=surveys.get(tensor.group) if tensor.group is not None else None,
+        survey=surveys.get(tensor.method_index) if tensor.method_index is not None else None,
     )
 
 
-def survey_tensor(
-    plan: Plan, tensor: TensorPlan, sources: Sources, each: Callable[..., None], slices: list[Rows]
-) -> Any:
+def survey_tensor(plan: Plan, tensor: TensorPlan, sources: Sources, each: Each, slices: list[Rows]) -> Any:
     """What a method's survey finds in one tensor; None where it needs none, or needs one of all tensors."""
     use = plan.use(tensor)
     if get(use.name).survey_scope(use.parameters) != "tensor":
@@ -90,7 +88,7 @@ def run_surveys(plan: Plan, sources: Sources, pool: Pool, slice_elements: int) -
     """Runs the survey of every group that needs to see all of its tensors first."""
     found = {}
     for group, use in enumerate(plan.methods):
-        tensors = [tensor for tensor in plan.tensors if tensor.group == group]
+        tensors = [tensor for tensor in plan.tensors if tensor.method_index == group]
         if use is None or not tensors or get(use.name).survey_scope(use.parameters) != "model":
             continue
 
@@ -108,7 +106,7 @@ def _survey(
     use: MethodUse,
     places: Callable[[], Iterable[tuple[TensorPlan, Rows]]],
     sources: Sources,
-    each: Callable[..., None],
+    each: Each,
 ) -> Any:
     """Passes over slices until the method knows enough."""
     survey = get(use.name).survey(len(plan.expert_names), use.parameters)

@@ -7,7 +7,6 @@ NaN included, goes the general way.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -21,6 +20,7 @@ from optmerge.checkpoints.dtypes import DTYPES
 from optmerge.engine.plan import Plan, TensorPlan
 from optmerge.engine.planning.inputs import FullExpert
 from optmerge.engine.running.compute import Surveys
+from optmerge.engine.running.pool import Each
 from optmerge.engine.running.sources import Rows, Sources
 from optmerge.methods import get
 from optmerge.methods._fast.bracket import Bracket, sample_size
@@ -30,9 +30,6 @@ from optmerge.methods.ties import TrimThresholds
 FLOATS = ("BF16", "F16", "F32")
 BLOCKS = 32
 """Places a sample is taken from, evenly spaced."""
-
-Each = Callable[[Callable[[Rows], None], Iterable[Rows]], None]
-"""Calls an action with each of some ranges of rows: one after the other, or side by side."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +83,7 @@ class FusedSlices:
         if not stored <= set(FLOATS) or tensor.out_dtype not in FLOATS:
             return None
         rule = method.entrywise(len(inputs.experts), use.parameters)
-        found = self._surveys.get(tensor.group) if tensor.group is not None else None
+        found = self._surveys.get(tensor.method_index) if tensor.method_index is not None else None
         return FusedMerge(
             rule,
             np.array(method.expert_factors(use.weights), dtype=np.float32),
