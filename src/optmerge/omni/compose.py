@@ -25,7 +25,7 @@ from optmerge.checkpoints.side_files import list_side_files
 from optmerge.engine.merge import Options, Result, Watch, check_request, merge, silent
 from optmerge.engine.output.folder import Mode, check_usable
 from optmerge.engine.planning.inputs import Base, Inputs
-from optmerge.engine.planning.matching import aliases, by_canonical
+from optmerge.engine.planning.opening import aliases, by_canonical
 from optmerge.errors import InputError, OutputError, RecipeError
 from optmerge.omni.config import OmniConfig
 from optmerge.omni.conflicts import ONE_TOKENIZER, check_language, check_placeholders, choose_towers

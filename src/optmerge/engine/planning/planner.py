@@ -4,26 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from optmerge.checkpoints.safetensors_format import Header, TensorInfo
+from optmerge.checkpoints.safetensors_format import Header
 from optmerge.checkpoints.shards import DEFAULT_SHARD_BYTES, Shard, plan_shards
 from optmerge.engine.plan import Action, Cause, MethodUse, Plan, TensorPlan
 from optmerge.engine.planning.cost import cost_of
 from optmerge.engine.planning.inputs import AdapterExpert, Inputs
-from optmerge.engine.planning.limits import check_adapter_output
 from optmerge.engine.planning.request import parse_bytes
-from optmerge.engine.planning.selection import choose, layout_of
-from optmerge.errors import RecipeError
+from optmerge.engine.planning.selection import plan_tensors
 from optmerge.methods import get
 from optmerge.recipe import BASE, MethodChoice, Recipe
-
-_DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 
 
 def make_plan(recipe: Recipe, inputs: Inputs) -> Plan:
@@ -38,9 +33,7 @@ def make_plan(recipe: Recipe, inputs: Inputs) -> Plan:
     """
     choices = (recipe.method, *(rule.method for rule in recipe.rules))
     uses = tuple(_decide(choice, recipe, inputs) if choice else None for choice in choices)
-    tensors = _plan_tensors(recipe, inputs, uses)
-    _check_something_merged(recipe, tensors, inputs)
-    check_adapter_output(recipe, tensors, inputs)
+    tensors = plan_tensors(recipe, inputs, uses)
     shards = _shards(recipe, tensors)
     given = _given(recipe, inputs)
     experts = tuple(
@@ -82,56 +75,6 @@ def _decide(choice: MethodChoice, recipe: Recipe, inputs: Inputs) -> MethodUse:
     parameters = method.resolve(method.validate(choice.parameters), inputs.low_rank)
     scale = choice.scale if choice.scale is not None else method.scale(parameters)
     return MethodUse(choice.name, parameters, scale, tuple(expert.weight for expert in recipe.experts))
-
-
-def _plan_tensors(recipe: Recipe, inputs: Inputs, uses: Sequence[MethodUse | None]) -> tuple[TensorPlan, ...]:
-    stored = inputs.base.checkpoint.tensors.values()
-    order = sorted(stored, key=lambda info: (str(info.file), info.begin, info.name))
-    return tuple(_plan_tensor(info, recipe, inputs, uses) for info in order)
-
-
-def _plan_tensor(
-    info: TensorInfo, recipe: Recipe, inputs: Inputs, uses: Sequence[MethodUse | None]
-) -> TensorPlan:
-    base = inputs.base
-    role = base.architecture.role(info.name, info.shape)
-    choice = choose(recipe, base, info.name, role)
-    use = uses[choice.method_index] if choice.method_index is not None else None
-    if use is not None and not any(expert.changes(info.name) for expert in inputs.experts):
-        choice = choice.copied(Cause.UNCHANGED)
-    elif use is not None and use.scale == 0:
-        choice = choice.copied(Cause.SCALE_0)
-    out_dtype = info.dtype
-    if recipe.dtype != "auto" and info.dtype.startswith(("F", "BF")):
-        out_dtype = _DTYPES[recipe.dtype]
-    return TensorPlan(
-        name=info.name,
-        component=role.component,
-        kind=role.kind,
-        shape=info.shape,
-        dtype=info.dtype,
-        out_dtype=out_dtype,
-        action=choice.action,
-        reason=choice.reason,
-        method_index=choice.method_index,
-        source=choice.source,
-        layout=layout_of(role, info.shape),
-    )
-
-
-def _check_something_merged(recipe: Recipe, tensors: tuple[TensorPlan, ...], inputs: Inputs) -> None:
-    if any(tensor.action is Action.MERGE for tensor in tensors):
-        return
-    found = Counter(tensor.component for tensor in tensors)
-    listing = ", ".join(f"{component} ({count} tensors)" for component, count in found.most_common())
-    if inputs.base.checkpoint.config is None:
-        hint = "the base has no config.json, so nothing has a role; write: select: {components: [other]}"
-    else:
-        hint = f"choose among these in the recipe: select: {{components: [{', '.join(found)}]}}"
-    mostly = Counter(tensor.reason.words for tensor in tensors).most_common(1)[0][0]
-    raise RecipeError(
-        "no tensor would be merged", where="select", got=f"{listing}; mostly: {mostly}", hint=hint
-    )
 
 
 def _shards(recipe: Recipe, tensors: tuple[TensorPlan, ...]) -> tuple[Shard, ...]:
