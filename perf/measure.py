@@ -70,7 +70,7 @@ def anonymous_bytes(pid: int) -> int:
 
 def idle() -> Cost:
     """The interpreter with everything a merge imports, and nothing done."""
-    return run([sys.executable, "-c", "import optmerge.engine.running.run, time; time.sleep(0.2)"])
+    return run([sys.executable, "-c", "import optmerge.engine.merge, time; time.sleep(0.2)"])
 
 
 def io_limit(inputs: Iterable[Path], output_bytes: int, scratch: Path) -> float:

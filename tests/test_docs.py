@@ -12,7 +12,7 @@ from types import ModuleType
 
 import pytest
 
-from optmerge.engine.running.run import plan
+from optmerge.engine.merge import plan
 from optmerge.recipe import load_recipe
 
 ROOT = Path(__file__).parents[1]

@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING
 from optmerge._lazy import lazy
 
 if TYPE_CHECKING:
+    from optmerge.engine.merge import Options as Options
+    from optmerge.engine.merge import Result as Result
+    from optmerge.engine.merge import merge as merge
+    from optmerge.engine.merge import plan as plan
+    from optmerge.engine.output.folder import Mode as Mode
     from optmerge.engine.plan import Plan as Plan
-    from optmerge.engine.running.run import Result as Result
-    from optmerge.engine.running.run import merge as merge
-    from optmerge.engine.running.run import plan as plan
-    from optmerge.engine.verify.verification import verify as verify
+    from optmerge.engine.verify.checks import Verification as Verification
+    from optmerge.engine.verify.checks import verify as verify
     from optmerge.methods import merge_deltas as merge_deltas
     from optmerge.recipe import Recipe as Recipe
     from optmerge.recipe import load_recipe as load_recipe

@@ -20,7 +20,7 @@ from optmerge.cli import progress, run
 from optmerge.cli.tables import time_words
 from optmerge.engine.output import dense as dense_output
 from optmerge.engine.output.folder import STATE
-from worlds.merges import World, save_adapter, world
+from worlds.merges import World, save_adapter, watching, world
 
 ESCAPE = "\x1b"
 
@@ -125,7 +125,7 @@ def test_a_resumed_merge_begins_where_it_is(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        optmerge.merge(yaml.safe_load(Path(recipe).read_text()), models.out, progress=stop)
+        optmerge.merge(yaml.safe_load(Path(recipe).read_text()), models.out, watch=watching(stop))
     assert (models.out / STATE).is_dir()
     monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
     assert run(["merge", recipe, "--out", str(models.out), "--resume"]) == 0

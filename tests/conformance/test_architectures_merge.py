@@ -20,7 +20,7 @@ from transformers.models.auto import modeling_auto
 import optmerge
 from optmerge.architectures import Architecture, Role, resolve
 from optmerge.engine.planning.selection import layout_of
-from optmerge.engine.verify.verification import verify
+from optmerge.engine.verify.checks import verify
 from optmerge.errors import CheckpointError
 from optmerge.methods import Context
 from worlds.models import TINY, forward

@@ -22,6 +22,7 @@ import torch
 import yaml
 
 import optmerge
+from optmerge import Options
 from optmerge.engine.output import dense as dense_output
 from optmerge.engine.output import folder as state
 from worlds.merges import contents, save_adapter, weights, world
@@ -54,7 +55,7 @@ class Merge:
 
     def assert_resumable(self) -> None:
         """Ends as if nothing had happened."""
-        optmerge.merge(self.recipe, self.out, mode="resume")
+        optmerge.merge(self.recipe, self.out, Options(mode="resume"))
         self.assert_whole()
 
     def assert_whole(self) -> None:
@@ -151,7 +152,7 @@ def _merge_until(request: dict[str, Any], send: int) -> NoReturn:
     try:
         out = Path(request["out"])
         with steps(out, lambda n, _: os.kill(os.getpid(), signal.SIGKILL) if n == last else None) as count:
-            optmerge.merge(request["recipe"], request["out"], mode=request["mode"])
+            optmerge.merge(request["recipe"], request["out"], Options(mode=request["mode"]))
             os.write(send, str(count()).encode())
         os._exit(0)
     except BaseException:
@@ -210,7 +211,7 @@ def _writes(arguments: tuple[Any, ...]) -> bool:
 
 COMMAND = """
 import sys
-from optmerge.engine import dense_output
+from optmerge.engine.output import dense as dense_output
 from optmerge.cli import main
 dense_output.SYNC_SECONDS = 0.0
 print("ready", flush=True)

@@ -13,7 +13,7 @@ import torch
 import optmerge
 from optmerge.engine.plan import TensorPlan
 from optmerge.errors import CheckpointError
-from worlds.merges import QUERY, UP, World, save_adapter, weights, world
+from worlds.merges import QUERY, UP, World, save_adapter, watching, weights, world
 
 METHODS: dict[str, Any] = {
     "in one loop": "task_arithmetic",
@@ -46,7 +46,7 @@ def test_a_checkpoint_that_shrinks_is_an_error(models: World, method: Any, index
     file = (models.base if index is None else models.experts[index]) / "model.safetensors"
     shrink = when_a_tensor_is_merged(lambda: os.truncate(file, file.stat().st_size // 2))
     with pytest.raises(CheckpointError, match="the file ended inside tensor"):
-        optmerge.merge(models.recipe(method=method), models.out, progress=shrink)
+        optmerge.merge(models.recipe(method=method), models.out, watch=watching(shrink))
 
     assert not models.out.exists()
 
@@ -59,7 +59,7 @@ def test_an_adapter_that_shrinks_is_an_error(tmp_path: Path, output: str) -> Non
     recipe = models.recipe(experts=[str(folder) for folder in folders], output=output)
     shrink = when_a_tensor_is_merged(lambda: os.truncate(file, file.stat().st_size - 8))
     with pytest.raises(CheckpointError, match="changed"):
-        optmerge.merge(recipe, models.out, progress=shrink)
+        optmerge.merge(recipe, models.out, watch=watching(shrink))
 
     assert not models.out.exists()
 
@@ -74,7 +74,7 @@ def test_a_checkpoint_that_is_written_to_meanwhile_is_an_error(models: World, in
             opened.write(bytes(8))
 
     with pytest.raises(CheckpointError, match="the file changed while it was merged"):
-        optmerge.merge(models.recipe(), models.out, progress=when_a_tensor_is_merged(scribble))
+        optmerge.merge(models.recipe(), models.out, watch=watching(when_a_tensor_is_merged(scribble)))
 
     assert not models.out.exists()
 
@@ -82,7 +82,7 @@ def test_a_checkpoint_that_is_written_to_meanwhile_is_an_error(models: World, in
 def test_a_checkpoint_that_is_gone_is_an_error(models: World) -> None:
     file = models.experts[0] / "model.safetensors"
     with pytest.raises(CheckpointError, match="No such file"):
-        optmerge.merge(models.recipe(), models.out, progress=when_a_tensor_is_merged(file.unlink))
+        optmerge.merge(models.recipe(), models.out, watch=watching(when_a_tensor_is_merged(file.unlink)))
 
     assert not models.out.exists()
 
@@ -94,6 +94,6 @@ def test_an_adapter_that_is_saved_anew_is_an_error(tmp_path: Path) -> None:
     again = when_a_tensor_is_merged(lambda: os.utime(file, ns=(1, 1)))
     recipe = models.recipe(experts=[str(folder) for folder in folders], output="adapter")
     with pytest.raises(CheckpointError, match="changed"):
-        optmerge.merge(recipe, models.out, progress=again)
+        optmerge.merge(recipe, models.out, watch=watching(again))
 
     assert not models.out.exists()

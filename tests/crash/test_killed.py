@@ -13,6 +13,7 @@ import pytest
 
 import optmerge
 from crash.killing import KINDS, Forks, Merge, pace_of, prepared, signalled
+from optmerge import Options
 from optmerge.engine.output.folder import PROVENANCE, STATE
 from worlds.merges import contents
 
@@ -120,7 +121,7 @@ def test_starting_over_after_a_kill_leaves_no_file_of_the_first_merge(forks: For
         forks.run_until_step(merge, step)
         if step % 2:
             forks.run_until_step(expected, 10, "overwrite")
-        optmerge.merge(other, merge.out, mode="overwrite")
+        optmerge.merge(other, merge.out, Options(mode="overwrite"))
         expected.assert_whole()
         fresh(merge)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import optmerge
+from optmerge import Options
 from worlds.merges import World, world
 
 
@@ -21,7 +22,7 @@ def recorded(out: Path) -> dict[str, str] | None:
 
 def test_content_hashes_are_recorded_when_asked_for(models: World) -> None:
     optmerge.merge(models.recipe(), models.out)
-    optmerge.merge(models.recipe(), models.root / "hashed", content_hashes=True)
+    optmerge.merge(models.recipe(), models.root / "hashed", Options(content_hashes=True))
     plain, hashes = recorded(models.out), recorded(models.root / "hashed")
 
     assert plain is None
@@ -32,12 +33,12 @@ def test_content_hashes_are_recorded_when_asked_for(models: World) -> None:
 
 def test_a_changed_byte_changes_only_its_models_hash(models: World) -> None:
     recipe = models.recipe(method="average")
-    optmerge.merge(recipe, models.out, content_hashes=True)
+    optmerge.merge(recipe, models.out, Options(content_hashes=True))
     file = Path(str(recipe["experts"][0])) / "model.safetensors"
     data = bytearray(file.read_bytes())
     data[-1] ^= 1
     file.write_bytes(data)
-    optmerge.merge(recipe, models.root / "second", content_hashes=True)
+    optmerge.merge(recipe, models.root / "second", Options(content_hashes=True))
     before, after = recorded(models.out), recorded(models.root / "second")
 
     assert before is not None and after is not None

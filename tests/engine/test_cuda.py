@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import optmerge
+from optmerge import Options
 from optmerge.methods import registered
 from worlds.merges import load, world
 
@@ -25,7 +26,7 @@ def test_cuda_gives_the_merge_of_the_processor(method: str, tmp_path: Path) -> N
         options["steps"] = 20
     recipe = models.recipe(method=options, select=EVERYTHING)
     expected = load(optmerge.merge(recipe, models.out).path)
-    found = load(optmerge.merge(recipe, tmp_path / "cuda", device="cuda").path)
+    found = load(optmerge.merge(recipe, tmp_path / "cuda", Options(device="cuda")).path)
     base = load(models.base)
 
     for name, tensor in expected.items():
@@ -36,7 +37,7 @@ def test_cuda_gives_the_merge_of_the_processor(method: str, tmp_path: Path) -> N
 def test_two_cuda_merges_give_the_same_bytes(tmp_path: Path) -> None:
     models = world(tmp_path)
     recipe = models.recipe(method="optmerge", select=EVERYTHING)
-    first = optmerge.merge(recipe, models.out, device="cuda").path / "model.safetensors"
-    second = optmerge.merge(recipe, tmp_path / "again", device="cuda").path / "model.safetensors"
+    first = optmerge.merge(recipe, models.out, Options(device="cuda")).path / "model.safetensors"
+    second = optmerge.merge(recipe, tmp_path / "again", Options(device="cuda")).path / "model.safetensors"
 
     assert first.read_bytes() == second.read_bytes()

@@ -14,12 +14,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import optmerge
+from optmerge import Options
 from optmerge.engine.output import dense as dense_output
 from optmerge.engine.output import folder as state
 from optmerge.engine.plan import TensorPlan
 from optmerge.engine.running import budget
 from optmerge.methods import registered
-from worlds.merges import Tensors, World, contents, load, save_adapter, weights, world
+from worlds.merges import Tensors, World, contents, load, save_adapter, watching, weights, world
 
 EVERYTHING = {"components": None, "kinds": None}
 ALL_CORES = {"tsv", "iso_c"}
@@ -71,7 +72,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, World]:
 def merged(models: World, out: str, memory: int | None = None, threads: int = 1, **changes: Any) -> Path:
     torch.set_num_threads(threads)
     shutil.rmtree(models.root / out, ignore_errors=True)
-    return optmerge.merge(models.recipe(**changes), models.root / out, memory=memory).path
+    return optmerge.merge(models.recipe(**changes), models.root / out, Options(memory=memory)).path
 
 
 def same(found: Tensors, expected: Tensors) -> bool:
@@ -137,7 +138,7 @@ def test_interruptions_change_no_byte_even_on_other_machines(
         for after, threads, more in parts:
             torch.set_num_threads(1 if METHODS[method]["name"] in ALL_CORES else threads)
             try:
-                optmerge.merge(recipe, out, mode=mode, memory=needed + more, progress=_stop(after))
+                optmerge.merge(recipe, out, Options(mode=mode, memory=needed + more), watching(_stop(after)))
             except Stop:
                 mode = "resume"
             else:

@@ -12,10 +12,11 @@ from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors import safe_open
 
 import optmerge
+from optmerge import Options
 from optmerge.engine.planning import cost
 from optmerge.engine.running import budget
 from optmerge.methods import registered
-from worlds.merges import QUERY, World, contents, load, save_adapter, weights, world
+from worlds.merges import QUERY, World, contents, load, save_adapter, watching, weights, world
 
 EVERYTHING = {"components": None, "kinds": None}
 SLICEABLE = sorted(name for name, method in registered().items() if method.granularity != "matrix")
@@ -90,7 +91,7 @@ def test_a_memory_budget_does_not_change_a_byte(models: World, monkeypatch: pyte
     recipe = models.recipe(select=EVERYTHING)
     whole = optmerge.merge(recipe, models.out)
     half = whole.plan.cost.slice_bytes // 2
-    tight = optmerge.merge(recipe, models.root / "tight", memory=half)
+    tight = optmerge.merge(recipe, models.root / "tight", Options(memory=half))
 
     assert contents(tight.path) == contents(whole.path)
 
@@ -112,7 +113,7 @@ def test_a_budget_for_one_matrix_solves_one_at_a_time(models: World, two_cores: 
 
     assert budget.fit_memory(side_by_side.plan, None).whole_tensors == 2
     assert budget.fit_memory(side_by_side.plan, needed).whole_tensors == 1
-    alone = optmerge.merge(recipe, models.root / "alone", memory=needed)
+    alone = optmerge.merge(recipe, models.root / "alone", Options(memory=needed))
     assert contents(alone.path) == contents(side_by_side.path)
 
 
@@ -161,7 +162,7 @@ def test_the_output_holds_no_state_and_no_partial_file(models: World) -> None:
 def test_progress_is_told_of_every_tensor_once(models: World) -> None:
     told: list[tuple[str, int]] = []
     result = optmerge.merge(
-        models.recipe(), models.out, progress=lambda tensor, size: told.append((tensor.name, size))
+        models.recipe(), models.out, watch=watching(lambda tensor, size: told.append((tensor.name, size)))
     )
 
     assert [name for name, _ in told] == [tensor.name for tensor in result.plan.tensors]

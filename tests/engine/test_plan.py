@@ -89,15 +89,15 @@ def test_the_default_selects_the_matrices_of_the_language_model(models: World) -
     plan = optmerge.plan(models.recipe())
 
     assert merged(plan) == {name for name in models.tensors() if "_proj" in name}
-    assert fate(plan, NORM).reason == "kind norm is not selected"
-    assert fate(plan, EMBEDDING).reason == "kind embedding is not selected"
+    assert fate(plan, NORM).reason.words == "kind norm is not selected"
+    assert fate(plan, EMBEDDING).reason.words == "kind embedding is not selected"
 
 
 def test_include_and_exclude_narrow_the_roles_down(models: World) -> None:
     plan = optmerge.plan(models.recipe(select={"include": [r"layers\.0", "norm"], "exclude": ["down"]}))
 
     assert merged(plan) == {QUERY, "model.layers.0.mlp.up_proj.weight"}
-    assert fate(plan, "model.layers.0.mlp.down_proj.weight").reason == "left out by include/exclude"
+    assert fate(plan, "model.layers.0.mlp.down_proj.weight").reason.words == "left out by include/exclude"
 
 
 def test_the_first_rule_that_matches_wins(models: World) -> None:
@@ -126,6 +126,35 @@ def test_a_rule_without_tensors_is_a_warning(models: World) -> None:
     assert any("rule 0 matches no tensor" in warning for warning in plan.warnings)
 
 
+def test_a_rule_that_matches_only_what_nobody_changes_says_so(models: World, tmp_path: Path) -> None:
+    adapter = save_adapter(tmp_path / "adapter", (UP,))
+    rules = [{"match": {"include": ["q_proj"]}, "method": "average"}]
+    plan = optmerge.plan(models.recipe(experts=[str(adapter)], rules=rules))
+
+    told = [warning for warning in plan.warnings if "rule 0" in warning]
+    assert told == ["rule 0 matches 2 tensors, but merges none of them: no expert changes it"]
+
+
+def test_a_rule_at_scale_0_says_so(models: World) -> None:
+    rules = [{"match": {"kinds": ["norm"]}, "method": {"name": "ties", "scale": 0}}]
+    plan = optmerge.plan(models.recipe(rules=rules))
+
+    told = [warning for warning in plan.warnings if "rule 0" in warning]
+    assert told == ["rule 0 matches 3 tensors, but merges none of them: scale 0"]
+    assert fate(plan, NORM).action == "copy"
+
+
+def test_a_rule_that_an_earlier_one_forestalls_matches_nothing(models: World) -> None:
+    rules = [
+        {"match": {"kinds": ["norm"]}, "method": {"name": "ties", "scale": 0}},
+        {"match": {"kinds": ["norm"]}, "method": "average"},
+    ]
+    plan = optmerge.plan(models.recipe(rules=rules))
+
+    told = [warning for warning in plan.warnings if "rule 1" in warning]
+    assert told == ["rule 1 matches no tensor (or an earlier rule matches first)"]
+
+
 def test_a_checkpoint_without_config_has_no_roles(tmp_path: Path) -> None:
     models = world(tmp_path, config=None)
     plan = optmerge.plan(models.recipe(select={"components": ["other"], "include": ["mlp"]}))
@@ -147,7 +176,7 @@ def test_tensors_that_no_expert_changes_are_copied(tmp_path: Path) -> None:
     adapter = save_adapter(tmp_path / "a", (QUERY,))
     plan = optmerge.plan(models.recipe(experts=[str(adapter)]))
 
-    assert fate(plan, UP).reason == "no expert changes it"
+    assert fate(plan, UP).reason.words == "no expert changes it"
 
 
 def test_optmerge_chooses_its_variant_by_the_experts(tmp_path: Path) -> None:

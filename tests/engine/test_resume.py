@@ -17,12 +17,25 @@ import torch
 import yaml
 
 import optmerge
+from optmerge import Options
 from optmerge.checkpoints.checkpoint_writer import CheckpointWriter
 from optmerge.engine.output import dense as dense_output
 from optmerge.engine.output import folder as state
 from optmerge.engine.plan import TensorPlan
 from optmerge.errors import InputError, OutputError
-from worlds.merges import CONFIG, EMBEDDING, HEAD, QUERY, World, contents, load, save_adapter, weights, world
+from worlds.merges import (
+    CONFIG,
+    EMBEDDING,
+    HEAD,
+    QUERY,
+    World,
+    contents,
+    load,
+    save_adapter,
+    watching,
+    weights,
+    world,
+)
 
 
 class Stop(BaseException):
@@ -53,7 +66,7 @@ def interrupted(models: World, after: int, mode: state.Mode = "new", **changes: 
             raise Stop
 
     with pytest.raises(Stop):
-        optmerge.merge(models.recipe(**changes), models.out, mode=mode, progress=count)
+        optmerge.merge(models.recipe(**changes), models.out, Options(mode=mode), watching(count))
 
 
 def uninterrupted(models: World, **changes: Any) -> dict[str, bytes]:
@@ -64,7 +77,7 @@ def uninterrupted(models: World, **changes: Any) -> dict[str, bytes]:
 @pytest.mark.parametrize("after", [1, 2, 5, 8, 11])
 def test_a_resumed_merge_ends_with_the_same_bytes(models: World, after: int, changes: dict[str, Any]) -> None:
     interrupted(models, after, **changes)
-    result = optmerge.merge(models.recipe(**changes), models.out, mode="resume")
+    result = optmerge.merge(models.recipe(**changes), models.out, Options(mode="resume"))
 
     assert contents(models.out) == uninterrupted(models, **changes)
     assert result.resumed_tensors >= after - 1
@@ -74,7 +87,7 @@ def test_a_merge_may_be_interrupted_again_and_again(models: World) -> None:
     interrupted(models, 2)
     for _ in range(4):
         interrupted(models, 2, mode="resume")
-    optmerge.merge(models.recipe(), models.out, mode="resume")
+    optmerge.merge(models.recipe(), models.out, Options(mode="resume"))
 
     assert contents(models.out) == uninterrupted(models)
 
@@ -83,7 +96,10 @@ def test_resuming_writes_no_tensor_twice(models: World) -> None:
     interrupted(models, 5)
     told: list[str] = []
     optmerge.merge(
-        models.recipe(), models.out, mode="resume", progress=lambda tensor, size: told.append(tensor.name)
+        models.recipe(),
+        models.out,
+        Options(mode="resume"),
+        watching(lambda tensor, size: told.append(tensor.name)),
     )
     assert 0 < len(told) == len(set(told)) < 11
 
@@ -92,7 +108,7 @@ def test_a_journal_cut_short_by_the_crash_is_read_as_far_as_it_goes(models: Worl
     interrupted(models, 5)
     journal = models.out / state.STATE / "journal.jsonl"
     journal.write_text(journal.read_text()[:-7])
-    optmerge.merge(models.recipe(), models.out, mode="resume")
+    optmerge.merge(models.recipe(), models.out, Options(mode="resume"))
 
     assert contents(models.out) == uninterrupted(models)
 
@@ -100,13 +116,13 @@ def test_a_journal_cut_short_by_the_crash_is_read_as_far_as_it_goes(models: Worl
 def test_a_journal_that_is_gone_starts_the_merge_over(models: World) -> None:
     interrupted(models, 5)
     (models.out / state.STATE / "journal.jsonl").unlink()
-    optmerge.merge(models.recipe(), models.out, mode="resume")
+    optmerge.merge(models.recipe(), models.out, Options(mode="resume"))
 
     assert contents(models.out) == uninterrupted(models)
 
 
 def test_resuming_where_nothing_was_begun_starts(models: World) -> None:
-    optmerge.merge(models.recipe(), models.out, mode="resume")
+    optmerge.merge(models.recipe(), models.out, Options(mode="resume"))
 
     assert contents(models.out) == uninterrupted(models)
 
@@ -114,7 +130,7 @@ def test_resuming_where_nothing_was_begun_starts(models: World) -> None:
 def test_resuming_a_finished_merge_changes_nothing(models: World) -> None:
     optmerge.merge(models.recipe(), models.out)
     before = {path: path.stat().st_mtime_ns for path in models.out.iterdir()}
-    optmerge.merge(models.recipe(), models.out, mode="resume")
+    optmerge.merge(models.recipe(), models.out, Options(mode="resume"))
 
     assert {path: path.stat().st_mtime_ns for path in models.out.iterdir()} == before
 
@@ -123,7 +139,7 @@ def test_a_merged_adapter_is_resumed_too(tmp_path: Path) -> None:
     models = world(tmp_path, experts=0)
     experts = [str(save_adapter(tmp_path / f"a{seed}", seed=seed)) for seed in (0, 1)]
     interrupted(models, 1, experts=experts, output="adapter")
-    optmerge.merge(models.recipe(experts=experts, output="adapter"), models.out, mode="resume")
+    optmerge.merge(models.recipe(experts=experts, output="adapter"), models.out, Options(mode="resume"))
 
     assert contents(models.out) == uninterrupted(models, experts=experts, output="adapter")
 
@@ -173,7 +189,7 @@ def test_another_merge_is_not_continued(models: World, change: Any, words: str) 
     interrupted(models, 5)
     before = contents(models.out)
     with pytest.raises(OutputError, match="is another one") as caught:
-        optmerge.merge(change(models), models.out, mode="resume")
+        optmerge.merge(change(models), models.out, Options(mode="resume"))
 
     assert f"got: {words}\n" in str(caught.value)
     assert "--overwrite" in str(caught.value)
@@ -184,7 +200,7 @@ def test_an_unfinished_merge_is_not_begun_anew_unasked(models: World) -> None:
     interrupted(models, 5)
     with pytest.raises(OutputError, match="unfinished merge"):
         optmerge.merge(models.recipe(), models.out)
-    optmerge.merge(models.recipe(), models.out, mode="overwrite")
+    optmerge.merge(models.recipe(), models.out, Options(mode="overwrite"))
 
     assert contents(models.out) == uninterrupted(models)
 
@@ -195,7 +211,7 @@ def test_an_unfinished_merge_is_not_begun_anew_unasked(models: World) -> None:
 def test_overwriting_replaces_the_merge_and_its_stale_shards(models: World) -> None:
     optmerge.merge(models.recipe(**SHARDED), models.out)
     assert len(list(models.out.glob("*.safetensors"))) > 1
-    optmerge.merge(models.recipe(), models.out, mode="overwrite")
+    optmerge.merge(models.recipe(), models.out, Options(mode="overwrite"))
 
     assert contents(models.out) == uninterrupted(models)
 
@@ -203,7 +219,7 @@ def test_overwriting_replaces_the_merge_and_its_stale_shards(models: World) -> N
 def test_overwriting_leaves_files_of_others_alone(models: World) -> None:
     optmerge.merge(models.recipe(), models.out)
     (models.out / "notes.txt").write_text("mine")
-    optmerge.merge(models.recipe(**SHARDED), models.out, mode="overwrite")
+    optmerge.merge(models.recipe(**SHARDED), models.out, Options(mode="overwrite"))
 
     assert (models.out / "notes.txt").read_text() == "mine"
     assert not (models.out / "model.safetensors").exists()
@@ -217,7 +233,7 @@ def test_the_earlier_output_stays_whole_until_the_new_one_is(models: World) -> N
     def look(tensor: TensorPlan, size: int) -> None:
         seen.append({name: data for name, data in contents(models.out).items() if not name.startswith(".")})
 
-    optmerge.merge(models.recipe(method="average"), models.out, mode="overwrite", progress=look)
+    optmerge.merge(models.recipe(method="average"), models.out, Options(mode="overwrite"), watching(look))
 
     assert len(seen) == 11 and all(each == before for each in seen)
 
@@ -227,7 +243,7 @@ def test_an_overwriting_merge_that_fails_leaves_the_earlier_one(models: World) -
     before = contents(models.out)
     models.rewrite(1, lambda tensors: tensors[QUERY].fill_(float("nan")))
     with pytest.raises(InputError, match="NaN"):
-        optmerge.merge(models.recipe(), models.out, mode="overwrite")
+        optmerge.merge(models.recipe(), models.out, Options(mode="overwrite"))
 
     assert contents(models.out) == before
 
@@ -236,7 +252,7 @@ def test_an_input_is_never_overwritten(models: World) -> None:
     optmerge.merge(models.recipe(), models.out)
     before = contents(models.out)
     with pytest.raises(OutputError, match="the output folder is an input"):
-        optmerge.merge(models.recipe(base=str(models.out)), models.out, mode="overwrite")
+        optmerge.merge(models.recipe(base=str(models.out)), models.out, Options(mode="overwrite"))
 
     assert contents(models.out) == before
 
@@ -261,8 +277,8 @@ def test_a_crash_while_files_are_moved_into_place_is_resumed(
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", crash)
         with pytest.raises(Stop):
-            optmerge.merge(models.recipe(**changes), models.out, mode="overwrite")
-    optmerge.merge(models.recipe(**changes), models.out, mode="resume")
+            optmerge.merge(models.recipe(**changes), models.out, Options(mode="overwrite"))
+    optmerge.merge(models.recipe(**changes), models.out, Options(mode="resume"))
 
     assert contents(models.out) == uninterrupted(models, **changes)
 
@@ -282,7 +298,7 @@ def test_a_disk_that_fails_while_files_are_moved_loses_nothing(
         )
         with pytest.raises(OutputError, match="can't be written"):
             optmerge.merge(models.recipe(), models.out)
-    optmerge.merge(models.recipe(), models.out, mode="resume")
+    optmerge.merge(models.recipe(), models.out, Options(mode="resume"))
 
     assert contents(models.out) == uninterrupted(models)
 
@@ -303,7 +319,7 @@ def test_a_full_disk_is_resumed(models: World, monkeypatch: pytest.MonkeyPatch) 
         patch.setattr(CheckpointWriter, "write_flat", full)
         with pytest.raises(RunError):
             optmerge.merge(models.recipe(), models.out)
-    optmerge.merge(models.recipe(), models.out, mode="resume")
+    optmerge.merge(models.recipe(), models.out, Options(mode="resume"))
 
     assert contents(models.out) == uninterrupted(models)
 
@@ -318,7 +334,7 @@ def test_a_folder_in_use_is_refused(models: World, mode: state.Mode) -> None:
     with (models.out / state.STATE / "lock").open("ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(OutputError, match="another merge is writing"):
-            optmerge.merge(models.recipe(), models.out, mode=mode)
+            optmerge.merge(models.recipe(), models.out, Options(mode=mode))
 
     assert contents(models.out) == before
 
@@ -339,7 +355,7 @@ SLOW = """
 import time
 from optmerge.checkpoints.shard_writer import ShardWriter
 from optmerge.cli import main
-from optmerge.engine import dense_output
+from optmerge.engine.output import dense as dense_output
 dense_output.SYNC_SECONDS = 0.0
 write = ShardWriter.write_flat
 ShardWriter.write_flat = lambda *arguments: (time.sleep(0.03), write(*arguments))[1]
@@ -375,7 +391,7 @@ def test_a_process_that_is_stopped_can_be_resumed(tmp_path: Path, number: signal
         assert message == "interrupted; a merge continues with the same command and --resume\n"
     assert not list(models.out.glob("*.safetensors"))
     changes = {"output": {"shard_size": "4MB"}}
-    result = optmerge.merge(models.recipe(**changes), models.out, mode="resume")
+    result = optmerge.merge(models.recipe(**changes), models.out, Options(mode="resume"))
     assert 0 < result.resumed_tensors < len(result.plan.tensors)
     assert contents(models.out) == uninterrupted(models, **changes)
 
@@ -387,7 +403,7 @@ def test_two_processes_do_not_write_into_one_folder(tmp_path: Path) -> None:
         with pytest.raises(OutputError, match="unfinished merge"):
             optmerge.merge(models.recipe(output={"shard_size": "4MB"}), models.out)
         with pytest.raises(OutputError, match="another merge is writing"):
-            optmerge.merge(models.recipe(output={"shard_size": "4MB"}), models.out, mode="resume")
+            optmerge.merge(models.recipe(output={"shard_size": "4MB"}), models.out, Options(mode="resume"))
     finally:
         message = process.communicate(timeout=120)[1]
 

@@ -11,8 +11,7 @@ from safetensors.torch import save_file
 
 import optmerge
 from optmerge.cli import run
-from optmerge.engine.verify.checks import Verification
-from optmerge.engine.verify.verification import verify
+from optmerge.engine.verify.checks import Verification, verify
 from optmerge.errors import InputError
 from worlds.merges import CONFIG, NORM, QUERY, UP, Tensors, World, load, save_adapter, world
 from worlds.models import TINY

@@ -23,8 +23,8 @@ from optmerge.checkpoints.checkpoint import open_checkpoint
 from optmerge.checkpoints.safetensors_format import read_header
 from optmerge.engine.output.folder import PROVENANCE, STATE, OutputFolder, finished_fingerprint
 from optmerge.engine.output.provenance import _stated_licence
-from optmerge.engine.planning.recipe_checks import check_recipe
-from optmerge.engine.verify.verification import verify
+from optmerge.engine.planning.request import check_recipe
+from optmerge.engine.verify.checks import verify
 from optmerge.errors import InputError
 from optmerge.recipe import override, parse_recipe, read_recipe_data
 

@@ -150,7 +150,7 @@ LIMITED = """
 import json, resource, sys, time
 import numba, torch
 from optmerge.cli import run
-import optmerge.cli.progress, optmerge.engine.running.run
+import optmerge.cli.progress, optmerge.engine.merge
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + {memory}, used + {memory}))
 for command in json.load(sys.stdin):

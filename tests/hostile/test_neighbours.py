@@ -14,6 +14,7 @@ import torch
 import yaml
 
 import optmerge
+from optmerge import Options
 from optmerge.cli import run
 from optmerge.engine.output.folder import PROVENANCE, STATE
 from optmerge.errors import OutputError
@@ -115,7 +116,7 @@ def test_overwriting_removes_nothing_outside_the_folder(models: World, provenanc
     models.out.mkdir()
     (models.out / PROVENANCE).write_text(json.dumps(provenance))
     before = contents(models.experts[0])
-    optmerge.merge(models.recipe(), models.out, mode="overwrite")
+    optmerge.merge(models.recipe(), models.out, Options(mode="overwrite"))
 
     assert contents(models.experts[0]) == before
     assert (models.out / "model.safetensors").exists()
@@ -127,7 +128,7 @@ def test_overwriting_removes_nothing_by_way_of_a_link(models: World) -> None:
     (models.root / "mine" / "thesis.tex").write_text("years of work")
     (models.out / "sub").symlink_to("../mine")
     (models.out / PROVENANCE).write_text(json.dumps({"files": ["sub/thesis.tex"]}))
-    optmerge.merge(models.recipe(), models.out, mode="overwrite")
+    optmerge.merge(models.recipe(), models.out, Options(mode="overwrite"))
 
     assert (models.root / "mine" / "thesis.tex").read_text() == "years of work"
 
@@ -140,11 +141,11 @@ def test_nothing_is_written_by_way_of_a_link(models: World) -> None:
     (models.out / "sub").symlink_to("../mine")
     (models.out / PROVENANCE).write_text("{}")
     with pytest.raises(OutputError, match="link that leads elsewhere"):
-        optmerge.merge(models.recipe(), models.out, mode="overwrite")
+        optmerge.merge(models.recipe(), models.out, Options(mode="overwrite"))
     assert not list((models.root / "mine").iterdir())
 
     (models.out / "sub").unlink()
-    optmerge.merge(models.recipe(), models.out, mode="resume")
+    optmerge.merge(models.recipe(), models.out, Options(mode="resume"))
     assert (models.out / "sub" / "vocabulary.txt").read_text() == "a side file in a folder"
 
 
@@ -159,7 +160,7 @@ def test_a_state_folder_that_is_a_link_is_refused(models: World, mode: Any, link
     (models.out / link).parent.mkdir(parents=True)
     (models.out / link).symlink_to(models.root / "mine")
     with pytest.raises(OutputError, match="is a link"):
-        optmerge.merge(models.recipe(), models.out, mode=mode)
+        optmerge.merge(models.recipe(), models.out, Options(mode=mode))
 
     assert (models.root / "mine" / "staging" / "thesis.tex").exists()
 
@@ -172,7 +173,7 @@ def test_a_state_folder_that_is_a_link_is_refused(models: World, mode: Any, link
 def test_a_journal_that_makes_no_sense_starts_the_merge_over(models: World, journal: bytes) -> None:
     (models.out / STATE).mkdir(parents=True)
     (models.out / STATE / "journal.jsonl").write_bytes(journal)
-    optmerge.merge(models.recipe(), models.out, mode="resume")
+    optmerge.merge(models.recipe(), models.out, Options(mode="resume"))
     optmerge.merge(models.recipe(), models.root / "whole")
 
     assert contents(models.out) == contents(models.root / "whole")

@@ -105,7 +105,7 @@ def test_an_interrupted_composition_is_resumed(
     omni(capsys, 0, *composing(home, tmp_path / "whole", "--quiet"))
     out = tmp_path / "omni"
     with monkeypatch.context() as patched:
-        patched.setattr("optmerge.engine.running.run.write_provenance", interrupted)
+        patched.setattr("optmerge.engine.merge.write_provenance", interrupted)
         omni(capsys, 128 + signal.SIGTERM, *composing(home, out, "--quiet"))
     assert not (out / "model.safetensors").exists()
     _, errors = omni(capsys, 2, *composing(home, out, "--quiet"))

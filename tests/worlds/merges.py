@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,9 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from optmerge.engine.merge import Watch
+from optmerge.engine.plan import Progress
 
 VOCABULARY, WIDTH, INNER, LAYERS = 12, 6, 10, 2
 CONFIG: dict[str, Any] = {
@@ -157,6 +161,11 @@ def load(folder: Path) -> Tensors:
     for file in sorted(folder.glob("*.safetensors")):
         found |= load_file(file)
     return found
+
+
+def watching(progress: Progress) -> Watch:
+    """What tells a function of each finished tensor, as `optmerge.merge` takes it."""
+    return lambda plan: nullcontext(progress)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -28,6 +28,7 @@ class Architecture:
         transposed: patterns of the matrices that are always stored (in, out).
         tie: the pair a config may tie.
         hidden_size: width of the language model, from the config; tells how stacked experts lie.
+        composed: its models are made of several models, so that no one base has all their tensors.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Architecture:
     transposed: tuple[str, ...] = ()
     tie: Tie | None = None
     hidden_size: int | None = None
+    composed: bool = False
 
     def canonical(self, name: str) -> str:
         """Name of the parameter in the transformers 5 class with a head; idempotent.

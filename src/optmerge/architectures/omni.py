@@ -20,5 +20,6 @@ ARCHITECTURES = (
             "language_model.model.embed_tokens.weight",
             text_config="text_config",
         ),
+        composed=True,
     ),
 )

@@ -27,7 +27,7 @@ def command(
     Example: `optmerge ask merged --image receipt.png "how much is the tea?"`
     """
     pictures = [_picture(path) for path in image or []]
-    from optmerge.engine.running.run import check_device
+    from optmerge.engine.planning.request import check_device
     from optmerge.evaluate.chat import load
 
     check_device(device)

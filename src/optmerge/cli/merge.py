@@ -12,7 +12,8 @@ from optmerge.cli.options import AsJson, Base, Experts, MethodName, RecipeFile, 
 from optmerge.errors import RecipeError
 
 if TYPE_CHECKING:
-    from optmerge.engine.running.run import Result
+    from optmerge.engine.merge import Result
+    from optmerge.engine.output.folder import Mode
 
 
 def command(
@@ -45,28 +46,15 @@ def command(
         raise RecipeError("--resume and --overwrite exclude each other", hint="choose one")
 
     from optmerge.cli.progress import progress_bar
-    from optmerge.engine.output.folder import Mode, check_usable, written_before
-    from optmerge.engine.plan import make_plan
-    from optmerge.engine.planning.opening import open_inputs
-    from optmerge.engine.running.run import execute
+    from optmerge.engine.merge import Options, merge
 
     mode: Mode = "resume" if resume else "overwrite" if overwrite else "new"
-    if mode != "resume":
-        check_usable(out, mode)
-    inputs = open_inputs(chosen)
-    plan = make_plan(chosen, inputs)
-    before = written_before(out) if resume else frozenset()
-    with progress_bar(plan, before, quiet=quiet or as_json) as progress:
-        result = execute(
-            plan,
-            inputs,
-            out,
-            mode=mode,
-            device=device,
-            memory=memory,
-            content_hashes=content_hashes,
-            progress=progress,
-        )
+    result = merge(
+        chosen,
+        out,
+        Options(mode, device, memory, content_hashes),
+        progress_bar(out if resume else None, quiet=quiet or as_json),
+    )
     if as_json:
         print(json.dumps(summary(result), indent=1))
     elif not quiet:

@@ -27,7 +27,7 @@ def command(
     """
     chosen = build_recipe(recipe, base, experts, method, settings)
 
-    from optmerge.engine.running.run import plan
+    from optmerge.engine.merge import plan
 
     decided = plan(chosen)
     if as_json:

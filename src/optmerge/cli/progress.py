@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from math import prod
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from optmerge.engine.plan import Plan, TensorPlan
+    from optmerge.engine.merge import Watch
+    from optmerge.engine.plan import Plan, Progress, TensorPlan
 
 LINE_SECONDS = 10.0
 """Time between two lines in a log."""
@@ -20,17 +22,24 @@ TOLD_FROM = 0.01
 """Share of the work to be done before a guess is made of the time left."""
 
 
-@contextmanager
-def progress_bar(
-    plan: Plan, before: Collection[str] = (), *, quiet: bool
-) -> Iterator[Callable[[TensorPlan, int], None] | None]:
-    """A callback to tell of each finished tensor; None where nothing is to be shown.
+def progress_bar(resumed: Path | None = None, *, quiet: bool) -> Watch:
+    """Shows how far a merge is.
 
     Args:
-        plan: of the merge.
-        before: tensors that an interrupted run has written.
+        resumed: folder of an interrupted merge that goes on; None for a merge from the start.
         quiet: show nothing.
     """
+
+    def watch(plan: Plan) -> AbstractContextManager[Progress | None]:
+        from optmerge.engine.output.folder import written_before
+
+        return _shown(plan, written_before(resumed) if resumed else (), quiet)
+
+    return watch
+
+
+@contextmanager
+def _shown(plan: Plan, before: Collection[str], quiet: bool) -> Iterator[Progress | None]:
     if quiet:
         yield None
     elif sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
@@ -50,7 +59,8 @@ class Meter:
     def __init__(self, plan: Plan, before: Collection[str]) -> None:
         from optmerge.checkpoints.dtypes import DTYPES
 
-        actions = ("merge",) if plan.recipe.output.format == "adapter" else ("merge", "copy")
+        adapter = plan.recipe.output.format == "adapter"
+        actions = ("merge",) if adapter else ("merge", "copy")
         done = [tensor for tensor in plan.tensors if tensor.name in before]
         self.tensors, self.all_tensors = len(done), sum(each.action in actions for each in plan.tensors)
         self.bytes = sum(prod(each.shape) * DTYPES[each.out_dtype].itemsize for each in done)
@@ -78,9 +88,10 @@ class Meter:
         return ", ".join(found)
 
 
-def _bar(meter: Meter) -> Iterator[Callable[[TensorPlan, int], None]]:
+def _bar(meter: Meter) -> Iterator[Progress]:
+    from rich import progress as rich_progress
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
     from rich.table import Column
 
     columns = (
@@ -88,7 +99,7 @@ def _bar(meter: Meter) -> Iterator[Callable[[TensorPlan, int], None]]:
         BarColumn(bar_width=None, table_column=Column(ratio=1)),
         TextColumn("{task.description}", table_column=Column(no_wrap=True)),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True, expand=True) as bar:
+    with rich_progress.Progress(*columns, console=Console(stderr=True), transient=True, expand=True) as bar:
         task = bar.add_task(meter.words(), total=meter.all_bytes, completed=meter.bytes)
 
         def advance(tensor: TensorPlan, size: int) -> None:
@@ -98,7 +109,7 @@ def _bar(meter: Meter) -> Iterator[Callable[[TensorPlan, int], None]]:
         yield advance
 
 
-def _lines(meter: Meter) -> Callable[[TensorPlan, int], None]:
+def _lines(meter: Meter) -> Progress:
     last = time.monotonic()
 
     def advance(tensor: TensorPlan, size: int) -> None:

@@ -13,8 +13,8 @@ from rich.table import Table
 from optmerge.errors import printable
 
 if TYPE_CHECKING:
+    from optmerge.engine.merge import Result
     from optmerge.engine.plan import Plan, TensorPlan
-    from optmerge.engine.running.run import Result
     from optmerge.engine.verify.checks import Verification
 
 NARROWEST = 160
@@ -95,7 +95,7 @@ def _folded(tensors: tuple[TensorPlan, ...], every_tensor: bool) -> dict[tuple[s
             what = "not written"
         kind = f"{tensor.component}/{tensor.kind}"
         shape = "×".join(map(str, tensor.shape)) or "scalar"
-        groups[name, f"{shape} {tensor.out_dtype}", kind, what, tensor.reason].append(tensor)
+        groups[name, f"{shape} {tensor.out_dtype}", kind, what, tensor.reason.words].append(tensor)
     return groups
 
 

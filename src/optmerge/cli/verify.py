@@ -21,7 +21,7 @@ def command(
 
     Example: `optmerge verify merged`. Exit code 1 when a check fails.
     """
-    from optmerge.engine.verify.verification import verify
+    from optmerge.engine.verify.checks import verify
 
     found = verify(folder, base=base, load=load)
     if as_json:

@@ -11,8 +11,8 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,10 @@ from optmerge.checkpoints.checkpoint import Checkpoint
 from optmerge.checkpoints.output_files import disk_errors
 from optmerge.checkpoints.safetensors_format import TensorInfo
 from optmerge.checkpoints.side_files import list_side_files
-from optmerge.engine.output.dense import Progress
+from optmerge.engine.merge import Options, Result, Watch, check_request, merge, silent
 from optmerge.engine.output.folder import Mode, check_usable
-from optmerge.engine.plan import Plan, make_plan
 from optmerge.engine.planning.inputs import Base, Inputs
-from optmerge.engine.planning.matching import aliases, by_canonical
-from optmerge.engine.running.run import Result, execute
+from optmerge.engine.planning.opening import aliases, by_canonical
 from optmerge.errors import InputError, OutputError, RecipeError
 from optmerge.omni.config import OmniConfig
 from optmerge.omni.conflicts import ONE_TOKENIZER, check_language, check_placeholders, choose_towers
@@ -40,9 +38,6 @@ from optmerge.recipe import Recipe, Select, parse_recipe
 
 NAIVE_MC = "naivemc"
 """NaiveMC (Chen et al. 2024): the plain average of all the experts learnt in the language model."""
-
-Watch = Callable[[Plan], AbstractContextManager[Progress | None]]
-"""Called with the plan before the merge; what it gives is called after each tensor."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +97,7 @@ def compose(
     mode: Mode = "new",
     device: str = "cpu",
     memory: str | int | None = None,
-    watch: Watch = lambda plan: nullcontext(),
+    watch: Watch = silent,
 ) -> Composed:
     """Composes experts of different modalities into one omni model.
 
@@ -113,10 +108,10 @@ def compose(
             the merge, and `adapter`, one for it.
         out: the output folder.
         towers: modality → name of the expert whose tower is kept, where several have one.
-        mode: as for `optmerge.merge`.
-        device: `cpu` or `cuda`.
-        memory: budget, as for `optmerge.merge`.
-        watch: to show progress.
+        mode: as in `optmerge.Options`.
+        device: as in `optmerge.Options`.
+        memory: as in `optmerge.Options`.
+        watch: as for `optmerge.merge`.
 
     Raises:
         InputError: the experts can't be composed, or as `optmerge.merge`.
@@ -124,17 +119,18 @@ def compose(
     """
     recipe, out = _plain_method(parse_recipe(recipe)), Path(out)
     _check_recipe(recipe)
+    adapter, options = recipe.output.format == "adapter", Options(mode, device, memory)
+    target = out / "adapter" if adapter else out
+    if recipe.method.name != DAMC:
+        check_request(recipe, target, options)
     with opened(recipe, out, towers or {}) as composition:
         if recipe.method.name == DAMC:
             return _decouple(composition, recipe, out, mode)
-        inputs, adapter = composition.inputs, recipe.output.format == "adapter"
-        target = out / "adapter" if adapter else out
+        inputs = composition.inputs
         if adapter:
             recipe = recipe.model_copy(update={"base": "../base"})
             _check_free(out / "base", mode)
-        plan = make_plan(recipe, inputs)
-        with watch(plan) as progress:
-            result = execute(plan, inputs, target, mode=mode, device=device, memory=memory, progress=progress)
+        result = merge(recipe, target, options, watch, inputs=inputs)
         if not adapter:
             return Composed(out, None, result)
         write_view(inputs.base.checkpoint, out / "base", composition.record("base"))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from optmerge.checkpoints.reader import Reader
 from optmerge.checkpoints.safetensors_format import TensorInfo
-from optmerge.engine.planning.vocabulary import check_vocabulary
+from optmerge.engine.planning.opening import check_vocabulary
 from optmerge.errors import CheckpointError, InputError, did_you_mean
 from optmerge.omni.experts import Language, OmniExpert
 

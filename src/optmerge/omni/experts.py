@@ -15,7 +15,7 @@ from optmerge.checkpoints.hub import locate
 from optmerge.checkpoints.opening import open_model
 from optmerge.checkpoints.safetensors_format import Header, TensorInfo
 from optmerge.engine.planning.inputs import AdapterExpert, AnyExpert, Base, FullExpert
-from optmerge.engine.planning.matching import match_adapter, match_checkpoint
+from optmerge.engine.planning.opening import match_adapter, match_checkpoint
 from optmerge.errors import AdapterError, CheckpointError, InputError
 from optmerge.omni.config import OmniConfig
 from optmerge.recipe import Expert

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from optmerge.engine.running import run
+from optmerge.engine.merge import merge as merge_here
 from optmerge.errors import MergeWarning, OptMergeError, RunError
 from optmerge.methods import registered
 
@@ -85,7 +85,7 @@ def _merge(pipe: Connection, recipe: dict[str, Any], out: Path) -> None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", MergeWarning)  # a hundred merges say the same
-            run.merge(recipe, out)
+            merge_here(recipe, out)
         pipe.send((None, time.perf_counter() - started))
     except Exception as problem:
         words = str(problem) if isinstance(problem, OptMergeError) else f"{type(problem).__name__}: {problem}"

@@ -6,10 +6,10 @@ import json
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -17,10 +17,6 @@ from optmerge.cli.omni import modalities as omni_bench
 from optmerge.cli.options import DEFAULT_METHOD, AsJson, Settings
 from optmerge.errors import InputError, RecipeError, printable, readable
 from optmerge.recipe import override, parse_recipe
-
-if TYPE_CHECKING:
-    from optmerge.engine.output.dense import Progress
-    from optmerge.engine.plan import Plan
 
 app = typer.Typer(
     help="One model for pictures, sound and video, composed of experts that know one each.",
@@ -70,17 +66,13 @@ def compose_command(
     recipe = parse_recipe(override(data, settings or []), "the command line")
 
     from optmerge.cli.progress import progress_bar
-    from optmerge.engine.output.folder import Mode, written_before
-    from optmerge.engine.running.run import check_device
+    from optmerge.engine.output.folder import Mode
+    from optmerge.engine.planning.request import check_device
     from optmerge.omni.compose import compose
 
     check_device(device)
     mode: Mode = "resume" if resume else "overwrite" if overwrite else "new"
-    before = written_before(out) if resume else frozenset()
-
-    def watch(plan: Plan) -> AbstractContextManager[Progress | None]:
-        return progress_bar(plan, before, quiet=quiet or as_json)
-
+    watch = progress_bar(out if resume else None, quiet=quiet or as_json)
     done = compose(
         recipe, out, towers=_pairs(tower or []), mode=mode, device=device, memory=memory, watch=watch
     )
@@ -159,7 +151,7 @@ def ask_command(
     Example: `optmerge omni ask omni --image band.png --audio band.wav "who is singing?"`
     """
     _check_installed()
-    from optmerge.engine.running.run import check_device
+    from optmerge.engine.planning.request import check_device
     from optmerge.omni.ask import answer, load
 
     check_device(device)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import shutil
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import filterfalse
 from pathlib import Path
@@ -18,7 +17,7 @@ from optmerge.checkpoints.dtypes import DTYPES
 from optmerge.checkpoints.output_files import disk_errors
 from optmerge.deltas import Delta, LowRank
 from optmerge.deltas.thin import thin_qr
-from optmerge.engine.plan import Plan, TensorPlan
+from optmerge.engine.plan import Action, Plan, Progress, TensorPlan
 from optmerge.engine.running.budget import Budget
 from optmerge.engine.running.compute import Surveys, merged_delta, merged_weights
 from optmerge.engine.running.pool import Pool
@@ -35,7 +34,7 @@ def write_merged_adapter(
     surveys: Surveys,
     budget: Budget,
     out: Path,
-    progress: Callable[[TensorPlan, int], None] | None = None,
+    progress: Progress | None,
 ) -> float:
     """Writes the adapter; returns the relative truncation error ‖M − M_r‖/‖M‖ over all matrices.
 
@@ -43,7 +42,7 @@ def write_merged_adapter(
     wait on the disk until all ranks, which the file begins with, are known.
     """
     architecture = sources.inputs.base.architecture
-    merged_tensors = [tensor for tensor in plan.tensors if tensor.action == "merge"]
+    merged_tensors = [tensor for tensor in plan.tensors if tensor.action is Action.MERGE]
     found: dict[str, Merged] = {}
     lock = threading.Lock()
     scratch = out / "factors"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -16,7 +15,7 @@ from optmerge.checkpoints.checkpoint_writer import CheckpointWriter
 from optmerge.checkpoints.dtypes import DTYPES
 from optmerge.deltas import LowRank
 from optmerge.engine.output.folder import OutputFolder
-from optmerge.engine.plan import Plan, TensorPlan
+from optmerge.engine.plan import Action, Plan, Progress, TensorPlan
 from optmerge.engine.planning.cost import FACTOR_SLICE_ELEMENTS, slice_limit
 from optmerge.engine.running.budget import Budget
 from optmerge.engine.running.compute import (
@@ -27,8 +26,8 @@ from optmerge.engine.running.compute import (
     row_slices,
     survey_tensor,
 )
-from optmerge.engine.running.fused import Each, FusedMerge, FusedSlices
-from optmerge.engine.running.pool import Pool
+from optmerge.engine.running.fused import FusedMerge, FusedSlices
+from optmerge.engine.running.pool import Each, Pool, one_after_another
 from optmerge.engine.running.sources import Rows, Sources, all_finite
 from optmerge.errors import CheckpointError
 from optmerge.methods import get
@@ -40,9 +39,6 @@ one tensor wait for each other after each pass over it."""
 SYNC_SECONDS = 5.0
 """How much work a crash may cost at most, besides the tensors at hand."""
 
-Progress = Callable[[TensorPlan, int], None]
-"""Called with a tensor and the bytes written for it, when it is done."""
-
 
 def write_merged_checkpoint(
     plan: Plan,
@@ -53,165 +49,183 @@ def write_merged_checkpoint(
     folder: OutputFolder,
     progress: Progress | None,
 ) -> None:
-    """Writes every tensor that an earlier run hasn't written, and the index."""
+    """Writes every tensor that an earlier run hasn't written, and the index.
+
+    Slices come first, large tensors one by one and small ones side by side; then whole tensors side by side;
+    then those that want all cores.
+    """
     resume = any(folder.staging.glob("*.safetensors*"))
     written = sorted(folder.written)
     with CheckpointWriter(folder.staging, plan.shards, resume=resume, written=written) as writer:
-        _Merge(
-            plan,
-            sources,
-            surveys,
-            writer,
-            pool,
-            budget,
-            folder,
-            progress,
-            FusedSlices(plan, sources, surveys),
-        ).run()
+        tensors = TensorWriter(plan, sources, surveys, writer, budget.slice_elements)
+        journal = Journal(writer, folder, progress)
+
+        def write_sliced(tensor: TensorPlan, each: Each) -> None:
+            tensors.write_sliced(tensor, each)
+            journal.note(tensor)
+
+        def write_whole(tensor: TensorPlan) -> None:
+            tensors.write_whole(tensor)
+            journal.note(tensor)
+
+        queues = _queued(plan, writer)
+        for tensor in queues.large:
+            write_sliced(tensor, pool.each)
+        pool.each(lambda tensor: write_sliced(tensor, one_after_another), queues.small)
+        with Pool(budget.whole_tensors, sources.device) as whole:
+            whole.each(write_whole, queues.side_by_side)
+        for tensor in queues.alone:
+            write_whole(tensor)
         writer.finish()
 
 
-@dataclass
-class _Log:
-    """Tensors written since the journal's last line."""
-
-    names: list[str] = field(default_factory=list)
-    synced: float = field(default_factory=time.monotonic)
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-
 @dataclass(frozen=True)
-class _Merge:
-    """A dense merge under way: everything open that its tensors need."""
+class Queues:
+    """Tensors still to be written, by how they are merged, each in the order of the plan.
 
-    plan: Plan
-    sources: Sources
-    surveys: Surveys
-    writer: CheckpointWriter
-    pool: Pool
-    budget: Budget
-    folder: OutputFolder
-    progress: Progress | None
-    fused: FusedSlices
-    log: _Log = field(default_factory=_Log)
+    Args:
+        large: slice by slice, by all threads.
+        small: slice by slice, by one thread each.
+        side_by_side: whole, by one thread each.
+        alone: whole, by all cores.
+    """
 
-    def run(self) -> None:
-        """Slices first, tensor by tensor; then whole tensors side by side; then those that want all cores."""
-        sliced: list[TensorPlan] = []
-        side_by_side: list[TensorPlan] = []
-        alone: list[TensorPlan] = []
-        for tensor in self.plan.tensors:
-            if tensor.action == "alias" or not self.writer.needs(tensor.name):
-                continue
-            method = get(self.plan.use(tensor).name) if tensor.action == "merge" else None
-            if method is None or method.streaming(self.plan.use(tensor).parameters) is not None:
-                sliced.append(tensor)
-            else:
-                (side_by_side if method.resources.one_core else alone).append(tensor)
-        large = [tensor for tensor in sliced if prod(tensor.shape) > ONE_THREAD_ELEMENTS]
-        for tensor in large:
-            self._write_sliced(tensor, self.pool.each)
-        self.pool.each(
-            lambda tensor: self._write_sliced(tensor, one_after_another),
-            (tensor for tensor in sliced if prod(tensor.shape) <= ONE_THREAD_ELEMENTS),
-        )
-        with Pool(self.budget.whole_tensors, self.sources.device) as pool:
-            pool.each(self._merge_whole, side_by_side)
-        for tensor in alone:
-            self._merge_whole(tensor)
+    large: list[TensorPlan] = field(default_factory=list)
+    small: list[TensorPlan] = field(default_factory=list)
+    side_by_side: list[TensorPlan] = field(default_factory=list)
+    alone: list[TensorPlan] = field(default_factory=list)
 
-    def _merge_whole(self, tensor: TensorPlan) -> None:
-        merged = merged_low_rank(self.plan, tensor, self.sources, self.surveys)
+
+def _queued(plan: Plan, writer: CheckpointWriter) -> Queues:
+    queues = Queues()
+    for tensor in plan.tensors:
+        if tensor.action is Action.ALIAS or not writer.needs(tensor.name):
+            continue
+        method = get(plan.use(tensor).name) if tensor.action is Action.MERGE else None
+        if method is None or method.streaming(plan.use(tensor).parameters) is not None:
+            (queues.large if prod(tensor.shape) > ONE_THREAD_ELEMENTS else queues.small).append(tensor)
+        else:
+            (queues.side_by_side if method.resources.one_core else queues.alone).append(tensor)
+    return queues
+
+
+class Journal:
+    """Tensors written since the journal's last line; safe to use from many threads.
+
+    Args:
+        writer: what writes them.
+        folder: keeps the journal.
+        progress: told of each tensor.
+    """
+
+    def __init__(self, writer: CheckpointWriter, folder: OutputFolder, progress: Progress | None) -> None:
+        self._writer, self._folder, self._progress = writer, folder, progress
+        self._names: list[str] = []
+        self._synced = time.monotonic()
+        self._lock = threading.Lock()
+
+    def note(self, tensor: TensorPlan) -> None:
+        """Tells of a tensor that is written; now and then makes what is written last through a crash."""
+        with self._lock:
+            self._names.append(tensor.name)
+            if self._progress is not None:
+                self._progress(tensor, prod(tensor.shape) * DTYPES[tensor.out_dtype].itemsize)
+            if time.monotonic() - self._synced > SYNC_SECONDS:
+                self._writer.sync()
+                self._folder.record(self._names)
+                self._names, self._synced = [], time.monotonic()
+
+
+class TensorWriter:
+    """Merges or copies one tensor at a time into an open checkpoint; safe to use from many threads.
+
+    Args:
+        plan: what is merged how.
+        sources: open inputs.
+        surveys: what surveys of the whole model found.
+        writer: the open output.
+        slice_elements: elements of a slice.
+    """
+
+    def __init__(
+        self, plan: Plan, sources: Sources, surveys: Surveys, writer: CheckpointWriter, slice_elements: int
+    ) -> None:
+        self._plan, self._sources, self._surveys, self._writer = plan, sources, surveys, writer
+        self._slice_elements = slice_elements
+        self._fused = FusedSlices(plan, sources, surveys)
+
+    def write_whole(self, tensor: TensorPlan) -> None:
+        """Writes a tensor that is merged in one piece."""
+        merged = merged_low_rank(self._plan, tensor, self._sources, self._surveys)
         if isinstance(merged, LowRank):
             self._add_factors(tensor, merged)
         else:
-            self._merge_rows(tensor, self.surveys, None)
-        self._done(tensor)
+            self._merge_rows(tensor, self._surveys, None)
+
+    def write_sliced(self, tensor: TensorPlan, each: Each) -> None:
+        """Writes a tensor that is copied, or merged slice by slice."""
+        if tensor.action is Action.COPY:
+            self._copy(tensor, each)
+            return
+        elements = slice_limit(tensor.name, self._sources.inputs, self._slice_elements)
+        slices = list(row_slices(tensor, elements))
+        fused = self._fused.fused(tensor)
+        if fused is None or not self._merge_fused(tensor, fused, slices, each):
+            found = survey_tensor(self._plan, tensor, self._sources, each, slices)
+            surveys = self._with_survey(tensor, found)
+            each(lambda rows: self._merge_rows(tensor, surveys, rows), slices)
 
     def _add_factors(self, tensor: TensorPlan, merged: LowRank) -> None:
         """Writes W₀ + s·up·down some rows at a time, so that no more of the tensor is held."""
-        width = prod(tensor.shape[1:])
         for rows in row_slices(tensor, FACTOR_SLICE_ELEMENTS):
             first, last = rows or (0, tensor.shape[0])
             part = LowRank(merged.up[first:last], merged.down)
-            values = add_factors(self.sources.base(tensor, rows), part, self.plan.use(tensor).scale)
-            self.writer.write_flat(tensor.name, first * width, _stored(values, tensor).flatten())
-
-    def _write_sliced(self, tensor: TensorPlan, each: Each) -> None:
-        if tensor.action == "copy":
-            self._copy(tensor, each)
-        else:
-            elements = slice_limit(tensor.name, self.sources.inputs, self.budget.slice_elements)
-            slices = list(row_slices(tensor, elements))
-            fused = self.fused.fused(tensor)
-            if fused is None or not self._merge_fused(tensor, fused, slices, each):
-                self._merge_slices(tensor, slices, each)
-        self._done(tensor)
+            base = self._sources.base(tensor, rows)
+            self._write_rows(tensor, rows, add_factors(base, part, self._plan.use(tensor).scale))
 
     def _merge_fused(self, tensor: TensorPlan, fused: FusedMerge, slices: list[Rows], each: Each) -> bool:
         """Whether it could be; nothing has been written otherwise."""
-        ready = self.fused.prepared(tensor, fused, slices, each)
+        ready = self._fused.prepared(tensor, fused, slices, each)
         if ready is None:
             return False
 
         def merge(rows: Rows) -> None:
-            merged = self.fused.merged(tensor, ready, rows)
+            merged = self._fused.merged(tensor, ready, rows)
             if merged is None:  # the general way says what isn't finite
                 self._merge_rows(tensor, self._with_survey(tensor, ready.context.survey), rows)
-                return
-            start = rows[0] * prod(tensor.shape[1:]) if rows else 0
-            self.writer.write_flat(tensor.name, start, _stored(merged, tensor))
+            else:
+                self._write_rows(tensor, rows, merged)
 
         each(merge, slices)
         return True
 
-    def _merge_slices(self, tensor: TensorPlan, slices: list[Rows], each: Each) -> None:
-        found = survey_tensor(self.plan, tensor, self.sources, each, slices)
-        surveys = self._with_survey(tensor, found)
-        each(lambda rows: self._merge_rows(tensor, surveys, rows), slices)
-
     def _with_survey(self, tensor: TensorPlan, found: Any) -> Surveys:
         """The surveys, with what was found in this tensor alone."""
-        if found is None or tensor.group is None:
-            return self.surveys
-        return {**self.surveys, tensor.group: found}
+        if found is None or tensor.method_index is None:
+            return self._surveys
+        return {**self._surveys, tensor.method_index: found}
 
     def _merge_rows(self, tensor: TensorPlan, surveys: Surveys, rows: Rows) -> None:
-        merged = _stored(merged_weights(self.plan, tensor, self.sources, surveys, rows), tensor)
+        self._write_rows(tensor, rows, merged_weights(self._plan, tensor, self._sources, surveys, rows))
+
+    def _write_rows(self, tensor: TensorPlan, rows: Rows, values: Tensor) -> None:
         start = rows[0] * prod(tensor.shape[1:]) if rows else 0
-        self.writer.write_flat(tensor.name, start, merged.flatten())
+        self._writer.write_flat(tensor.name, start, _stored(values, tensor).flatten())
 
     def _copy(self, tensor: TensorPlan, each: Each) -> None:
-        adapted = self.sources.adapted(tensor)
+        adapted = self._sources.adapted(tensor)
         if adapted is not None:
-            self.writer.write(tensor.name, _stored(adapted, tensor))
+            self._writer.write(tensor.name, _stored(adapted, tensor))
             return
-        size, step, target = prod(tensor.shape), self.budget.slice_elements, DTYPES[tensor.out_dtype].torch
+        size, step, target = prod(tensor.shape), self._slice_elements, DTYPES[tensor.out_dtype].torch
 
-        def copy(span: Rows) -> None:
-            start, stop = span or (0, size)
-            values = self.sources.raw(tensor, start, stop)
-            self.writer.write_flat(tensor.name, start, _stored(values, tensor, check=values.dtype != target))
+        def copy(span: tuple[int, int]) -> None:
+            values = self._sources.raw(tensor, *span)
+            stored = _stored(values, tensor, check=values.dtype != target)
+            self._writer.write_flat(tensor.name, span[0], stored)
 
         starts = range(0, max(1, size), step)  # an empty tensor is written too
         each(copy, [(start, min(size, start + step)) for start in starts])
-
-    def _done(self, tensor: TensorPlan) -> None:
-        """Tells of a tensor that is written; now and then makes what is written last through a crash."""
-        with self.log.lock:
-            self.log.names.append(tensor.name)
-            if self.progress is not None:
-                self.progress(tensor, prod(tensor.shape) * DTYPES[tensor.out_dtype].itemsize)
-            if time.monotonic() - self.log.synced > SYNC_SECONDS:
-                self.writer.sync()
-                self.folder.record(self.log.names)
-                self.log.names, self.log.synced = [], time.monotonic()
-
-
-def one_after_another(action: Callable[[Rows], None], slices: Iterable[Rows]) -> None:
-    """An `Each` for a thread that has a tensor to itself."""
-    for rows in slices:
-        action(rows)
 
 
 def _stored(values: Tensor, tensor: TensorPlan, *, check: bool = True) -> Tensor:

@@ -16,9 +16,10 @@ from optmerge.checkpoints.output_files import disk_errors
 from optmerge.checkpoints.paths import member, require_regular_file
 from optmerge.checkpoints.shards import INDEX_NAME
 from optmerge.engine.output.folder import PROVENANCE
-from optmerge.engine.plan import MethodUse, Plan
-from optmerge.engine.planning.inputs import Inputs
+from optmerge.engine.plan import Action, MethodUse, Plan
+from optmerge.engine.planning.inputs import AdapterExpert, Inputs
 from optmerge.errors import InputError
+from optmerge.recipe import BASE
 from optmerge.recipe.files import PlainLoader
 
 CARD = "README.md"
@@ -47,16 +48,28 @@ def write_provenance(plan: Plan, inputs: Inputs, out: Path, details: Mapping[str
     del record["cost"]  # which depends on the number of cores
     record["tensors"] = {
         tensor.name: {
-            "action": tensor.action,
-            "reason": tensor.reason,
-            **({"method": plan.use(tensor).name, "group": tensor.group} if tensor.action == "merge" else {}),
-            **({"source": tensor.source} if tensor.action != "merge" else {}),
+            "action": tensor.action.value,
+            "reason": tensor.reason.words,
+            **(
+                {"method": plan.use(tensor).name, "group": tensor.method_index}
+                if tensor.action is Action.MERGE
+                else {"source": tensor.source}
+            ),
         }
         for tensor in plan.tensors
     }
     assert INDEX_NAME in files or len(plan.shards) < 2, "the index is written before provenance"
     with disk_errors(out):
         (out / PROVENANCE).write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+
+
+def content_hashes(inputs: Inputs) -> dict[str, str]:
+    """SHA-256 of everything each model's files hold, by the model's name; reads all of it."""
+    found = {BASE: inputs.base.checkpoint.content_hash()}
+    for expert in inputs.experts:
+        held = expert.adapter if isinstance(expert, AdapterExpert) else expert.checkpoint
+        found[expert.name] = held.content_hash()
+    return found
 
 
 def model_card(plan: Plan, inputs: Inputs, details: Mapping[str, Any]) -> str:
@@ -112,10 +125,10 @@ def _model_rows(plan: Plan, licences: Mapping[str, str | None]) -> list[str]:
 
 
 def _action_rows(plan: Plan) -> list[str]:
-    counts = Counter((tensor.action, tensor.reason, tensor.group) for tensor in plan.tensors)
+    counts = Counter((tensor.action, tensor.reason.words, tensor.method_index) for tensor in plan.tensors)
     rows = []
-    for (action, reason, group), count in sorted(counts.items(), key=lambda item: -item[1]):
-        how = f"merged by {_method_words(plan.methods[group])}" if group is not None else action
+    for (action, reason, index), count in sorted(counts.items(), key=lambda item: -item[1]):
+        how = f"merged by {_method_words(plan.methods[index])}" if index is not None else action
         rows.append(f"* {count} tensors: {how} ({reason})")
     return rows
 

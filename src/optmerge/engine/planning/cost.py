@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING
 
 import torch
 
 from optmerge.checkpoints.dtypes import DTYPES
+from optmerge.engine.plan import Action, Cost, MethodUse, TensorPlan
 from optmerge.engine.planning.inputs import AdapterExpert, Inputs
 from optmerge.methods import Case, get
 from optmerge.recipe import Recipe
-
-if TYPE_CHECKING:
-    from optmerge.engine.plan import MethodUse, TensorPlan
 
 SLICE_ELEMENTS = 1 << 18
 """Elements of a tensor that an elementwise method holds at a time."""
@@ -33,32 +29,6 @@ FRAGMENTATION = 1.25
 _FLOAT32 = 4
 
 
-@dataclass(frozen=True)
-class Cost:
-    """Estimates.
-
-    Args:
-        bytes_read: from the inputs, passes of a survey included.
-        bytes_written: of weights.
-        peak_bytes: anonymous memory without a budget, beside the interpreter and its libraries: one slice or
-            one whole tensor per core.
-        peak_tensor: where that peak is reached.
-        whole_tensor_bytes: what the largest tensor that isn't sliced needs alone; no budget can be below it.
-        whole_tensor: its name.
-        slice_bytes: what the largest slice needs.
-        flops: floating-point operations.
-    """
-
-    bytes_read: int
-    bytes_written: int
-    peak_bytes: int
-    peak_tensor: str
-    whole_tensor_bytes: int
-    whole_tensor: str
-    slice_bytes: int
-    flops: float
-
-
 def cost_of(
     tensors: Sequence[TensorPlan], uses: Sequence[MethodUse | None], inputs: Inputs, recipe: Recipe
 ) -> Cost:
@@ -67,10 +37,10 @@ def cost_of(
     cores = torch.get_num_threads()
     where, largest, flops = "", "", 0.0
     for tensor in tensors:
-        if tensor.action == "alias":
+        if tensor.action is Action.ALIAS:
             continue
         written += prod(tensor.shape) * DTYPES[tensor.out_dtype].itemsize
-        use = uses[tensor.group] if tensor.group is not None else None
+        use = uses[tensor.method_index] if tensor.method_index is not None else None
         tensor_read, tensor_peak, tensor_flops = _tensor_cost(tensor, use, inputs, recipe)
         read, flops = read + tensor_read, flops + tensor_flops
         in_slices = use is None or get(use.name).streaming(use.parameters) is not None
@@ -136,7 +106,7 @@ def _joint_rank(name: str, inputs: Inputs) -> int | None:
 def _adapter_bytes(tensors: Sequence[TensorPlan], inputs: Inputs, recipe: Recipe) -> int:
     total = 0
     for tensor in tensors:
-        if tensor.action != "merge" or len(tensor.shape) < 2:
+        if tensor.action is not Action.MERGE or len(tensor.shape) < 2:
             continue
         size = prod(tensor.shape)
         sides = tensor.shape[0] + size // tensor.shape[0]

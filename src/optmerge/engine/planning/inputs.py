@@ -14,15 +14,10 @@ from torch import Tensor
 from optmerge.architectures import Architecture
 from optmerge.checkpoints.adapters import Adapter
 from optmerge.checkpoints.checkpoint import Checkpoint
-from optmerge.checkpoints.paths import require_regular_file
 from optmerge.checkpoints.reader import Reader
 from optmerge.checkpoints.safetensors_format import Header, TensorInfo
 from optmerge.deltas import Delta, Dense, LowRank
-from optmerge.errors import CheckpointError
-from optmerge.recipe import BASE, Expert
-
-FLOATS = ("F64", "F32", "F16", "BF16")
-"""Types that can be merged."""
+from optmerge.recipe import Expert
 
 
 @dataclass(frozen=True)
@@ -66,12 +61,12 @@ class FullExpert:
 
     @property
     def path(self) -> Path:
-        """Its folder or file."""
+        """The expert's folder or file."""
         return self.checkpoint.path
 
     @property
     def folder(self) -> Path | None:
-        """Its folder; None for a bare file."""
+        """The expert's folder; None for a bare file."""
         return self.checkpoint.folder
 
     def changes(self, name: str) -> bool:
@@ -83,16 +78,16 @@ class FullExpert:
         return self.checkpoint.tensors[self.tensors[name]].nbytes if self.changes(name) else 0
 
     def identity(self) -> dict[str, Any]:
-        """What it is, for provenance."""
+        """The expert's kind, identity and size, for provenance."""
         return {"kind": "full", "identity": self.checkpoint.identity(), "bytes": self.checkpoint.nbytes}
 
     @property
     def headers(self) -> Mapping[Path, Header]:
-        """Of its files."""
+        """Headers of the expert's files, by path."""
         return self.checkpoint.headers
 
     def open(self) -> Reader:
-        """A context manager to read from."""
+        """A reader of the expert's tensors; a context manager."""
         return self.checkpoint.reader()
 
 
@@ -114,17 +109,17 @@ class AdapterExpert:
 
     @property
     def path(self) -> Path:
-        """Its folder."""
+        """The adapter's folder."""
         return self.adapter.path
 
     @property
     def folder(self) -> Path | None:
-        """Its folder."""
+        """The adapter's folder."""
         return self.adapter.path
 
     @property
     def low_rank(self) -> bool:
-        """Whether every delta stays factors."""
+        """Whether every delta of the adapter stays factors."""
         return all(target.kind == "lora" for target in self.adapter.targets.values())
 
     def changes(self, name: str) -> bool:
@@ -145,7 +140,7 @@ class AdapterExpert:
         return target.rank if target.kind == "lora" else None
 
     def identity(self) -> dict[str, Any]:
-        """What it is, for provenance."""
+        """The expert's kind, identity and size, for provenance."""
         return {
             "kind": "adapter",
             "identity": self.adapter.identity(),
@@ -154,7 +149,7 @@ class AdapterExpert:
 
     @property
     def headers(self) -> Mapping[Path, Header]:
-        """Of its file."""
+        """Header of the adapter's file, by path."""
         return {self.adapter.file: self.adapter.header}
 
     def open(self) -> AbstractContextManager[None]:
@@ -173,7 +168,12 @@ AnyExpert = FullExpert | AdapterExpert
 
 @dataclass(frozen=True)
 class Inputs:
-    """Everything a merge reads."""
+    """Everything a merge reads.
+
+    Args:
+        base: the base.
+        experts: in the order of the recipe.
+    """
 
     base: Base
     experts: tuple[AnyExpert, ...]
@@ -186,32 +186,6 @@ class Inputs:
     def factors(self, name: str) -> bool:
         """Whether some expert's delta of a tensor of the base comes as factors."""
         return any(isinstance(expert, AdapterExpert) and expert.rank(name) for expert in self.experts)
-
-    def content_hashes(self) -> dict[str, str]:
-        """SHA-256 of everything each model's files hold, by name; reads all of it."""
-        found = {BASE: self.base.checkpoint.content_hash()}
-        for expert in self.experts:
-            held = expert.adapter if isinstance(expert, AdapterExpert) else expert.checkpoint
-            found[expert.name] = held.content_hash()
-        return found
-
-    def check_unchanged(self) -> None:
-        """Refuses what was made of files that somebody wrote to meanwhile.
-
-        Raises:
-            CheckpointError: a file's size or time of change isn't what it was when its header was read.
-        """
-        headers = dict(self.base.checkpoint.headers)
-        for expert in self.experts:
-            headers |= expert.headers
-        for file, header in headers.items():
-            status = require_regular_file(file)
-            if (status.st_size, status.st_mtime_ns) != (header.file_bytes, header.modified_ns):
-                raise CheckpointError(
-                    "the file changed while it was merged",
-                    where=file,
-                    hint="nothing may write to a checkpoint while it is read; start again",
-                )
 
     def expert(self, name: str) -> AnyExpert:
         """The expert of that name."""

@@ -1,20 +1,33 @@
-"""Opening the base and all experts of a recipe, from headers and configs alone."""
+"""The base and the experts, opened and matched tensor by tensor; headers and configs are all that is read.
+
+Names are matched by their canonical form, so a checkpoint in transformers 4's names, one in transformers 5's
+and an adapter, whose names are those in memory, meet. What doesn't meet is refused, not skipped.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
+from typing import Any
 
-from optmerge.architectures import resolve
+import torch
+
+from optmerge.architectures import Architecture, resolve
 from optmerge.checkpoints.adapters import Adapter
 from optmerge.checkpoints.checkpoint import Checkpoint, is_adapter, open_checkpoint
-from optmerge.checkpoints.hub import locate
+from optmerge.checkpoints.hub import locate, looks_like_hub_id
+from optmerge.checkpoints.json_files import read_object
 from optmerge.checkpoints.opening import open_model
+from optmerge.checkpoints.paths import member
+from optmerge.checkpoints.safetensors_format import TensorInfo
 from optmerge.engine.planning.inputs import AdapterExpert, AnyExpert, Base, FullExpert, Inputs
-from optmerge.engine.planning.matching import aliases, by_canonical, match_adapter, match_checkpoint
-from optmerge.engine.planning.recipe_checks import check_recipe
-from optmerge.engine.planning.vocabulary import check_vocabulary
-from optmerge.errors import CheckpointError
+from optmerge.errors import AdapterError, CheckpointError
 from optmerge.recipe import Expert, Recipe
+
+SAMPLE = 4096
+"""Entries at either end that are compared to see whether two tensors are one."""
+
+TOKENIZER = "tokenizer.json"
 
 
 def open_inputs(recipe: Recipe) -> Inputs:
@@ -23,7 +36,6 @@ def open_inputs(recipe: Recipe) -> Inputs:
     Raises:
         InputError: something is missing, unreadable, or doesn't fit together.
     """
-    check_recipe(recipe)
     base = open_base(recipe)
     names = recipe.expert_names()
     pairs = zip(recipe.experts, names, strict=True)
@@ -65,3 +77,236 @@ def _refuse_quantised(checkpoint: Checkpoint) -> None:
             expected="float32, bfloat16 or float16 weights",
             hint="merge the unquantised checkpoints and quantise the result",
         )
+
+
+def by_canonical(architecture: Architecture, checkpoint: Checkpoint) -> dict[str, str]:
+    """Canonical name → name as stored.
+
+    Raises:
+        CheckpointError: two stored tensors are one parameter.
+    """
+    names: dict[str, str] = {}
+    for name in checkpoint.tensors:
+        canonical = architecture.canonical(name)
+        if canonical in names:
+            raise CheckpointError(
+                "two tensors are the same parameter",
+                where=checkpoint.path,
+                got=f"{names[canonical]} and {name}",
+                expected=f"one tensor for {canonical}",
+                hint="load and save the checkpoint with transformers",
+            )
+        names[canonical] = name
+    return names
+
+
+def aliases(
+    architecture: Architecture, checkpoint: Checkpoint, by_canonical: Mapping[str, str]
+) -> dict[str, str]:
+    """Stored tensors that the config ties to another stored tensor, and that look the same.
+
+    A config's claim isn't enough: transformers keeps a head apart that is stored with other values.
+    """
+    if checkpoint.config is None:
+        return {}
+    pairs = [
+        (by_canonical[alias], by_canonical[source])
+        for alias, source in architecture.tied(checkpoint.config)
+        if alias in by_canonical and source in by_canonical
+    ]
+    return {alias: source for alias, source in pairs if _look_same(checkpoint, alias, source)}
+
+
+def _look_same(checkpoint: Checkpoint, first: str, second: str) -> bool:
+    """Whether two tensors agree in type, shape and their first and last entries; reads a few KiB."""
+    one, other = checkpoint.tensors[first], checkpoint.tensors[second]
+    if (one.dtype, one.shape) != (other.dtype, other.shape):
+        return False
+    spans = ((0, min(SAMPLE, one.numel)), (max(0, one.numel - SAMPLE), one.numel))
+    with checkpoint.reader() as reader:
+        return all(torch.equal(reader.read_flat(first, *s), reader.read_flat(second, *s)) for s in spans)
+
+
+def tied_names(base: Base) -> frozenset[str]:
+    """Canonical names of parameters that are another one under a second name, stored or not."""
+    pairs = base.architecture.tied(base.checkpoint.config or {})
+    return frozenset(
+        alias
+        for alias, _ in pairs
+        if alias not in base.by_canonical or base.by_canonical[alias] in base.aliases
+    )
+
+
+def match_checkpoint(
+    checkpoint: Checkpoint, name: str, base: Base, ignored: Iterable[re.Pattern[str]]
+) -> dict[str, str]:
+    """The base's tensor → the expert's; refuses missing, extra and differently shaped tensors."""
+    _check_family(checkpoint, name, base)
+    named = checkpoint.config is not None and base.checkpoint.config is not None
+    architecture = resolve(checkpoint.config, checkpoint.tensors) if named else base.architecture
+    stored = by_canonical(architecture, checkpoint)
+    left_out = {c for names in (stored, base.by_canonical) for c, n in names.items() if _any(ignored, n)}
+    own = {c: n for c, n in stored.items() if c not in left_out}
+    wanted = {c: n for c, n in base.by_canonical.items() if c not in left_out}
+    tied = tied_names(base)
+    _check_still_tied(checkpoint, name, base, own)
+    missing = [n for c, n in wanted.items() if c not in own and c not in tied]
+    extra = [n for c, n in own.items() if c not in wanted and c not in tied]
+    if missing:
+        raise _mismatch("lacks", missing, checkpoint, name)
+    if extra:
+        raise _mismatch("has, and the base has not,", extra, checkpoint, name)
+    matched = {}
+    for canonical in wanted:
+        if canonical not in own:
+            continue
+        ours, theirs = base.info(wanted[canonical]), checkpoint.tensors[own[canonical]]
+        if ours.shape != theirs.shape:
+            raise _other_shape(ours, theirs, name, base)
+        matched[ours.name] = theirs.name
+    return matched
+
+
+def _check_still_tied(checkpoint: Checkpoint, name: str, base: Base, own: Mapping[str, str]) -> None:
+    """Refuses an expert that stores two values for what is one parameter of the base."""
+    for alias, source in base.architecture.tied(base.checkpoint.config or {}):
+        if alias not in tied_names(base) or alias not in own or source not in own:
+            continue
+        if not _look_same(checkpoint, own[alias], own[source]):
+            raise CheckpointError(
+                f"expert {name!r} has untied {own[alias]} from {own[source]}",
+                where=checkpoint.path,
+                expected="one value for both, as in the base",
+                hint=f"to leave its own out, write in the recipe: ignore: ['^{re.escape(own[alias])}$']",
+            )
+
+
+def match_adapter(
+    adapter: Adapter, spec: Expert, base: Base, ignored: Iterable[re.Pattern[str]]
+) -> dict[str, str]:
+    """The base's tensor → the adapter's target; refuses targets the base lacks."""
+    _check_adapters_base(adapter, spec, base)
+    shapes: dict[str, tuple[int, ...]] = {}
+    matched: dict[str, str] = {}
+    sources = dict(base.architecture.tied(base.checkpoint.config or {}))
+    for target in adapter.targets:
+        canonical = base.architecture.canonical(target)
+        canonical = canonical if canonical in base.by_canonical else sources.get(canonical, canonical)
+        stored = base.by_canonical.get(canonical)
+        if stored is not None:
+            shapes[target] = base.info(stored).shape
+            if not _any(ignored, stored):
+                matched[stored] = target
+    adapter.check_shapes(shapes)
+    return matched
+
+
+def _check_adapters_base(adapter: Adapter, spec: Expert, base: Base) -> None:
+    """Refuses an adapter that names another hub model than the base given; local paths can't be compared."""
+    theirs, ours = adapter.base_model_name, base.checkpoint.ref.partition("@")[0]
+    recorded = (base.checkpoint.config or {}).get("_name_or_path") or ours
+    comparable = theirs is not None and looks_like_hub_id(theirs) and looks_like_hub_id(recorded)
+    if spec.any_base or not comparable or theirs in (ours, recorded):
+        return
+    raise AdapterError(
+        "the adapter was trained on another base",
+        where=adapter.path,
+        got=theirs,
+        expected=recorded,
+        hint="use that base; or, if you know it is the same model, write {model: …, any_base: true}",
+    )
+
+
+def _check_family(checkpoint: Checkpoint, name: str, base: Base) -> None:
+    ours, theirs = base.checkpoint.config or {}, checkpoint.config or {}
+    kinds = ours.get("model_type"), theirs.get("model_type")
+    names = {base.architecture.name, resolve(checkpoint.config, checkpoint.tensors).name}
+    if None in kinds or kinds[0] == kinds[1] or len(names) == 1:
+        return
+    raise CheckpointError(
+        f"expert {name!r} is another kind of model than the base",
+        where=checkpoint.path,
+        got=f"model_type {kinds[1]}",
+        expected=f"model_type {kinds[0]}",
+        hint="merge only models that were fine-tuned from one base",
+    )
+
+
+def check_vocabulary(base: Checkpoint, expert: Checkpoint, name: str) -> None:
+    """Refuses to merge models whose token ids mean different tokens, where both have a `tokenizer.json`.
+
+    Raises:
+        CheckpointError: one id stands for two different tokens.
+    """
+    ours, theirs = _tokens(base), _tokens(expert)
+    if ours is None or theirs is None or ours == theirs:
+        return
+    for identifier, token in theirs.items():
+        if ours.get(identifier, token) != token:
+            raise CheckpointError(
+                f"expert {name!r} has another vocabulary than the base",
+                where=expert.path / TOKENIZER,
+                got=f"token {identifier} is {token!r}",
+                expected=repr(ours[identifier]),
+                hint="merge only models that share a tokenizer, since embeddings belong to tokens; "
+                "if you know that this one doesn't matter, remove the expert's tokenizer.json",
+            )
+
+
+def _tokens(checkpoint: Checkpoint) -> dict[int, str] | None:
+    """Token by id; None where there is no tokenizer.json."""
+    folder = checkpoint.folder
+    if folder is None or not (folder / TOKENIZER).exists():
+        return None
+    path = member(folder, TOKENIZER, folder)
+    try:
+        return _by_id(read_object(path, "tokenizer"))
+    except (AttributeError, IndexError, KeyError, TypeError):
+        raise CheckpointError(
+            "the tokenizer can't be understood",
+            where=path,
+            expected="model.vocab and added_tokens, as the tokenizers library writes them",
+            hint="save the tokenizer again with transformers",
+        ) from None
+
+
+def _by_id(data: dict[str, Any]) -> dict[int, str]:
+    vocabulary: Any = (data.get("model") or {}).get("vocab") or {}
+    pairs = (
+        ((index, piece[0]) for index, piece in enumerate(vocabulary))  # unigram: a list of [token, score]
+        if isinstance(vocabulary, list)
+        else ((index, token) for token, index in vocabulary.items())
+    )
+    return dict(pairs) | {each["id"]: each["content"] for each in data.get("added_tokens") or []}
+
+
+def _mismatch(verb: str, names: list[str], checkpoint: Checkpoint, expert: str) -> CheckpointError:
+    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    pattern = "^" + re.escape(names[0]) + "$"
+    return CheckpointError(
+        f"expert {expert!r} {verb} {len(names)} tensor{'s' if len(names) > 1 else ''}: {shown}",
+        where=checkpoint.path,
+        expected="exactly the base's tensors",
+        hint=f"if it may be disregarded, write in the recipe: ignore: ['{pattern}']",
+    )
+
+
+def _other_shape(ours: TensorInfo, theirs: TensorInfo, expert: str, base: Base) -> CheckpointError:
+    kind = base.architecture.role(ours.name, ours.shape).kind
+    vocabulary = kind in ("embedding", "head") and ours.shape[1:] == theirs.shape[1:]
+    hint = (
+        "the vocabularies differ: resize the expert's embeddings to the base's tokenizer and save it again"
+        if vocabulary
+        else f"if it may be disregarded, write in the recipe: ignore: ['^{re.escape(ours.name)}$']"
+    )
+    return CheckpointError(
+        f"tensor {theirs.name} of expert {expert!r} has another shape than the base's",
+        where=theirs.file,
+        got=list(theirs.shape),
+        expected=list(ours.shape),
+        hint=hint,
+    )
+
+
+def _any(patterns: Iterable[re.Pattern[str]], name: str) -> bool:
+    return any(pattern.search(name) for pattern in patterns)

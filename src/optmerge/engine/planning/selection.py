@@ -1,62 +1,130 @@
-"""Which tensor is merged how: roles, `select` and `rules` of a recipe, applied to one tensor at a time."""
+"""Which tensor is merged how: a tensor's role meets `select` and `rules` of the recipe."""
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from optmerge.architectures import Role
-from optmerge.engine.planning.inputs import FLOATS, Base
+from optmerge.checkpoints.safetensors_format import TensorInfo
+from optmerge.engine.plan import Action, Cause, MethodUse, Reason, TensorPlan
+from optmerge.engine.planning.inputs import AdapterExpert, Base, Inputs
 from optmerge.errors import RecipeError
 from optmerge.methods import Layout
 from optmerge.recipe import BASE, Match, Recipe
 
+MERGEABLE = ("F64", "F32", "F16", "BF16")
+"""Types of tensors that can be merged."""
+
+FACTORED = ("matrix", "transposed", "flatten")
+"""Layouts of tensors that can be two factors."""
+
+_DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
+
 
 @dataclass(frozen=True)
 class Choice:
-    """What the recipe wants for a tensor.
+    """What happens to a tensor, as far as it is decided.
 
     Args:
-        action: `merge`, or `copy` from `source`.
-        reason: why, for people.
-        group: index of the method among the plan's; None where copied.
-        source: `base` or an expert's name.
+        action: what is done.
+        reason: why.
+        method_index: index of the method among the plan's; None where the tensor isn't merged.
+        source: `base`, an expert's name, or the tensor that an alias is tied to.
     """
 
-    action: str
-    reason: str
-    group: int | None = None
+    action: Action
+    reason: Reason
+    method_index: int | None = None
     source: str = BASE
 
+    def copied(self, cause: Cause, about: str = "") -> Choice:
+        """A copy from the base instead of a merge, for a cause of the tensor's own."""
+        return Choice(Action.COPY, Reason(cause, self.reason.rule, about))
 
-def choose(recipe: Recipe, base: Base, name: str, role: Role) -> Choice:
-    """The first rule that matches, else `select`, for a tensor that is not an alias."""
-    info = base.info(name)
+
+def plan_tensors(recipe: Recipe, inputs: Inputs, uses: Sequence[MethodUse | None]) -> tuple[TensorPlan, ...]:
+    """What happens to every tensor of the base, in the order in which the base's files hold them.
+
+    Args:
+        recipe: what was asked for.
+        inputs: the opened base and experts.
+        uses: the recipe's method, then one per rule.
+
+    Raises:
+        RecipeError: nothing would be merged, a tensor can't be, or an adapter can't hold the merge.
+    """
+    stored = inputs.base.checkpoint.tensors.values()
+    order = sorted(stored, key=lambda info: (str(info.file), info.begin, info.name))
+    tensors = tuple(_plan_tensor(info, recipe, inputs, uses) for info in order)
+    _check_something_merged(recipe, tensors, inputs)
+    _check_adapter_output(recipe, tensors, inputs)
+    return tensors
+
+
+def _plan_tensor(
+    info: TensorInfo, recipe: Recipe, inputs: Inputs, uses: Sequence[MethodUse | None]
+) -> TensorPlan:
+    base = inputs.base
+    role = base.architecture.role(info.name, info.shape)
+    choice = _choose(recipe, base, info.name, role)
+    use = uses[choice.method_index] if choice.method_index is not None else None
+    if use is not None and not any(expert.changes(info.name) for expert in inputs.experts):
+        choice = choice.copied(Cause.UNCHANGED)
+    elif use is not None and use.scale == 0:
+        choice = choice.copied(Cause.SCALE_0)
+    out_dtype = info.dtype
+    if recipe.dtype != "auto" and info.dtype.startswith(("F", "BF")):
+        out_dtype = _DTYPES[recipe.dtype]
+    return TensorPlan(
+        name=info.name,
+        component=role.component,
+        kind=role.kind,
+        shape=info.shape,
+        dtype=info.dtype,
+        out_dtype=out_dtype,
+        action=choice.action,
+        reason=choice.reason,
+        method_index=choice.method_index,
+        source=choice.source,
+        layout=layout_of(role, info.shape),
+    )
+
+
+def _choose(recipe: Recipe, base: Base, name: str, role: Role) -> Choice:
+    """What a tie, the first rule that matches, or else `select` says of a tensor."""
+    if name in base.aliases:
+        source = base.aliases[name]
+        return Choice(Action.ALIAS, Reason(Cause.TIED, about=source), source=source)
     has_roles = base.checkpoint.config is not None
     for index, rule in enumerate(recipe.rules):
         if not _matches(rule.match, name, role, has_roles):
             continue
         if rule.copy_from is not None:
-            return Choice("copy", f"rule {index}: copied from {rule.copy_from}", source=rule.copy_from)
-        return _merged(Choice("merge", f"rule {index}", group=index + 1), info.dtype, info.shape, name)
+            reason = Reason(Cause.RULE_COPIES, index, rule.copy_from)
+            return Choice(Action.COPY, reason, source=rule.copy_from)
+        return _merged(Choice(Action.MERGE, Reason(Cause.RULE_MERGES, index), index + 1), base.info(name))
     if not _matches(recipe.select, name, role, has_roles):
-        return Choice("copy", _why_not(recipe.select, name, role, has_roles))
-    return _merged(Choice("merge", "selected", group=0), info.dtype, info.shape, name)
+        return Choice(Action.COPY, _why_not(recipe.select, role, has_roles))
+    return _merged(Choice(Action.MERGE, Reason(Cause.SELECTED), 0), base.info(name))
 
 
-def _merged(choice: Choice, dtype: str, shape: tuple[int, ...], name: str) -> Choice:
-    if 0 in shape:
-        return Choice("copy", "empty")
-    if dtype in FLOATS:
+def _merged(choice: Choice, info: TensorInfo) -> Choice:
+    """The choice to merge, where a tensor of this type and shape can be merged."""
+    if 0 in info.shape:
+        return choice.copied(Cause.EMPTY)
+    if info.dtype in MERGEABLE:
         return choice
-    if dtype.startswith("F"):
+    if info.dtype.startswith("F"):
+        exclude = f"select: {{exclude: ['^{info.name}$']}}"
         raise RecipeError(
-            f"tensor {name} can't be merged in its type",
-            got=dtype,
-            expected=", ".join(FLOATS),
-            hint=f"dequantise the checkpoints, or write in the recipe: select: {{exclude: ['^{name}$']}}",
+            f"tensor {info.name} can't be merged in its type",
+            got=info.dtype,
+            expected=", ".join(MERGEABLE),
+            hint=f"dequantise the checkpoints, or write in the recipe: {exclude}",
         )
-    return Choice("copy", f"not floating-point ({dtype})")
+    return choice.copied(Cause.NOT_FLOATING, info.dtype)
 
 
 def _matches(match: Match, name: str, role: Role, has_roles: bool) -> bool:
@@ -69,12 +137,12 @@ def _matches(match: Match, name: str, role: Role, has_roles: bool) -> bool:
     return match.accepts_name(name)
 
 
-def _why_not(match: Match, name: str, role: Role, has_roles: bool) -> str:
+def _why_not(match: Match, role: Role, has_roles: bool) -> Reason:
     if match.components is not None and role.component not in match.components:
-        return f"component {role.component} is not selected"
+        return Reason(Cause.OTHER_COMPONENT, about=role.component)
     if has_roles and match.kinds is not None and role.kind not in match.kinds:
-        return f"kind {role.kind} is not selected"
-    return "left out by include/exclude"
+        return Reason(Cause.OTHER_KIND, about=role.kind)
+    return Reason(Cause.OTHER_NAME)
 
 
 def layout_of(role: Role, shape: Sequence[int]) -> Layout:
@@ -86,3 +154,57 @@ def layout_of(role: Role, shape: Sequence[int]) -> Layout:
     if len(shape) == 3 and role.kind != "conv":
         return "transposed_stack" if role.transposed else "stack"
     return "flatten"
+
+
+def _check_something_merged(recipe: Recipe, tensors: tuple[TensorPlan, ...], inputs: Inputs) -> None:
+    if any(tensor.action is Action.MERGE for tensor in tensors):
+        return
+    found = Counter(tensor.component for tensor in tensors)
+    listing = ", ".join(f"{component} ({count} tensors)" for component, count in found.most_common())
+    if inputs.base.checkpoint.config is None:
+        hint = "the base has no config.json, so nothing has a role; write: select: {components: [other]}"
+    else:
+        hint = f"choose among these in the recipe: select: {{components: [{', '.join(found)}]}}"
+    mostly = Counter(tensor.reason.words for tensor in tensors).most_common(1)[0][0]
+    raise RecipeError(
+        "no tensor would be merged", where="select", got=f"{listing}; mostly: {mostly}", hint=hint
+    )
+
+
+def _check_adapter_output(recipe: Recipe, tensors: Sequence[TensorPlan], inputs: Inputs) -> None:
+    """Refuses an adapter that would need full rank, or hold a tensor that is no matrix or whole module."""
+    if recipe.output.format != "adapter":
+        return
+    if recipe.output.rank is None and not all(isinstance(each, AdapterExpert) for each in inputs.experts):
+        raise RecipeError(
+            "an adapter of exact rank can only be made of adapters",
+            where="output",
+            got="full checkpoints among the experts, whose deltas have full rank",
+            hint="give the rank to truncate to: output: {format: adapter, rank: 64}; the error is reported",
+        )
+    replaceable = _replaceable_modules(tensors)
+    for tensor in tensors:
+        if tensor.action is Action.MERGE:
+            fits = tensor.layout in FACTORED or _module(tensor) in replaceable
+        else:
+            fits = tensor.action is Action.ALIAS or tensor.source == BASE
+        if not fits:
+            raise RecipeError(
+                f"an adapter can't hold {tensor.name}",
+                where="output",
+                got=f"{tensor.reason.words}, shape {list(tensor.shape)}, layout {tensor.layout}",
+                expected="merged matrices, or merged whole modules without one",
+                hint="leave it out with select: {exclude: […]}, or write output: dense",
+            )
+
+
+def _replaceable_modules(tensors: Sequence[TensorPlan]) -> frozenset[str]:
+    """Modules that are merged vectors throughout, which `modules_to_save` can replace."""
+    modules: dict[str, list[bool]] = defaultdict(list)
+    for tensor in tensors:
+        modules[_module(tensor)].append(tensor.action is Action.MERGE and tensor.layout == "vector")
+    return frozenset(module for module, vectors in modules.items() if all(vectors))
+
+
+def _module(tensor: TensorPlan) -> str:
+    return tensor.name.rpartition(".")[0]

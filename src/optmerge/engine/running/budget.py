@@ -10,7 +10,7 @@ import torch
 
 from optmerge.engine.plan import Plan
 from optmerge.engine.planning.cost import AROUND_BYTES, SLICE_ELEMENTS
-from optmerge.engine.planning.sizes import parse_bytes
+from optmerge.engine.planning.request import parse_bytes
 from optmerge.errors import RecipeError
 
 FEWEST_ELEMENTS = 1 << 12
@@ -36,7 +36,7 @@ def fit_memory(plan: Plan, memory: str | int | None) -> Budget:
 
     Args:
         plan: what will be done.
-        memory: anonymous memory of the whole process, the interpreter and its libraries included.
+        memory: as in `Options`.
 
     Raises:
         RecipeError: some tensor needs more, even alone.

@@ -12,7 +12,7 @@ from optmerge.deltas import Delta, LowRank
 from optmerge.engine.plan import MethodUse, Plan, TensorPlan
 from optmerge.engine.planning.cost import slice_limit
 from optmerge.engine.planning.inputs import FullExpert
-from optmerge.engine.running.pool import Pool
+from optmerge.engine.running.pool import Each, Pool
 from optmerge.engine.running.sources import Rows, Sources
 from optmerge.methods import Context, Survey, apply, get
 from optmerge.methods._context import SurveyScope
@@ -74,13 +74,11 @@ def context_of(plan: Plan, tensor: TensorPlan, surveys: Surveys, rows: Rows) -> 
         experts=plan.expert_names,
         start=rows[0] * prod(tensor.shape[1:]) if rows else 0,
         layout=tensor.layout,
-        survey=surveys.get(tensor.group) if tensor.group is not None else None,
+        survey=surveys.get(tensor.method_index) if tensor.method_index is not None else None,
     )
 
 
-def survey_tensor(
-    plan: Plan, tensor: TensorPlan, sources: Sources, each: Callable[..., None], slices: list[Rows]
-) -> Any:
+def survey_tensor(plan: Plan, tensor: TensorPlan, sources: Sources, each: Each, slices: list[Rows]) -> Any:
     """What a method's survey finds in one tensor; None where it needs none, or needs one of all tensors."""
     use = plan.use(tensor)
     survey = _survey_of(plan, use, "tensor")
@@ -93,7 +91,7 @@ def run_surveys(plan: Plan, sources: Sources, pool: Pool, slice_elements: int) -
     """Runs the survey of every group that needs to see all of its tensors first."""
     found = {}
     for group, use in enumerate(plan.methods):
-        tensors = [tensor for tensor in plan.tensors if tensor.group == group]
+        tensors = [tensor for tensor in plan.tensors if tensor.method_index == group]
         survey = _survey_of(plan, use, "model") if use is not None and tensors else None
         if survey is None:
             continue
@@ -120,7 +118,7 @@ def _surveyed(
     plan: Plan,
     places: Callable[[], Iterable[tuple[TensorPlan, Rows]]],
     sources: Sources,
-    each: Callable[..., None],
+    each: Each,
 ) -> Any:
     """What the survey finds in passes over slices, as many as it asks for."""
 

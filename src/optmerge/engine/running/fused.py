@@ -7,7 +7,7 @@ NaN included, goes the general way. What happens to an entry is the method's own
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
@@ -21,14 +21,12 @@ from optmerge.checkpoints.dtypes import DTYPES
 from optmerge.engine.plan import Plan, TensorPlan
 from optmerge.engine.planning.inputs import FullExpert
 from optmerge.engine.running.compute import Surveys, context_of
+from optmerge.engine.running.pool import Each
 from optmerge.engine.running.sources import Rows, Sources
 from optmerge.methods import Context, get
 from optmerge.methods._fast.stored import CompiledMerge, StoredDeltas, StoredTensor
 
 FLOATS = ("BF16", "F16", "F32")
-
-Each = Callable[[Callable[[Rows], None], Iterable[Rows]], None]
-"""Calls an action with each of some ranges of rows: one after the other, or side by side."""
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,25 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from types import TracebackType
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 
 Item = TypeVar("Item")
+
+
+class Each(Protocol):
+    """Calls an action with each of some items, slices of a tensor for one: side by side, or in turn."""
+
+    def __call__(self, action: Callable[[Item], None], items: Iterable[Item], /) -> None:
+        """Returns when all is done."""
+
+
+def one_after_another(action: Callable[[Item], None], items: Iterable[Item], /) -> None:
+    """An `Each` for a thread that has its items to itself."""
+    for item in items:
+        action(item)
+
 
 IN_FLIGHT = 4
 """Items per worker that may be waiting or running: enough to keep it busy, few enough to stop soon."""

@@ -1,15 +1,36 @@
-"""What `verify` found."""
+"""Proof that an output is what it should be: complete, finite, loadable by transformers, and alive."""
 
 from __future__ import annotations
 
+import math
+from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from optmerge.architectures import resolve
+from optmerge.checkpoints.adapters import is_adapter, open_adapter
+from optmerge.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from optmerge.checkpoints.json_files import read_object
+from optmerge.engine.output.folder import PROVENANCE, STATE
+from optmerge.engine.verify.transformers_load import (
+    Outcome,
+    load_adapter_strictly,
+    load_strictly,
+    smoke_generation,
+)
+from optmerge.errors import InputError, OptMergeError, OutputError
+
+BLOCK = 1 << 22
+"""Elements read at a time."""
+
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at.
+    """One thing that `verify` looked at.
 
     Args:
         name: what.
@@ -24,7 +45,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Verification:
-    """Everything that was looked at.
+    """Everything that `verify` looked at.
 
     Args:
         path: the checkpoint.
@@ -44,3 +65,182 @@ class Verification:
     def plain(self) -> dict[str, Any]:
         """JSON-ready data."""
         return {**asdict(self), "path": str(self.path), "ok": self.ok}
+
+
+def verify(path: str | Path, *, base: str | Path | None = None, load: bool = True) -> Verification:
+    """Looks at a merged checkpoint or adapter from every side.
+
+    Coverage (every tensor of the provenance is there), finiteness, deltas per component against the base
+    and copies bit-identical to it, a strict load in transformers (no key missing or unexpected), ties, and a
+    smoke generation. No remote code is run: such models are checked from their files only.
+
+    Args:
+        path: the output folder, or any checkpoint.
+        base: what to compare with; the provenance's by default.
+        load: False skips transformers and the generation (large models, little memory).
+
+    Raises:
+        InputError: not a checkpoint at all, or an unfinished merge.
+    """
+    path = Path(path)
+    if (path / STATE).is_dir():
+        raise OutputError(
+            "the folder holds an unfinished merge",
+            where=path,
+            hint="finish it with `optmerge merge … --resume`",
+        )
+    provenance = _provenance(path)
+    if path.is_dir() and is_adapter(path):
+        return _verify_adapter(path, base, load)
+    checkpoint = open_checkpoint(path)
+    checks = [_coverage(checkpoint, provenance), _finite(checkpoint)]
+    norms: dict[str, float] = {}
+    recorded = (provenance.get("recipe") or {}).get("base")
+    reference = _open_base(base, recorded)
+    if base is None and resolve(checkpoint.config, checkpoint.tensors).composed:
+        checks.append(Check("deltas", None, "composed of several models, so no one base has all its tensors"))
+    elif reference is None:
+        checks.append(Check("deltas", None, f"the base isn't at hand ({recorded or 'not recorded'})"))
+    else:
+        norms, changed = _compare(checkpoint, reference, provenance)
+        checks.append(changed)
+    if not load:
+        checks.append(Check("load", None, "not asked for"))
+    elif checkpoint.config is None:
+        checks.append(Check("load", None, "no config.json, so no class to load it with"))
+    else:
+        model, loaded = _attempt("load", lambda: load_strictly(path, checkpoint.config or {}))
+        checks.append(loaded)
+        if model is not None:
+            checks.append(_ties(model, checkpoint))
+            checks.append(_attempt("generate", lambda: smoke_generation(model))[1])
+    return Verification(path, tuple(checks), norms)
+
+
+def _verify_adapter(path: Path, base: str | Path | None, load: bool) -> Verification:
+    adapter = open_adapter(path)
+    checks = [_finite(open_checkpoint(adapter.file))]
+    recorded = adapter.base_model_name
+    reference = _open_base(base, recorded)
+    if reference is None:
+        checks.append(Check("fits the base", None, f"the base isn't at hand ({recorded or 'not recorded'})"))
+        return Verification(path, tuple(checks), {})
+    architecture = resolve(reference.config, reference.tensors)
+    shapes = {architecture.canonical(info.name): info.shape for info in reference.tensors.values()}
+    try:
+        adapter.check_shapes({name: shapes[name] for name in adapter.targets if name in shapes})
+        checks.append(Check("fits the base", True, f"{len(adapter.targets)} targets"))
+    except InputError as problem:
+        checks.append(Check("fits the base", False, problem.what))
+    if load and reference.config is not None:
+        model, loaded = _attempt(
+            "load", lambda: load_adapter_strictly(path, reference.path, reference.config or {})
+        )
+        checks.append(loaded)
+        if model is not None:
+            checks.append(_attempt("generate", lambda: smoke_generation(model))[1])
+    return Verification(path, tuple(checks), {})
+
+
+def _provenance(path: Path) -> dict[str, Any]:
+    """What an output says of itself, as far as it is what this program writes; it may be anyone's file."""
+    try:
+        found = read_object(path / PROVENANCE, "provenance")
+    except InputError:
+        return {}
+    recipe, tensors = found.get("recipe"), found.get("tensors")
+    if not isinstance(recipe, dict) or not isinstance(recipe.get("base"), str | None):
+        found.pop("recipe", None)
+    entries = tensors.values() if isinstance(tensors, dict) else [None]
+    if not all(isinstance(entry, dict) and isinstance(entry.get("action"), str) for entry in entries):
+        found.pop("tensors", None)
+    return found
+
+
+def _open_base(given: str | Path | None, recorded: str | None) -> Checkpoint | None:
+    """The base the user gave, which must be there; or the recorded one, if it still is."""
+    if given is not None:
+        return open_checkpoint(given)
+    try:
+        return open_checkpoint(recorded) if recorded else None
+    except OptMergeError:
+        return None
+
+
+def _attempt(name: str, action: Callable[[], Outcome]) -> tuple[Any, Check]:
+    """Runs a check that goes through other libraries; whatever they raise is a failed check."""
+    try:
+        found, ok, detail = action()
+    except Exception as problem:
+        return None, Check(name, False, f"{type(problem).__name__}: {problem}".splitlines()[0][:300])
+    return found, Check(name, ok, detail)
+
+
+def _coverage(checkpoint: Checkpoint, provenance: dict[str, Any]) -> Check:
+    planned = provenance.get("tensors")
+    if not isinstance(planned, dict):
+        return Check("coverage", None, f"no {PROVENANCE}")
+    expected = {name for name, entry in planned.items() if entry.get("action") != "alias"}
+    missing, extra = expected - checkpoint.tensors.keys(), checkpoint.tensors.keys() - expected
+    if missing or extra:
+        return Check("coverage", False, f"missing {sorted(missing)[:3]}, not planned {sorted(extra)[:3]}")
+    counts: dict[str, int] = defaultdict(int)
+    for entry in planned.values():
+        counts[entry["action"]] += 1
+    words = ", ".join(f"{count} {action}" for action, count in sorted(counts.items(), reverse=True))
+    return Check("coverage", True, f"all {len(planned)} tensors accounted for: {words}")
+
+
+def _finite(checkpoint: Checkpoint) -> Check:
+    with checkpoint.reader() as reader:
+        for name, info in checkpoint.tensors.items():
+            for start in range(0, info.numel, BLOCK):
+                values = reader.read_flat(name, start, min(info.numel, start + BLOCK))
+                if values.is_floating_point() and not bool(torch.isfinite(values.float()).all()):
+                    return Check("finite", False, f"{name} holds NaN or infinity")
+    return Check("finite", True, f"{len(checkpoint.tensors)} tensors, {checkpoint.nbytes / 1e6:,.1f} MB")
+
+
+def _compare(
+    checkpoint: Checkpoint, base: Checkpoint, provenance: dict[str, Any]
+) -> tuple[dict[str, float], Check]:
+    """Relative delta norms per component, and whether every copy is bit-identical to the base."""
+    architecture = resolve(checkpoint.config, checkpoint.tensors)
+    change: dict[str, float] = defaultdict(float)
+    size: dict[str, float] = defaultdict(float)
+    altered = []
+    with checkpoint.reader() as ours, base.reader() as theirs:
+        for name, info in checkpoint.tensors.items():
+            if name not in base.tensors or base.tensors[name].shape != info.shape:
+                return {}, Check("deltas", False, f"the base has no {name} of shape {list(info.shape)}")
+            entry = (provenance.get("tensors") or {}).get(name, {})
+            component = architecture.role(name, info.shape).component
+            same = True
+            for start in range(0, info.numel, BLOCK):
+                span = (start, min(info.numel, start + BLOCK))
+                new, old = ours.read_flat(name, *span), theirs.read_flat(name, *span)
+                same = same and torch.equal(new, old.to(new.dtype))
+                if new.is_floating_point():
+                    change[component] += float((new.double() - old.double()).square().sum())
+                    size[component] += float(old.double().square().sum())
+            if not same and entry.get("action") == "copy" and entry.get("source") == "base":
+                altered.append(name)
+    norms = {part: math.sqrt(change[part] / size[part]) if size[part] else 0.0 for part in sorted(change)}
+    if altered:
+        return norms, Check("deltas", False, f"{altered[0]} should be the base's, and isn't")
+    words = ", ".join(f"{part} {norm:.2%}" for part, norm in norms.items())
+    return norms, Check("deltas", True, f"‖W − W₀‖/‖W₀‖ by component: {words}; copies identical to the base")
+
+
+def _ties(model: Any, checkpoint: Checkpoint) -> Check:
+    """Parameters the config ties share memory once loaded."""
+    architecture = resolve(checkpoint.config, checkpoint.tensors)
+    pairs = architecture.tied(checkpoint.config or {})
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    for alias, source in pairs:
+        if alias in parameters and source in parameters and parameters[alias] is not parameters[source]:
+            stored_apart = any(architecture.canonical(name) == alias for name in checkpoint.tensors)
+            return Check("ties", stored_apart, f"{alias} is its own tensor, though the config ties it")
+    return Check(
+        "ties", True, ", ".join(f"{alias} = {source}" for alias, source in pairs) or "none in the config"
+    )

@@ -7,45 +7,47 @@ from typing import Any
 
 import torch
 
-from optmerge.engine.verify.checks import Check
 from optmerge.errors import InputError
 
 NEW_TOKENS = 4
 
+Outcome = tuple[Any, bool | None, str]
+"""A model or None, whether all is well (None: it couldn't be looked at), and what was found."""
 
-def load_strictly(path: Path, config: dict[str, Any]) -> tuple[Any, Check]:
+
+def load_strictly(path: Path, config: dict[str, Any]) -> Outcome:
     """The model in its own class, and whether any key was missing, unexpected or of another shape."""
     transformers = _transformers()
     if config.get("auto_map"):
-        return None, Check("load", None, "needs its own remote code, which is never run here")
+        return None, None, "needs its own remote code, which is never run here"
     name = (config.get("architectures") or [None])[0]
     model_class = getattr(transformers, str(name), None)
     if model_class is None:
-        return None, Check("load", None, f"transformers {transformers.__version__} has no class {name}")
+        return None, None, f"transformers {transformers.__version__} has no class {name}"
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     model, info = model_class.from_pretrained(path, output_loading_info=True, dtype="auto")
     faults = {key: sorted(map(str, info.get(key) or ())) for key in _FAULTS}
     words = "; ".join(f"{key}: {', '.join(names[:3])}" for key, names in faults.items() if names)
     if words:
-        return model, Check("load", False, words)
+        return model, False, words
     count = sum(parameter.numel() for parameter in model.parameters())
-    return model.eval(), Check("load", True, f"{name}, {count:,} parameters, no missing or unexpected key")
+    return model.eval(), True, f"{name}, {count:,} parameters, no missing or unexpected key"
 
 
 _FAULTS = ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs")
 
 
-def load_adapter_strictly(path: Path, base: Path, config: dict[str, Any]) -> tuple[Any, Check]:
+def load_adapter_strictly(path: Path, base: Path, config: dict[str, Any]) -> Outcome:
     """The base with the adapter on it, and whether peft found a key missing or unexpected."""
-    model, loaded = load_strictly(base, config)
+    model, ok, detail = load_strictly(base, config)
     if model is None:
-        return None, loaded
+        return None, ok, detail
     try:
         import peft
         from safetensors import safe_open
     except ImportError:
-        return None, Check("load", None, "peft isn't installed: pip install 'optmerge[peft]'")
+        return None, None, "peft isn't installed: pip install 'optmerge[peft]'"
     settings = peft.PeftConfig.from_pretrained(path)
     wrapped = peft.get_peft_model(model, settings)
     with safe_open(path / "adapter_model.safetensors", "pt") as file:
@@ -53,16 +55,14 @@ def load_adapter_strictly(path: Path, base: Path, config: dict[str, Any]) -> tup
     result = peft.set_peft_model_state_dict(wrapped, state)
     missing = [key for key in result.missing_keys if "lora_" in key]
     if missing or result.unexpected_keys:
-        return wrapped, Check(
-            "load", False, f"missing {missing[:3]}, unexpected {result.unexpected_keys[:3]}"
-        )
-    return wrapped.eval(), Check("load", True, f"peft puts {len(state)} tensors on the base")
+        return wrapped, False, f"missing {missing[:3]}, unexpected {result.unexpected_keys[:3]}"
+    return wrapped.eval(), True, f"peft puts {len(state)} tensors on the base"
 
 
-def smoke_generation(model: Any) -> tuple[Any, Check]:
+def smoke_generation(model: Any) -> Outcome:
     """A few greedy tokens from a short prompt of valid ids; the logits must be finite."""
     if not (hasattr(model, "can_generate") and model.can_generate()):
-        return None, Check("generate", None, f"{type(model).__name__} doesn't generate")
+        return None, None, f"{type(model).__name__} doesn't generate"
     prompt = torch.tensor([[1, 2, 3]])
     with torch.inference_mode():
         out = model.generate(
@@ -77,7 +77,7 @@ def smoke_generation(model: Any) -> tuple[Any, Check]:
         )
     finite = all(bool(torch.isfinite(step).all()) for step in out.logits)
     tokens = out.sequences[0].tolist()
-    return None, Check("generate", finite, f"tokens {tokens}" if finite else "logits hold NaN or infinity")
+    return None, finite, f"tokens {tokens}" if finite else "logits hold NaN or infinity"
 
 
 def _transformers() -> Any:

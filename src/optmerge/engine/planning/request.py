@@ -1,11 +1,14 @@
-"""What is wrong with a recipe in itself, found before any model is looked for or downloaded."""
+"""What is wrong with a request in itself, found before any model is looked for or downloaded."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from pathlib import Path
+
+import torch
 
 from optmerge.architectures import COMPONENTS, KINDS
-from optmerge.engine.planning.sizes import parse_bytes
 from optmerge.errors import MethodError, RecipeError, did_you_mean
 from optmerge.methods import get
 from optmerge.recipe import BASE, Match, MethodChoice, Recipe
@@ -38,6 +41,7 @@ def check_recipe(recipe: Recipe) -> None:
                 where=f"rules.{index}.copy_from",
                 hint=did_you_mean(rule.copy_from, (BASE, *names)),
             )
+    _check_side_files(recipe, names)
     _check_output(recipe)
 
 
@@ -79,6 +83,17 @@ def _check_matches(recipe: Recipe) -> None:
                     )
 
 
+def _check_side_files(recipe: Recipe, names: list[str]) -> None:
+    donor = recipe.side_files.donor
+    if donor not in (BASE, *names) and not Path(donor).is_dir():
+        raise RecipeError(
+            f"no model called {donor!r} to take side files from",
+            where="side_files.from",
+            expected="base, the name of an expert, or a folder",
+            hint=did_you_mean(donor, [BASE, *names]),
+        )
+
+
 def _check_output(recipe: Recipe) -> None:
     output = recipe.output
     if output.rank is not None and output.format != "adapter":
@@ -89,3 +104,40 @@ def _check_output(recipe: Recipe) -> None:
         )
     if output.shard_size is not None:
         parse_bytes(output.shard_size, "output.shard_size")
+
+
+def check_device(device: str) -> None:
+    """Refuses a device that isn't there.
+
+    Raises:
+        RecipeError: with what there is.
+    """
+    kind, _, index = device.partition(":")
+    if kind not in ("cpu", "cuda") or (index and not index.isdecimal()):
+        raise RecipeError("unknown device", where="--device", got=device, expected="cpu or cuda")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise RecipeError(
+            "no CUDA device is available", where="--device", got=device, hint="use --device cpu"
+        )
+    there = torch.cuda.device_count() if kind == "cuda" else 1
+    if index and int(index) >= there:
+        expected = f"{kind}:0 to {kind}:{there - 1}" if there > 1 else kind
+        raise RecipeError("no such device", where="--device", got=device, expected=expected)
+
+
+_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
+_UNITS |= {"kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "tib": 1 << 40}
+
+
+def parse_bytes(text: str | int, where: str) -> int:
+    """A number of bytes from `5GB`, `2GiB`, `500MB` or a plain number.
+
+    Raises:
+        RecipeError: not a positive size.
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", str(text).lower())
+    unit = _UNITS.get(found[2]) if found else None
+    size = float(found[1]) * unit if found and unit else 0.0
+    if not 1 <= size < 2**63:
+        raise RecipeError("not a size in bytes", where=where, got=text, expected="such as 2GiB or 500MB")
+    return int(size)

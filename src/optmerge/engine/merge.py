@@ -1,0 +1,257 @@
+"""The door of the engine: a recipe in, a checkpoint or an adapter out."""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+from optmerge.checkpoints.paths import require_regular_file
+from optmerge.engine.output.adapter import write_merged_adapter
+from optmerge.engine.output.dense import write_merged_checkpoint
+from optmerge.engine.output.folder import Mode, OutputFolder, check_usable, finished_fingerprint
+from optmerge.engine.output.provenance import content_hashes, write_provenance
+from optmerge.engine.output.side_files import write_side_files
+from optmerge.engine.plan import Action, Plan, Progress
+from optmerge.engine.planning.cost import SLICE_ELEMENTS
+from optmerge.engine.planning.inputs import Inputs
+from optmerge.engine.planning.opening import open_inputs
+from optmerge.engine.planning.planner import make_plan
+from optmerge.engine.planning.request import check_device, check_recipe, parse_bytes
+from optmerge.engine.running.budget import Budget, fit_memory
+from optmerge.engine.running.compute import run_surveys
+from optmerge.engine.running.pool import Pool, keep_freed_memory
+from optmerge.engine.running.sources import Sources
+from optmerge.errors import CheckpointError, InputError, MergeWarning, OutputError, RecipeError
+from optmerge.recipe import Recipe, parse_recipe
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a merge is run. Neither `device`'s number nor `memory` changes a byte of the result.
+
+    Args:
+        mode: `new` wants an empty folder; `resume` continues an interrupted merge of the same inputs and
+            recipe; `overwrite` replaces an earlier merge once this one is complete.
+        device: `cpu`, `cuda` or `cuda:N`, where tensors are merged.
+        memory: budget in bytes, or as in `2GiB`, for the anonymous memory of the whole process: the tensors,
+            the interpreter and its libraries. A budget that can't be kept is refused before anything is
+            written. None is no budget: one slice or one whole tensor a core.
+        content_hashes: read every input once more and record its SHA-256 in the provenance, which otherwise
+            knows headers and sizes.
+    """
+
+    mode: Mode = "new"
+    device: str = "cpu"
+    memory: str | int | None = None
+    content_hashes: bool = False
+
+
+DEFAULT_OPTIONS = Options()
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a merge did.
+
+    Args:
+        path: the output folder.
+        plan: what was decided.
+        seconds: wall time of the run.
+        warnings: of the plan and of the methods.
+        truncation: relative error of a truncated adapter, ‖ΔM‖/‖M‖ over all tensors; None for dense output.
+        resumed_tensors: how many tensors an earlier run had already written.
+    """
+
+    path: Path
+    plan: Plan
+    seconds: float
+    warnings: tuple[str, ...]
+    truncation: float | None = None
+    resumed_tensors: int = 0
+
+
+Watch = Callable[[Plan], AbstractContextManager[Progress | None]]
+"""Called with the plan before the run, which lies within what it gives; that value is told of each tensor."""
+
+
+def silent(plan: Plan) -> AbstractContextManager[None]:
+    """A `Watch` that shows nothing."""
+    return nullcontext()
+
+
+def plan(recipe: Recipe | Mapping[str, Any]) -> Plan:
+    """What a merge would do to every tensor, and what it would cost; reads headers only.
+
+    Args:
+        recipe: a `Recipe`, or plain data in its form: `{"base": …, "experts": […], "method": …}`.
+
+    Raises:
+        InputError: anything that would stop the merge and that headers can show.
+    """
+    recipe = parse_recipe(recipe)
+    check_recipe(recipe)
+    return make_plan(recipe, open_inputs(recipe))
+
+
+def merge(
+    recipe: Recipe | Mapping[str, Any],
+    out: str | Path,
+    options: Options = DEFAULT_OPTIONS,
+    watch: Watch = silent,
+    *,
+    inputs: Inputs | None = None,
+) -> Result:
+    """Merges experts into one checkpoint, or one adapter.
+
+    Args:
+        recipe: as for `plan`.
+        out: the output folder.
+        options: how it is run.
+        watch: shows the plan and the progress.
+        inputs: the opened base and experts of a composition, which the recipe's references don't lead to.
+            Whoever opens them calls `check_request` before; here it is called where they are None.
+
+    Returns:
+        What was done.
+
+    Raises:
+        InputError: the input is wrong; nothing is left in `out`.
+        RunError: the disk is full or failed; `mode="resume"` continues.
+    """
+    recipe, out = parse_recipe(recipe), Path(out)
+    if inputs is None:
+        check_request(recipe, out, options)
+        inputs = open_inputs(recipe)
+    decided = make_plan(recipe, inputs)
+    budget = fit_memory(decided, options.memory)
+    _check_output_is_no_input(inputs, out)
+    with watch(decided) as progress:
+        return _run(decided, inputs, out, options, budget, progress)
+
+
+def check_request(recipe: Recipe, out: Path, options: Options) -> None:
+    """Refuses whatever no model could make right, before any is looked for or downloaded.
+
+    Raises:
+        InputError: the recipe, an option or the output folder can't be used.
+    """
+    check_recipe(recipe)
+    if options.mode not in get_args(Mode):
+        raise RecipeError("unknown mode", where="mode", got=options.mode, expected=", ".join(get_args(Mode)))
+    check_device(options.device)
+    if options.memory is not None:
+        parse_bytes(options.memory, "--memory")
+    # A finished merge isn't resumed but recognised, once there is a plan. OutputFolder looks again when it
+    # makes the folder its own: others may have written there during a download.
+    if options.mode != "resume" or finished_fingerprint(out) is None:
+        check_usable(out, options.mode)
+
+
+def _check_output_is_no_input(inputs: Inputs, out: Path) -> None:
+    folder = Path(os.path.realpath(out))
+    for path in (inputs.base.checkpoint.path, *(expert.path for expert in inputs.experts)):
+        place = Path(os.path.realpath(path))
+        if place == folder:
+            raise OutputError("the output folder is an input", where=out, hint="choose another --out")
+        if folder in place.parents:
+            raise OutputError(
+                "an input lies in the output folder", where=out, got=path, hint="choose another --out"
+            )
+
+
+def _run(
+    plan: Plan, inputs: Inputs, out: Path, options: Options, budget: Budget, progress: Progress | None
+) -> Result:
+    """Runs a plan on the inputs it was made of."""
+    kind = options.device.partition(":")[0]
+    fingerprint = f"{plan.fingerprint}-{kind}"
+    if options.mode == "resume" and finished_fingerprint(out) == fingerprint:
+        return Result(out, plan, 0.0, plan.warnings, resumed_tensors=len(plan.tensors))
+    started = time.monotonic()
+    truncation = None
+    ingredients = {**plan.ingredients, "device": kind}
+    with OutputFolder(out, fingerprint, ingredients, options.mode) as folder, _collected_warnings() as found:
+        try:
+            if not folder.complete:
+                truncation = _write(plan, inputs, folder, options, budget, progress)
+        except InputError:
+            folder.discard()
+            raise
+        folder.publish()
+    return Result(
+        path=out,
+        plan=plan,
+        seconds=time.monotonic() - started,
+        warnings=tuple(dict.fromkeys((*plan.warnings, *(str(each.message) for each in found)))),
+        truncation=truncation,
+        resumed_tensors=len(folder.written),
+    )
+
+
+def _write(
+    plan: Plan,
+    inputs: Inputs,
+    folder: OutputFolder,
+    options: Options,
+    budget: Budget,
+    progress: Progress | None,
+) -> float | None:
+    """Fills the staging folder; returns the truncation error of an adapter."""
+    write_side_files(plan, inputs, folder.staging)
+    truncation = None
+    keep_freed_memory()
+    with Sources(inputs, options.device) as sources, Pool(device=sources.device) as pool:
+        _check_aliases(plan, sources)
+        surveys = run_surveys(plan, sources, pool, budget.slice_elements)
+        if plan.recipe.output.format == "adapter":
+            truncation = write_merged_adapter(plan, sources, surveys, budget, folder.staging, progress)
+        else:
+            write_merged_checkpoint(plan, sources, surveys, pool, budget, folder, progress)
+    _check_unchanged(inputs)
+    # No warnings of methods: a resumed run doesn't repeat those of tensors already written.
+    details = {"fingerprint": folder.fingerprint, "device": options.device, "truncation": truncation}
+    hashes = {"content_hashes": content_hashes(inputs)} if options.content_hashes else {}
+    write_provenance(plan, inputs, folder.staging, details | hashes)
+    return truncation
+
+
+def _check_aliases(plan: Plan, sources: Sources) -> None:
+    """What the config ties and the base stores twice must be one value, all of it."""
+    for tensor in plan.tensors:
+        if tensor.action is Action.ALIAS and not sources.same_everywhere(
+            tensor.name, tensor.source, SLICE_ELEMENTS
+        ):
+            raise CheckpointError(
+                f"{tensor.name} and {tensor.source} differ, though the config ties them",
+                where=sources.inputs.base.checkpoint.path,
+                hint="set tie_word_embeddings: false in the base's config.json, or save the base again",
+            )
+
+
+def _check_unchanged(inputs: Inputs) -> None:
+    """Refuses what was made of files whose size or time of change isn't what it was when they were opened."""
+    headers = dict(inputs.base.checkpoint.headers)
+    for expert in inputs.experts:
+        headers |= expert.headers
+    for file, header in headers.items():
+        status = require_regular_file(file)
+        if (status.st_size, status.st_mtime_ns) != (header.file_bytes, header.modified_ns):
+            raise CheckpointError(
+                "the file changed while it was merged",
+                where=file,
+                hint="nothing may write to a checkpoint while it is read; start again",
+            )
+
+
+@contextmanager
+def _collected_warnings() -> Iterator[list[warnings.WarningMessage]]:
+    """Warnings of methods, once each, instead of on the terminal."""
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always", MergeWarning)
+        yield found

@@ -1,0 +1,156 @@
+"""Making a plan: a recipe and opened inputs decide what happens to every tensor."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from optmerge.checkpoints.safetensors_format import Header
+from optmerge.checkpoints.shards import DEFAULT_SHARD_BYTES, Shard, plan_shards
+from optmerge.engine.plan import Action, Cause, MethodUse, Plan, TensorPlan
+from optmerge.engine.planning.cost import cost_of
+from optmerge.engine.planning.inputs import AdapterExpert, Inputs
+from optmerge.engine.planning.request import parse_bytes
+from optmerge.engine.planning.selection import plan_tensors
+from optmerge.methods import get
+from optmerge.recipe import BASE, MethodChoice, Recipe
+
+
+def make_plan(recipe: Recipe, inputs: Inputs) -> Plan:
+    """Decides a merge from headers.
+
+    Args:
+        recipe: a recipe that `check_recipe` has let through.
+        inputs: the base and the experts, opened and matched.
+
+    Raises:
+        InputError: anything that would stop the merge and that headers can show.
+    """
+    choices = (recipe.method, *(rule.method for rule in recipe.rules))
+    uses = tuple(_decide(choice, recipe, inputs) if choice else None for choice in choices)
+    tensors = plan_tensors(recipe, inputs, uses)
+    shards = _shards(recipe, tensors)
+    given = _given(recipe, inputs)
+    experts = tuple(
+        {"name": expert.name, "model": expert.spec.model, "weight": expert.spec.weight, **expert.identity()}
+        for expert in inputs.experts
+    )
+    base = {
+        "model": recipe.base,
+        "identity": inputs.base.checkpoint.identity(),
+        "bytes": inputs.base.checkpoint.nbytes,
+    }
+    return Plan(
+        recipe=recipe,
+        architecture=inputs.base.architecture.name,
+        generic=inputs.base.architecture.generic,
+        expert_names=tuple(recipe.expert_names()),
+        experts=experts,
+        base=base,
+        methods=uses,
+        tensors=tensors,
+        shards=shards,
+        side_files=_donor(recipe, inputs),
+        cost=cost_of(tensors, uses, inputs, recipe),
+        warnings=_warnings(recipe, tensors, inputs),
+        fingerprint=_digest(
+            [
+                given,
+                [asdict(use) if use else None for use in uses],
+                [tensor.plain() for tensor in tensors],
+                [shard.file_name for shard in shards],
+            ]
+        ),
+        ingredients={name: _digest(each) for name, each in given.items()},
+    )
+
+
+def _decide(choice: MethodChoice, recipe: Recipe, inputs: Inputs) -> MethodUse:
+    method = get(choice.name)
+    parameters = method.resolve(method.validate(choice.parameters), inputs.low_rank)
+    scale = choice.scale if choice.scale is not None else method.scale(parameters)
+    return MethodUse(choice.name, parameters, scale, tuple(expert.weight for expert in recipe.experts))
+
+
+def _shards(recipe: Recipe, tensors: tuple[TensorPlan, ...]) -> tuple[Shard, ...]:
+    if recipe.output.format == "adapter":
+        return ()
+    size = recipe.output.shard_size
+    limit = DEFAULT_SHARD_BYTES if size is None else parse_bytes(size, "output.shard_size")
+    written = ((each.name, each.out_dtype, each.shape) for each in tensors if each.action is not Action.ALIAS)
+    return tuple(plan_shards(written, limit))
+
+
+def _donor(recipe: Recipe, inputs: Inputs) -> str | None:
+    """Folder whose side files are carried; None where the donor is a bare file."""
+    donor = recipe.side_files.donor
+    if donor != BASE and donor not in recipe.expert_names():
+        return donor
+    folder = inputs.base.checkpoint.folder if donor == BASE else inputs.expert(donor).folder
+    return None if folder is None else str(folder)
+
+
+def _warnings(recipe: Recipe, tensors: tuple[TensorPlan, ...], inputs: Inputs) -> tuple[str, ...]:
+    found = []
+    if inputs.base.architecture.generic and inputs.base.checkpoint.config is not None:
+        kind = inputs.base.checkpoint.config.get("model_type")
+        found.append(
+            f"architecture {kind!r} is not declared; roles are judged by common names (generic). "
+            "Look at the plan before you merge."
+        )
+    merged = {tensor.name for tensor in tensors if tensor.action is Action.MERGE}
+    taken = {tensor.source for tensor in tensors if tensor.action is Action.COPY}
+    for expert in inputs.experts:
+        if isinstance(expert, AdapterExpert):
+            lost = [name for name in expert.tensors if name not in merged]
+            if lost and expert.name not in taken:
+                found.append(
+                    f"adapter {expert.name!r} also changes {len(lost)} tensors that aren't selected "
+                    f"(such as {lost[0]}): those changes are left out"
+                )
+    for index in range(len(recipe.rules)):
+        found += _rule_warnings(index, [tensor for tensor in tensors if tensor.reason.rule == index])
+    aliases = [tensor.name for tensor in tensors if tensor.action is Action.ALIAS]
+    if aliases:
+        found.append(f"not written, since the config ties them: {', '.join(aliases)}")
+    return tuple(found)
+
+
+def _rule_warnings(index: int, matched: Sequence[TensorPlan]) -> list[str]:
+    """What to say of a rule that does nothing.
+
+    Args:
+        index: the rule's.
+        matched: tensors that the rule decided on.
+    """
+    if not matched:
+        return [f"rule {index} matches no tensor (or an earlier rule matches first)"]
+    if any(tensor.reason.cause in (Cause.RULE_MERGES, Cause.RULE_COPIES) for tensor in matched):
+        return []
+    count = f"{len(matched)} tensor{'s' if len(matched) > 1 else ''}"
+    reasons = ", ".join(dict.fromkeys(tensor.reason.words for tensor in matched))
+    return [f"rule {index} matches {count}, but merges none of them: {reasons}"]
+
+
+def _given(recipe: Recipe, inputs: Inputs) -> dict[str, Any]:
+    """The recipe, every input with its files' sizes and times of change, and versions."""
+    base = inputs.base.checkpoint
+    return {
+        "recipe": recipe.plain(),
+        "base": [base.identity(), _stamps(base.headers)],
+        **{f"expert {each.name!r}": [each.identity(), _stamps(each.headers)] for each in inputs.experts},
+        "version of optmerge or torch": [version("optmerge"), version("torch")],
+    }
+
+
+def _stamps(headers: Mapping[Path, Header]) -> list[list[int]]:
+    return [[header.file_bytes, header.modified_ns] for header in headers.values()]
+
+
+def _digest(data: object) -> str:
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
