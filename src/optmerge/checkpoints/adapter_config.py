@@ -9,8 +9,9 @@ from math import sqrt
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pydantic_core import SchemaError, SchemaValidator, core_schema
+
 from optmerge.checkpoints.json_files import read_object
-from optmerge.checkpoints.name_patterns import name_pattern
 from optmerge.errors import AdapterError
 
 # Settings under which the adapter is more, or other, than weights added to the base's weights.
@@ -152,3 +153,26 @@ def _flag(path: Path, config: dict[str, Any], key: str) -> bool:
     if value is not None and not isinstance(value, bool):
         raise AdapterError(f"{key} is wrong", where=path, got=value, expected="true or false")
     return bool(value)
+
+
+def name_pattern(pattern: str) -> Callable[[str], bool]:
+    """Test of module names by a regular expression that comes with a model, in time linear in the name.
+
+    Python's `re` takes exponential time on some patterns, and an adapter may hold any. Pydantic's matcher is
+    Rust's `regex`, which never does, at the price of look-around and back-references.
+
+    Args:
+        pattern: matched against the whole name or its end after a dot, as PEFT looks modules up.
+
+    Returns:
+        A function of a module's name: whether the pattern matches it.
+
+    Raises:
+        ValueError: not a regular expression, one with look-around or back-references, or far too large.
+    """
+    try:
+        schema = core_schema.str_schema(pattern=rf"^(.*\.)?({pattern})$", regex_engine="rust-regex")
+        return SchemaValidator(schema).isinstance_python
+    except SchemaError as problem:
+        last_line = str(problem).strip().rpartition("\n")[2].strip()
+        raise ValueError(last_line.removeprefix("error: ")) from None

@@ -16,9 +16,8 @@ import torch
 from torch import Tensor
 
 from optmerge.checkpoints.adapter_config import read_adapter_config
-from optmerge.checkpoints.adapter_math import dora, factors
-from optmerge.checkpoints.adapter_tensors import AdapterTensor, group_tensors
-from optmerge.checkpoints.checkpoint import hash_files
+from optmerge.checkpoints.adapter_tensors import AdapterTensor, dora, factors, group_tensors
+from optmerge.checkpoints.checkpoint import Checkpoint, hash_files, open_checkpoint
 from optmerge.checkpoints.hub import locate
 from optmerge.checkpoints.layout import is_adapter
 from optmerge.checkpoints.paths import member
@@ -29,7 +28,7 @@ from optmerge.checkpoints.side_files import list_side_files
 from optmerge.deltas import Delta, Dense
 from optmerge.errors import AdapterError
 
-__all__ = ["Adapter", "AdapterTensor", "is_adapter", "open_adapter"]
+__all__ = ["Adapter", "AdapterTensor", "is_adapter", "open_adapter", "open_model"]
 
 _WEIGHTS, _PICKLED = "adapter_model.safetensors", "adapter_model.bin"
 
@@ -189,6 +188,22 @@ def open_adapter(ref: str | Path, *, allow_pickle: bool = False) -> Adapter:
     header = pickle_header(file) if file.name == _PICKLED else read_header(file)
     targets = group_tensors(file, header.tensors, settings)
     return Adapter(folder, str(ref), config, file, header, targets, tuple(list_side_files(folder)))
+
+
+def open_model(ref: str | Path, *, allow_pickle: bool = False) -> Checkpoint | Adapter:
+    """Open whatever a reference leads to: an adapter if there is an adapter_config.json, else a checkpoint.
+
+    Args:
+        ref: a folder, a .safetensors file, or a hub id `org/name[@revision]`; a local path wins.
+        allow_pickle: accept pickled weights when there is nothing else, loaded with `weights_only`.
+
+    Raises:
+        CheckpointError: not found, or not a consistent checkpoint.
+        AdapterError: not a consistent adapter, or of an unsupported kind.
+    """
+    if is_adapter(locate(ref, allow_pickle=allow_pickle)):
+        return open_adapter(ref, allow_pickle=allow_pickle)
+    return open_checkpoint(ref, allow_pickle=allow_pickle)
 
 
 def _weights_file(folder: Path, allow_pickle: bool) -> Path:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 
 from optmerge.architectures import resolve
-from optmerge.checkpoints.adapters import Adapter
+from optmerge.checkpoints.adapters import Adapter, open_model
 from optmerge.checkpoints.checkpoint import Checkpoint, is_adapter, open_checkpoint
 from optmerge.checkpoints.hub import locate
-from optmerge.checkpoints.opening import open_model
 from optmerge.engine.planning.inputs import AdapterExpert, AnyExpert, Base, FullExpert, Inputs
 from optmerge.engine.planning.matching import aliases, by_canonical, match_adapter, match_checkpoint
 from optmerge.engine.planning.recipe_checks import check_recipe
