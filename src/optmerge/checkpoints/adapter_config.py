@@ -1,4 +1,4 @@
-"""adapter_config.json of a PEFT LoRA adapter: what it says about scale and rank, and what we can't honour."""
+"""adapter_config.json of a PEFT LoRA adapter: its scales and ranks, and the settings that are refused."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pydantic_core import SchemaError, SchemaValidator, core_schema
 from optmerge.checkpoints.json_files import read_object
 from optmerge.errors import AdapterError
 
-# Settings under which the adapter is more, or other, than weights added to the base's weights.
+# Settings under which the adapter isn't just weights added to the base's weights.
 _REFUSED = {
     "target_parameters": "LoRA on stacked parameters (target_parameters)",
     "trainable_token_indices": "single trained token rows (trainable_token_indices)",
@@ -43,7 +43,7 @@ _MERGE = (
 
 @dataclass(frozen=True)
 class LoraSettings:
-    """The part of a LoRA configuration that decides the weights.
+    """The settings of a LoRA configuration that decide the weights.
 
     Args:
         rank: r where no pattern matches.
@@ -68,7 +68,7 @@ class LoraSettings:
         return _lookup(self.rank_pattern, module, self.rank)
 
     def scaling_of(self, module: str) -> float:
-        """What up · down is multiplied by."""
+        """Factor on up · down for a module, named as for `rank_of`: α/r, or α/√r with rslora."""
         rank, alpha = self.rank_of(module), _lookup(self.alpha_pattern, module, self.alpha)
         return alpha / sqrt(rank) if self.rslora else alpha / rank
 
@@ -81,7 +81,7 @@ def read_adapter_config(folder: Path) -> tuple[dict[str, Any], LoraSettings]:
     """Read and check the configuration of an adapter folder.
 
     Returns:
-        The configuration as it stands, and what it means.
+        The configuration as it stands in the file, and the settings read from it.
 
     Raises:
         AdapterError: missing or malformed, another kind of adapter than LoRA, or a setting that can't be

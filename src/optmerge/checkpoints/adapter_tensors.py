@@ -35,14 +35,14 @@ _UNKNOWN = ("lora_", "token_adapter", "trainable_tokens")
 
 @dataclass(frozen=True)
 class AdapterTensor:
-    """What an adapter does to one parameter of its base.
+    """The change that an adapter makes to one parameter of its base.
 
     Args:
-        name: of the parameter, as the transformers class the adapter was trained on names it.
+        name: the parameter's, as in the transformers class that the adapter was trained on.
         kind: "lora" (low-rank), "dora" (low-rank with magnitudes), "full" (a new value, or a trained bias).
-        shape: of the base's parameter, as far as the file tells; see `orientation`.
-        rank: of the factors; None for "full".
-        scaling: what up · down (or the bias) is multiplied by.
+        shape: shape of the base's parameter, as far as the file tells; see `orientation`.
+        rank: rank of the factors; None for "full".
+        scaling: factor on up · down, or on the bias.
         embedding: the factors are those of an embedding table.
         transposed: the parameter is stored (inputs, outputs).
         parts: the tensors in the file.
@@ -60,8 +60,8 @@ class AdapterTensor:
     def orientation(self, shape: tuple[int, ...]) -> bool | None:
         """Whether a base parameter of this shape is stored (inputs, outputs); None when it doesn't fit.
 
-        PEFT notes the orientation once per adapter, though it may differ between layers (GPT-2's Conv1D and
-        its linear head), so where the shape can decide, it does.
+        PEFT notes one orientation for the whole adapter, though layers may differ (GPT-2's Conv1D and its
+        linear head). So the shape decides wherever it can.
         """
         if shape == self.shape:
             return self.transposed
@@ -179,7 +179,7 @@ def _kind(
 
 
 def factors(target: AdapterTensor, parts: Mapping[Part, Tensor], transposed: bool) -> LowRank:
-    """Factors in the base's orientation, the scale in `up`, float32."""
+    """Factors of a target in the base's orientation, float32, with the scale folded into `up`."""
     down, up = parts["down"].flatten(1), parts["up"].flatten(1)  # (r, n), (m, r)
     if target.embedding or transposed:
         return LowRank(down.T * target.scaling, up.T.contiguous())
@@ -188,7 +188,15 @@ def factors(target: AdapterTensor, parts: Mapping[Part, Tensor], transposed: boo
 
 
 def dora(base: Tensor, change: Tensor, magnitude: Tensor, outputs: int) -> Tensor:
-    """g·(W + Δ) − W with g = magnitude / ‖W + Δ‖ per output; norms in float64 so that g − 1 keeps its digits.
+    """Change that DoRA makes: g·(W + Δ) − W with g = magnitude / ‖W + Δ‖ per output.
+
+    Norms are float64, so that g − 1 keeps its digits.
+
+    Args:
+        base: W, float32; not modified.
+        change: Δ, of the same shape, float32; overwritten.
+        magnitude: one number per output.
+        outputs: axis of the outputs.
 
     Source: Liu et al. 2024, arXiv:2402.09353, equation 5.
     """

@@ -1,6 +1,6 @@
-"""PEFT adapters as experts: each target's exact delta, read when asked for.
+"""PEFT adapters as experts: each target's exact delta, read when asked for; and any model, by content.
 
-The truth is what PEFT's own `merge_and_unload` would change in the base, computed in float32 or better.
+A delta is what PEFT's own `merge_and_unload` would add to the base, computed in float32 or better.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Adapter:
 
     @property
     def base_model_name(self) -> str | None:
-        """What the adapter says it was trained on: a path or a hub id of that time."""
+        """Path or hub id of the base at the time of training, by the configuration; None if it has none."""
         name = self.config.get("base_model_name_or_path")
         return name if isinstance(name, str) and name else None
 
@@ -78,8 +78,8 @@ class Adapter:
             base_shapes: by target name; all targets.
 
         Raises:
-            AdapterError: a parameter is missing or has another shape, or a square one could be meant either
-                way round because the other shapes contradict the configuration's fan_in_fan_out.
+            AdapterError: a parameter is missing or has another shape; or the orientation of a square
+                parameter is unknown, because other shapes contradict the configuration's fan_in_fan_out.
         """
         flipped, squares = [], []
         for name, target in self.targets.items():
@@ -113,15 +113,16 @@ class Adapter:
     def delta(
         self, name: str, base: Callable[[], Tensor], base_shape: tuple[int, ...] | None = None
     ) -> Delta:
-        """What the adapter adds to one parameter.
+        """Change that the adapter makes to one parameter.
 
-        Plain LoRA comes as factors with the scale folded into `up`; DoRA and full tensors come dense. Only
-        the latter call `base`.
+        Plain LoRA comes as factors with the scale folded into `up`. DoRA and full tensors come dense, and
+        only they call `base`.
 
         Args:
             name: a key of `targets`.
             base: reads the base's parameter, any float type.
-            base_shape: its shape, which settles how linear layers are stored; if None, the config does.
+            base_shape: shape of the base's parameter, which settles how linear layers are stored; if None,
+                the configuration settles it.
 
         Returns:
             A float32 delta of the base parameter's shape.
@@ -191,7 +192,7 @@ def open_adapter(ref: str | Path, *, allow_pickle: bool = False) -> Adapter:
 
 
 def open_model(ref: str | Path, *, allow_pickle: bool = False) -> Checkpoint | Adapter:
-    """Open whatever a reference leads to: an adapter if there is an adapter_config.json, else a checkpoint.
+    """Open the model of a reference: an adapter if it has an adapter_config.json, else a checkpoint.
 
     Args:
         ref: a folder, a .safetensors file, or a hub id `org/name[@revision]`; a local path wins.

@@ -1,4 +1,4 @@
-"""JSON from files nobody vouches for: bounded size, no duplicate names, depth and encoding checked."""
+"""JSON from untrusted files: size is bounded, names are unique, depth and encoding are checked."""
 
 from __future__ import annotations
 

@@ -35,9 +35,10 @@ _TENSORS_ONLY = ".safetensors"
 def member(folder: Path, name: str, named_by: object, error: type[InputError] = CheckpointError) -> Path:
     """Path of a file that a folder names as its own, refused when it isn't inside.
 
-    Links are followed as far as the folder itself; in a Hugging Face cache snapshot also into the `blobs`
-    of the same cached repository, which is where that cache keeps every file. A `.safetensors` file may be a
-    link to one anywhere, as where models share storage or shards: such a file carries nothing but tensors.
+    Links may lead to places inside the folder. In a snapshot of the Hugging Face cache they may also lead
+    into the `blobs` of the same cached repository, where that cache keeps every file. A `.safetensors` file
+    may be a link to another `.safetensors` file anywhere, as when models share shards: it carries only
+    tensors.
 
     Args:
         folder: checkpoint folder.
@@ -69,7 +70,7 @@ def member(folder: Path, name: str, named_by: object, error: type[InputError] = 
 
 
 def is_inside(folder: Path, path: Path) -> bool:
-    """Whether a path, links followed, stays in the folder (or in the blobs of its own cached repository)."""
+    """Whether a path, links followed, lies in a folder, or in the blobs of its cached repository."""
     home, target = folder.resolve(), path.resolve()
     return target.is_relative_to(home) or any(target.is_relative_to(blobs) for blobs in _cache_blobs(home))
 
@@ -84,7 +85,7 @@ def _cache_blobs(home: Path) -> list[Path]:
 
 
 def is_file(path: Path) -> bool:
-    """Whether a regular file is there, links followed; False for names no file can have."""
+    """Whether a path, links followed, is a regular file; False for names that no file can have."""
     try:
         return path.is_file()
     except (OSError, ValueError):
