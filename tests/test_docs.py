@@ -10,6 +10,7 @@ import tomllib
 from functools import partial
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -125,6 +126,28 @@ def test_the_guides_method_works_as_it_stands(monkeypatch):
     names = {"__name__": "guide"}
     exec(_example("A method of your own"), names)
     assert "signed_sum" in registry.registered()
+
+
+def _code(page: str) -> str:
+    """The first block of Python on a how-to page, which is the whole file that its reader writes."""
+    return (ROOT / "docs/how-to" / page).read_text("utf-8").split("```python\n")[1].split("```")[0]
+
+
+def test_the_how_to_pages_architecture_is_right_about_every_parameter() -> None:
+    from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+
+    from architectures.test_roles import true_roles
+
+    names: dict[str, Any] = {"__name__": "page"}
+    exec(_code("add-an-architecture.md"), names)
+    (declared,) = names["ARCHITECTURES"]
+    sizes = {"vocab_size": 96, "hidden_size": 32, "intermediate_size": 48}
+    model = GPTNeoXForCausalLM(GPTNeoXConfig(**sizes, num_hidden_layers=1, num_attention_heads=4))
+    truth = list(true_roles(model))
+    assert [(name, shape, declared.role(name, shape)) for name, shape, _ in truth] == truth
+    assert declared.canonical("embed_out.weight") == "lm_head.weight"
+    assert all(declared.canonical(name) == name for name in model.state_dict())
+    assert declared.tied({"tie_word_embeddings": True}) == (("lm_head.weight", "gpt_neox.embed_in.weight"),)
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from optmerge.checkpoints.paths import near_path_hint
+from optmerge.checkpoints.paths import similar_siblings
 from optmerge.errors import CheckpointError, RunError
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w./-]+)?", re.ASCII)
@@ -34,9 +34,9 @@ def locate(ref: str | Path, *, allow_pickle: bool = False) -> Path:
         exists = False
     if exists:
         return path
-    if isinstance(ref, str) and looks_like_hub_id(ref) and near_path_hint(path) is None:
+    if isinstance(ref, str) and looks_like_hub_id(ref) and similar_siblings(path) is None:
         return download(ref, allow_pickle=allow_pickle)
-    hint = near_path_hint(path) or "give a folder, a .safetensors file, or a hub id like org/name"
+    hint = similar_siblings(path) or "give a folder, a .safetensors file, or a hub id like org/name"
     raise CheckpointError("no such checkpoint", where=ref, got="nothing at this path", hint=hint)
 
 

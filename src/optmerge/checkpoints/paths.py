@@ -19,7 +19,7 @@ def require_regular_file(path: Path, error: type[InputError] = CheckpointError) 
     try:
         status = path.stat()
     except OSError as problem:
-        hint = near_path_hint(path)
+        hint = similar_siblings(path)
         raise error("the file can't be read", where=path, got=problem.strerror, hint=hint) from None
     except ValueError:
         raise error("the file name holds a null character", where=repr(str(path))) from None
@@ -92,7 +92,7 @@ def is_file(path: Path) -> bool:
         return False
 
 
-def near_path_hint(path: Path) -> str | None:
+def similar_siblings(path: Path) -> str | None:
     """A hint that names the siblings most like a missing path; None when nothing is near."""
     try:
         siblings = sorted(sibling.name for sibling in path.parent.iterdir())
