@@ -1,4 +1,4 @@
-"""Writes docs/methods/*.md from the docstrings and signatures of the registered methods."""
+"""Writes docs/reference/methods/*.md from the docstrings and signatures of the registered methods."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from optmerge.cli.methods import describe
 from optmerge.methods import registered
 
-FOLDER = Path(__file__).parent / "methods"
+FOLDER = Path(__file__).parent / "reference" / "methods"
 
 
 def page(name: str) -> str:
@@ -34,6 +34,6 @@ def pages() -> dict[Path, str]:
 
 
 if __name__ == "__main__":
-    FOLDER.mkdir(exist_ok=True)
+    FOLDER.mkdir(parents=True, exist_ok=True)
     for path, text in pages().items():
         path.write_text(text, "utf-8")

@@ -23,7 +23,7 @@ Stored = tuple[str, tuple[int, ...]]
 
 
 def once(folder: Path, fill: Callable[[Path], None]) -> Path:
-    """the folder, filled unless it was before; what was left half-filled is filled again."""
+    """The folder, filled unless it was before; what was left half-filled is filled again."""
     if not (folder / DONE).exists():
         folder.mkdir(parents=True, exist_ok=True)
         fill(folder)

@@ -6,9 +6,11 @@ import importlib.util
 import re
 import shlex
 import sys
+import tomllib
 from functools import partial
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -16,6 +18,8 @@ from optmerge.engine.merge import plan
 from optmerge.recipe import load_recipe
 
 ROOT = Path(__file__).parents[1]
+ROOMS = ("docs", "perf", "recipes", "results", "src", "tests", "zoo")
+PAGES = sorted([*ROOT.glob("*.md"), *(page for room in ROOMS for page in (ROOT / room).rglob("*.md"))])
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 
 
@@ -32,7 +36,9 @@ def test_method_pages_are_what_the_docstrings_say():
         path.name for path, text in pages.items() if not path.exists() or path.read_text("utf-8") != text
     ]
     assert not stale, f"run `make docs`: {stale}"
-    assert {path.name for path in (ROOT / "docs/methods").glob("*.md")} == {path.name for path in pages}
+    assert {path.name for path in (ROOT / "docs/reference/methods").glob("*.md")} == {
+        path.name for path in pages
+    }
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
@@ -40,14 +46,55 @@ def test_every_shipped_recipe_can_be_planned(recipe):
     assert plan(load_recipe(recipe)).counts()["merge"] > 0
 
 
-@pytest.mark.parametrize(
-    "page", ["README.md", "CONTRIBUTING.md", "docs/ARCHITECTURE.md", "docs/guide.md", "docs/omni.md"]
-)
-def test_links_between_pages_lead_somewhere(page):
-    text = (ROOT / page).read_text("utf-8")
-    targets = re.findall(r"\]\((?!https?://|#)([^)#]+)", text)
-    missing = [target for target in targets if not ((ROOT / page).parent / target).exists()]
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_between_pages_lead_somewhere(page: Path) -> None:
+    text = re.sub(r"```.*?```|`[^`\n]*`", "", page.read_text("utf-8"), flags=re.DOTALL)
+    linked = re.findall(r"\]\((?!https?://|#)([^)#\s]+)", text)
+    shown = re.findall(r'(?:src|srcset|href)="(?!https?://)([^"#]+)', text)
+    missing = [target for target in (*linked, *shown) if not (page.parent / target).exists()]
     assert not missing
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_to_headings_find_them(page: Path) -> None:
+    text = re.sub(r"```.*?```|`[^`\n]*`", "", page.read_text("utf-8"), flags=re.DOTALL)
+    for target, anchor in re.findall(r"\]\((?!https?://)([^)#\s]*)#([^)\s]+)", text):
+        linked = (page.parent / target if target else page).read_text("utf-8")
+        headings = re.findall(r"^#+ (.*)$", linked, flags=re.MULTILINE)
+        assert anchor in {re.sub(r"[^\w\- ]", "", each).lower().replace(" ", "-") for each in headings}
+
+
+MANUAL = [page for page in PAGES if page.is_relative_to(ROOT / "docs") and page.name != "notebook.md"]
+PLACES = (ROOT, ROOT / "src/optmerge")
+
+
+@pytest.mark.parametrize(
+    "page",
+    [*MANUAL, ROOT / "CONTRIBUTING.md", ROOT / "STYLE.md"],
+    ids=lambda page: str(page.relative_to(ROOT)),
+)
+def test_files_and_folders_that_a_page_names_are_there(page: Path) -> None:
+    text = re.sub(r"```.*?```", "", page.read_text("utf-8"), flags=re.DOTALL)
+    named = re.findall(r"`((?:[\w.-]+/)+(?:[\w.-]+\.(?:py|md|toml))?)`", text)
+    made = ("NAME", "out/", "OUT/", *_made_by(page))
+    missing = [name for name in named if not any((place / name).exists() for place in PLACES)]
+    assert [name for name in missing if not any(part in name for part in made)] == []
+
+
+def _made_by(page: Path) -> list[str]:
+    """Files that a how-to page tells its reader to write: those in the table under "What you write"."""
+    _, _, after = page.read_text("utf-8").partition("## What you write\n")
+    return re.findall(r"^\| `([^`]+)` \|", after.partition("\n## ")[0], flags=re.MULTILINE)
+
+
+def test_the_rooms_are_those_of_the_import_contract() -> None:
+    text = (ROOT / "docs/explain/architecture.md").read_text("utf-8").partition("## Rooms\n")[2]
+    rows = re.findall(r"^\| (`.*?`) \|", text, flags=re.MULTILINE)
+    (contract,) = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"][
+        "contracts"
+    ]
+    layers = [re.findall(r"\w+", layer) for layer in contract["layers"]]
+    assert [re.findall(r"\w+", row) for row in rows][: len(layers)] == layers
 
 
 def _example(heading: str) -> str:
@@ -79,6 +126,28 @@ def test_the_guides_method_works_as_it_stands():
     with own_registry():
         exec(_example("A method of your own"), {"__name__": "guide"})
         assert "signed_sum" in registered()
+
+
+def _code(page: str) -> str:
+    """The first block of Python on a how-to page, which is the whole file that its reader writes."""
+    return (ROOT / "docs/how-to" / page).read_text("utf-8").split("```python\n")[1].split("```")[0]
+
+
+def test_the_how_to_pages_architecture_is_right_about_every_parameter() -> None:
+    from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+
+    from architectures.test_roles import true_roles
+
+    names: dict[str, Any] = {"__name__": "page"}
+    exec(_code("add-an-architecture.md"), names)
+    (declared,) = names["ARCHITECTURES"]
+    sizes = {"vocab_size": 96, "hidden_size": 32, "intermediate_size": 48}
+    model = GPTNeoXForCausalLM(GPTNeoXConfig(**sizes, num_hidden_layers=1, num_attention_heads=4))
+    truth = list(true_roles(model))
+    assert [(name, shape, declared.role(name, shape)) for name, shape, _ in truth] == truth
+    assert declared.canonical("embed_out.weight") == "lm_head.weight"
+    assert all(declared.canonical(name) == name for name in model.state_dict())
+    assert declared.tied({"tie_word_embeddings": True}) == (("lm_head.weight", "gpt_neox.embed_in.weight"),)
 
 
 @pytest.fixture

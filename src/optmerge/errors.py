@@ -1,4 +1,8 @@
-"""The one family of exceptions: every error says what, where, got, expected and the next step."""
+"""The one family of exceptions: every error says what, where, got, expected and the next step.
+
+Messages start in lower case and have no full stop; proper names keep their letters. `what` names the problem,
+not what the program was doing. `got` and `expected` are comparable. `hint` is exact enough to copy.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from difflib import get_close_matches
 from unicodedata import category
 
 LONGEST_PART = 2000
-"""Characters of one part of a message; what a file holds may be endless."""
+"""Most characters of one part of a message, since a file may hold a name of any length."""
 
 
 class OptMergeError(Exception):
@@ -65,7 +69,7 @@ class RunError(OptMergeError):
 
 
 class MergeWarning(UserWarning):
-    """Something the user should know about a result that is still what was asked for."""
+    """Something the user should know about a result that is otherwise as asked for."""
 
 
 def _cut(text: str) -> str:
@@ -73,15 +77,15 @@ def _cut(text: str) -> str:
 
 
 def printable(text: str) -> str:
-    """Text for a terminal: whatever isn't a plain character or a line's end is written as an escape.
+    """Text for a terminal, in which all but printable characters and line ends are written as escapes.
 
-    Names come from files that anyone may have written, and could otherwise drive the terminal.
+    Names come from files that anyone may have written; a control sequence in a name could drive the terminal.
     """
     return _escaped(text, lambda char: char.isprintable() or char == "\n")
 
 
 def readable(text: str) -> str:
-    """Prose for a terminal: only control characters become escapes; what joins letters or emoji stays."""
+    """Prose for a terminal, in which only control characters become escapes; emoji joiners stay."""
     return _escaped(text, lambda char: char in "\n\t" or category(char) != "Cc")
 
 
@@ -90,7 +94,7 @@ def _escaped(text: str, stays: Callable[[str], bool]) -> str:
 
 
 def did_you_mean(name: str, options: Iterable[str]) -> str:
-    """The next step for an unknown name: its closest neighbour, or the whole list."""
+    """The next step for an unknown name: the known name nearest to it, or the list of all known names."""
     known = sorted(options)
     close = get_close_matches(name, known, n=1)
     return f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(known)}"

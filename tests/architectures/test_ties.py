@@ -29,7 +29,7 @@ def tied_in(model: PreTrainedModel) -> set[tuple[str, str]]:
 
 
 def read_back(config: dict[str, Any], folder: Path) -> PreTrainedModel:
-    """the model transformers makes of this config.json."""
+    """The model transformers makes of this config.json."""
     folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config))
     read = AutoConfig.from_pretrained(folder)

@@ -12,9 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from optmerge.checkpoints.adapters import Adapter
+from optmerge.checkpoints.adapters import Adapter, open_model
 from optmerge.checkpoints.checkpoint import open_checkpoint
-from optmerge.checkpoints.opening import open_model
 from optmerge.errors import CheckpointError
 
 TENSORS = {

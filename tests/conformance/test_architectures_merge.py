@@ -90,7 +90,7 @@ def auto_class(model: PreTrainedModel) -> Any:
 
 
 def load(folder: Path, like: PreTrainedModel) -> PreTrainedModel:
-    """the merged model, its loading without any complaint."""
+    """The merged model, its loading without any complaint."""
     model, info = auto_class(like).from_pretrained(folder, output_loading_info=True)
     assert type(model) is type(like)
     assert not any(info[fault] for fault in ("missing_keys", "unexpected_keys", "mismatched_keys")), info

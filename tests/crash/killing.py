@@ -59,7 +59,7 @@ class Merge:
         self.assert_whole()
 
     def assert_whole(self) -> None:
-        """the output is that of the uninterrupted merge."""
+        """The output is that of the uninterrupted merge."""
         found = contents(self.out)
         assert found.keys() == self.whole.keys()
         assert [name for name in found if found[name] != self.whole[name]] == []

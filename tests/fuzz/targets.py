@@ -142,7 +142,7 @@ def _same_as_the_library(path: Path) -> None:
 
 @target
 def index(data: bytes) -> None:
-    """the index of two shards."""
+    """The index of two shards."""
     (folder("sharded") / "model.safetensors.index.json").write_bytes(data)
     open_checkpoint(folder("sharded"))
 

@@ -205,7 +205,7 @@ def a_file_that_is_not_safetensors(it: Case) -> None:
     (it.models.experts[0] / "model.safetensors").write_bytes(b"not a tensor in sight, whatever its name")
 
 
-@case("A file name may not be used", "../../etc/passwd", "model.safetensors.index.json", "expected: ")
+@case("a file name may not be used", "../../etc/passwd", "model.safetensors.index.json", "expected: ")
 def an_index_that_points_outside(it: Case) -> None:
     folder = it.models.experts[0]
     (folder / "model.safetensors").unlink()
@@ -213,7 +213,7 @@ def an_index_that_points_outside(it: Case) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
 
 
-@case("A file name may not be used", "'/etc/passwd'", "model.safetensors.index.json", "expected: ")
+@case("a file name may not be used", "'/etc/passwd'", "model.safetensors.index.json", "expected: ")
 def an_index_with_an_absolute_path(it: Case) -> None:
     folder = it.models.experts[0]
     (folder / "model.safetensors").unlink()
@@ -221,7 +221,7 @@ def an_index_with_an_absolute_path(it: Case) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
 
 
-@case("A file name leads nowhere", "ud800", "model.safetensors.index.json")
+@case("a file name leads nowhere", "ud800", "model.safetensors.index.json")
 def an_index_with_a_name_that_is_no_text(it: Case) -> None:
     folder = it.models.experts[0]
     (folder / "model.safetensors").unlink()
@@ -239,14 +239,14 @@ def an_index_with_a_missing_shard(it: Case) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
 
 
-@case("A file leads outside its checkpoint folder", "model.safetensors", "next: copy the file")
+@case("a file leads outside its checkpoint folder", "model.safetensors", "next: copy the file")
 def a_link_out_of_the_folder(it: Case) -> None:
     file = it.models.experts[0] / "model.safetensors"
     file.rename(it.root / "elsewhere")
     file.symlink_to("../elsewhere")
 
 
-@case("A file leads outside its checkpoint folder", "secret.txt", "next: copy the file")
+@case("a file leads outside its checkpoint folder", "secret.txt", "next: copy the file")
 def a_side_file_that_links_out_of_the_folder(it: Case) -> None:
     (it.root / "secret").write_text("password")
     (it.models.base / "secret.txt").symlink_to("../secret")

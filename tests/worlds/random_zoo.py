@@ -37,7 +37,7 @@ def make(folder: Path, line: str, sets: int = 1, mixture: bool = True) -> Path:
 
 
 def _checkpoint(model: Any, processor: Processor, folder: Path, seed: int) -> None:
-    """the model with the matrices of its language model moved a little."""
+    """The model with the matrices of its language model moved a little."""
     torch.manual_seed(seed)
     kept = {name: weight.clone() for name, weight in model.named_parameters()}
     with torch.no_grad():

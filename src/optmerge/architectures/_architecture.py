@@ -16,19 +16,19 @@ WRITES_HIDDEN = re.compile(r"(^|\.)(down_proj|output_linear|fc2|w2)(\.weight)?$"
 
 @dataclass(frozen=True)
 class Architecture:
-    """What one family calls its tensors.
+    """How one family names its tensors.
 
     Args:
         name: the `model_type` of its configs.
         classes: class names, in a config's `architectures`, that mean this family by any `model_type`.
-        generic: the rules are a guess by common habits, not a declaration about this family.
+        generic: whether the rules are a guess by common habits, not a declaration about the family.
         renames: (pattern, replacement) pairs, applied in order by `re.sub`; they end at the canonical name.
         components: (pattern, component) pairs on canonical names, matched from the start, first match wins.
         kinds: rules that go before the shared ones.
         transposed: patterns of the matrices that are always stored (in, out).
-        tie: the pair a config may tie.
-        hidden_size: width of the language model, from the config; tells how stacked experts lie.
-        composed: its models are made of several models, so that no one base has all their tensors.
+        tie: pair of parameters that a config may tie; None for a family that never ties.
+        hidden_size: width of the language model, from the config; tells the orientation of stacked experts.
+        composed: whether its models are made of several models, so that no one base has all their tensors.
     """
 
     name: str
@@ -61,8 +61,8 @@ class Architecture:
     def tied(self, config: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
         """(alias, source) pairs of canonical names that this config ties.
 
-        This is what the config claims. A checkpoint that stores both with different values isn't tied,
-        whatever its config says: transformers 5 then warns and keeps them apart.
+        The pairs are what the config claims. A checkpoint that stores both tensors with different values
+        isn't tied, whatever its config says: transformers 5 then warns and keeps the two apart.
         """
         return ((self.tie.alias, self.tie.source),) if self.tie and self.tie.holds(config) else ()
 

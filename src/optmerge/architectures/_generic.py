@@ -1,4 +1,4 @@
-"""What is left where no family speaks: a guess by common habits, and the bare checkpoint."""
+"""Architectures for models of no declared family: a guess by common habits, and the bare checkpoint."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from optmerge.architectures._architecture import Architecture
 from optmerge.architectures._ties import TIED_BY_DEFAULT, Tie
 
 BARE = Architecture(name="bare", generic=True)
-"""A checkpoint without a config: every tensor is component `other`, its kind is by the shared rules."""
+"""A checkpoint without a config: every tensor is component `other`, with a kind by the shared rules."""
 
 GENERIC = Architecture(
     name="generic",
@@ -35,7 +35,7 @@ EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "to
 
 
 def fallback(config: Mapping[str, Any], names: Iterable[str]) -> Architecture:
-    """The generic architecture, tied as the config says if the names tell what could be."""
+    """The generic architecture; with one head and one embedding among the names, tied as the config says."""
     heads = [name for name in names if name.endswith(HEADS)]
     embeddings = [name for name in names if name.endswith(EMBEDDINGS)]
     if len(heads) != 1 or len(embeddings) != 1:

@@ -1,4 +1,4 @@
-"""Renames and components that several families share, because transformers moved them together."""
+"""Renames and components that several families share, because transformers renamed the families together."""
 
 from __future__ import annotations
 

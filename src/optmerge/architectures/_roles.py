@@ -20,7 +20,7 @@ KINDS: tuple[str, ...] = ("matrix", "embedding", "head", "norm", "bias", "conv",
 
 @dataclass(frozen=True)
 class Role:
-    """What a tensor is.
+    """What a tensor is: component and kind.
 
     Args:
         component: the part of the model that holds it, one of `COMPONENTS`.

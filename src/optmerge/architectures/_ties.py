@@ -13,19 +13,19 @@ TIED_BY_DEFAULT = frozenset(
         "qwen2_5_omni_text",
     )
 )
-"""Text `model_type`s whose config class ties unless told otherwise; files leave defaults out."""
+"""`model_type`s of text models whose config class ties by default; files leave defaults out."""
 
 
 @dataclass(frozen=True)
 class Tie:
-    """A parameter that is another one under a second name, if the config says so.
+    """Two names of one parameter, if the config says so.
 
     Args:
         alias: canonical name of the parameter that need not be stored.
         source: canonical name of the parameter that holds the values.
-        default: what the config class says where the file is silent.
-        text_config: key of the nested config that may also ask for the tie: before transformers 5 the flag
-            was saved there. Not every class still looks.
+        default: whether the config class ties if the file doesn't say.
+        text_config: key of the nested config whose flag counts, too: before transformers 5 the flag was saved
+            there. None for classes that no longer look there.
     """
 
     alias: str

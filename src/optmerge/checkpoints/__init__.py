@@ -1,1 +1,1 @@
-"""Checkpoints and adapters on disk: found, checked, read, written."""
+"""Checkpoints and adapters on disk: found, checked, read and written."""

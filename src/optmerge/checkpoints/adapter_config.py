@@ -1,4 +1,4 @@
-"""adapter_config.json of a PEFT LoRA adapter: what it says about scale and rank, and what we can't honour."""
+"""adapter_config.json of a PEFT LoRA adapter: its scales and ranks, and the settings that are refused."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from math import sqrt
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pydantic_core import SchemaError, SchemaValidator, core_schema
+
 from optmerge.checkpoints.json_files import read_object
-from optmerge.checkpoints.name_patterns import name_pattern
 from optmerge.errors import AdapterError
 
-# Settings under which the adapter is more, or other, than weights added to the base's weights.
+# Settings under which the adapter isn't just weights added to the base's weights.
 _REFUSED = {
     "target_parameters": "LoRA on stacked parameters (target_parameters)",
     "trainable_token_indices": "single trained token rows (trainable_token_indices)",
@@ -42,7 +43,7 @@ _MERGE = (
 
 @dataclass(frozen=True)
 class LoraSettings:
-    """The part of a LoRA configuration that decides the weights.
+    """The settings of a LoRA configuration that decide the weights.
 
     Args:
         rank: r where no pattern matches.
@@ -67,7 +68,7 @@ class LoraSettings:
         return _lookup(self.rank_pattern, module, self.rank)
 
     def scaling_of(self, module: str) -> float:
-        """What up · down is multiplied by."""
+        """Factor on up · down for a module, named as for `rank_of`: α/r, or α/√r with rslora."""
         rank, alpha = self.rank_of(module), _lookup(self.alpha_pattern, module, self.alpha)
         return alpha / sqrt(rank) if self.rslora else alpha / rank
 
@@ -80,7 +81,7 @@ def read_adapter_config(folder: Path) -> tuple[dict[str, Any], LoraSettings]:
     """Read and check the configuration of an adapter folder.
 
     Returns:
-        The configuration as it stands, and what it means.
+        The configuration as it stands in the file, and the settings read from it.
 
     Raises:
         AdapterError: missing or malformed, another kind of adapter than LoRA, or a setting that can't be
@@ -152,3 +153,26 @@ def _flag(path: Path, config: dict[str, Any], key: str) -> bool:
     if value is not None and not isinstance(value, bool):
         raise AdapterError(f"{key} is wrong", where=path, got=value, expected="true or false")
     return bool(value)
+
+
+def name_pattern(pattern: str) -> Callable[[str], bool]:
+    """Test of module names by a regular expression that comes with a model, in time linear in the name.
+
+    Python's `re` takes exponential time on some patterns, and an adapter may hold any. Pydantic's matcher is
+    Rust's `regex`, which never does, at the price of look-around and back-references.
+
+    Args:
+        pattern: matched against the whole name or its end after a dot, as PEFT looks modules up.
+
+    Returns:
+        A function of a module's name: whether the pattern matches it.
+
+    Raises:
+        ValueError: not a regular expression, one with look-around or back-references, or far too large.
+    """
+    try:
+        schema = core_schema.str_schema(pattern=rf"^(.*\.)?({pattern})$", regex_engine="rust-regex")
+        return SchemaValidator(schema).isinstance_python
+    except SchemaError as problem:
+        last_line = str(problem).strip().rpartition("\n")[2].strip()
+        raise ValueError(last_line.removeprefix("error: ")) from None

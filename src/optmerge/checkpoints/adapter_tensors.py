@@ -1,4 +1,4 @@
-"""What an adapter file changes: its keys, grouped by the parameter of the base they belong to."""
+"""What an adapter file changes, by parameter of the base, and the arithmetic of LoRA and DoRA."""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ from math import prod
 from pathlib import Path
 from typing import Literal
 
+import torch
+from torch import Tensor
+
 from optmerge.checkpoints.adapter_config import LoraSettings
 from optmerge.checkpoints.safetensors_format import TensorInfo
+from optmerge.deltas import LowRank
 from optmerge.errors import AdapterError
 
 Part = Literal["down", "up", "magnitude", "full", "bias"]
@@ -31,14 +35,14 @@ _UNKNOWN = ("lora_", "token_adapter", "trainable_tokens")
 
 @dataclass(frozen=True)
 class AdapterTensor:
-    """What an adapter does to one parameter of its base.
+    """The change that an adapter makes to one parameter of its base.
 
     Args:
-        name: of the parameter, as the transformers class the adapter was trained on names it.
+        name: the parameter's, as in the transformers class that the adapter was trained on.
         kind: "lora" (low-rank), "dora" (low-rank with magnitudes), "full" (a new value, or a trained bias).
-        shape: of the base's parameter, as far as the file tells; see `orientation`.
-        rank: of the factors; None for "full".
-        scaling: what up · down (or the bias) is multiplied by.
+        shape: shape of the base's parameter, as far as the file tells; see `orientation`.
+        rank: rank of the factors; None for "full".
+        scaling: factor on up · down, or on the bias.
         embedding: the factors are those of an embedding table.
         transposed: the parameter is stored (inputs, outputs).
         parts: the tensors in the file.
@@ -56,8 +60,8 @@ class AdapterTensor:
     def orientation(self, shape: tuple[int, ...]) -> bool | None:
         """Whether a base parameter of this shape is stored (inputs, outputs); None when it doesn't fit.
 
-        PEFT notes the orientation once per adapter, though it may differ between layers (GPT-2's Conv1D and
-        its linear head), so where the shape can decide, it does.
+        PEFT notes one orientation for the whole adapter, though layers may differ (GPT-2's Conv1D and its
+        linear head). So the shape decides wherever it can.
         """
         if shape == self.shape:
             return self.transposed
@@ -172,3 +176,31 @@ def _kind(
             f"{name}: its magnitude is wrong", where=path, got=magnitude.shape, expected=expected
         )
     return "dora"
+
+
+def factors(target: AdapterTensor, parts: Mapping[Part, Tensor], transposed: bool) -> LowRank:
+    """Factors of a target in the base's orientation, float32, with the scale folded into `up`."""
+    down, up = parts["down"].flatten(1), parts["up"].flatten(1)  # (r, n), (m, r)
+    if target.embedding or transposed:
+        return LowRank(down.T * target.scaling, up.T.contiguous())
+    full_shape = target.shape if len(target.shape) > 2 else None
+    return LowRank(up * target.scaling, down, full_shape)
+
+
+def dora(base: Tensor, change: Tensor, magnitude: Tensor, outputs: int) -> Tensor:
+    """Change that DoRA makes: g·(W + Δ) − W with g = magnitude / ‖W + Δ‖ per output.
+
+    Norms are float64, so that g − 1 keeps its digits.
+
+    Args:
+        base: W, float32; not modified.
+        change: Δ, of the same shape, float32; overwritten.
+        magnitude: one number per output.
+        outputs: axis of the outputs.
+
+    Source: Liu et al. 2024, arXiv:2402.09353, equation 5.
+    """
+    others = [axis for axis in range(base.dim()) if axis != outputs]
+    norm = torch.linalg.vector_norm(base + change, dim=others, keepdim=True, dtype=torch.float64)
+    gain = magnitude.to(torch.float64).reshape(norm.shape) / norm
+    return change.mul_(gain.to(torch.float32)).addcmul_(base, (gain - 1).to(torch.float32))

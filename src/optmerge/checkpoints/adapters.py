@@ -1,6 +1,6 @@
-"""PEFT adapters as experts: each target's exact delta, read when asked for.
+"""PEFT adapters as experts: each target's exact delta, read when asked for; and any model, by content.
 
-The truth is what PEFT's own `merge_and_unload` would change in the base, computed in float32 or better.
+A delta is what PEFT's own `merge_and_unload` would add to the base, computed in float32 or better.
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ import torch
 from torch import Tensor
 
 from optmerge.checkpoints.adapter_config import read_adapter_config
-from optmerge.checkpoints.adapter_math import dora, factors
-from optmerge.checkpoints.adapter_tensors import AdapterTensor, group_tensors
-from optmerge.checkpoints.checkpoint import hash_files
+from optmerge.checkpoints.adapter_tensors import AdapterTensor, dora, factors, group_tensors
+from optmerge.checkpoints.checkpoint import Checkpoint, hash_files, open_checkpoint
 from optmerge.checkpoints.hub import locate
 from optmerge.checkpoints.layout import is_adapter
 from optmerge.checkpoints.paths import member
@@ -29,7 +28,7 @@ from optmerge.checkpoints.side_files import list_side_files
 from optmerge.deltas import Delta, Dense
 from optmerge.errors import AdapterError
 
-__all__ = ["Adapter", "AdapterTensor", "is_adapter", "open_adapter"]
+__all__ = ["Adapter", "AdapterTensor", "is_adapter", "open_adapter", "open_model"]
 
 _WEIGHTS, _PICKLED = "adapter_model.safetensors", "adapter_model.bin"
 
@@ -58,7 +57,7 @@ class Adapter:
 
     @property
     def base_model_name(self) -> str | None:
-        """What the adapter says it was trained on: a path or a hub id of that time."""
+        """Path or hub id of the base at the time of training, by the configuration; None if it has none."""
         name = self.config.get("base_model_name_or_path")
         return name if isinstance(name, str) and name else None
 
@@ -79,8 +78,8 @@ class Adapter:
             base_shapes: by target name; all targets.
 
         Raises:
-            AdapterError: a parameter is missing or has another shape, or a square one could be meant either
-                way round because the other shapes contradict the configuration's fan_in_fan_out.
+            AdapterError: a parameter is missing or has another shape; or the orientation of a square
+                parameter is unknown, because other shapes contradict the configuration's fan_in_fan_out.
         """
         flipped, squares = [], []
         for name, target in self.targets.items():
@@ -114,15 +113,16 @@ class Adapter:
     def delta(
         self, name: str, base: Callable[[], Tensor], base_shape: tuple[int, ...] | None = None
     ) -> Delta:
-        """What the adapter adds to one parameter.
+        """Change that the adapter makes to one parameter.
 
-        Plain LoRA comes as factors with the scale folded into `up`; DoRA and full tensors come dense. Only
-        the latter call `base`.
+        Plain LoRA comes as factors with the scale folded into `up`. DoRA and full tensors come dense, and
+        only they call `base`.
 
         Args:
             name: a key of `targets`.
             base: reads the base's parameter, any float type.
-            base_shape: its shape, which settles how linear layers are stored; if None, the config does.
+            base_shape: shape of the base's parameter, which settles how linear layers are stored; if None,
+                the configuration settles it.
 
         Returns:
             A float32 delta of the base parameter's shape.
@@ -189,6 +189,22 @@ def open_adapter(ref: str | Path, *, allow_pickle: bool = False) -> Adapter:
     header = pickle_header(file) if file.name == _PICKLED else read_header(file)
     targets = group_tensors(file, header.tensors, settings)
     return Adapter(folder, str(ref), config, file, header, targets, tuple(list_side_files(folder)))
+
+
+def open_model(ref: str | Path, *, allow_pickle: bool = False) -> Checkpoint | Adapter:
+    """Open the model of a reference: an adapter if it has an adapter_config.json, else a checkpoint.
+
+    Args:
+        ref: a folder, a .safetensors file, or a hub id `org/name[@revision]`; a local path wins.
+        allow_pickle: accept pickled weights when there is nothing else, loaded with `weights_only`.
+
+    Raises:
+        CheckpointError: not found, or not a consistent checkpoint.
+        AdapterError: not a consistent adapter, or of an unsupported kind.
+    """
+    if is_adapter(locate(ref, allow_pickle=allow_pickle)):
+        return open_adapter(ref, allow_pickle=allow_pickle)
+    return open_checkpoint(ref, allow_pickle=allow_pickle)
 
 
 def _weights_file(folder: Path, allow_pickle: bool) -> Path:

@@ -1,4 +1,4 @@
-"""Checkpoints: what they hold, from headers alone, and a reader for the rest."""
+"""Checkpoints: what they hold, known from headers alone, and a reader of their tensors."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["Checkpoint", "Reader", "is_adapter", "open_checkpoint"]
 
 _HASH_BLOCK_BYTES = 1 << 20
 
-# Whoever reads a config may count on these, and on the first two in those of its parts.
+# Types that code which reads a config may rely on; the first two also hold in the configs of its parts.
 _KINDS: dict[str, type] = {"model_type": str, "architectures": list}
 _PARTS = ("text_config", "llm_config", "vision_config", "audio_config")
 _CONFIG_KINDS = _KINDS | dict.fromkeys((*_PARTS, "quantization_config"), dict)
@@ -38,7 +38,7 @@ class Checkpoint:
         tensors: by name, sorted by name.
         headers: by file, sorted by file name.
         config: config.json; None for a bare file or a folder without one.
-        metadata: text pairs of the headers; where shards disagree, of the first.
+        metadata: text pairs of the first file's header.
         side_files: every other file that belongs to the model, relative to `path`, sorted.
         index_total_size: what the index says the tensors weigh, in bytes; None without an index.
         pickled: the weights are PyTorch pickles, which the caller allowed.
@@ -56,7 +56,7 @@ class Checkpoint:
 
     @property
     def folder(self) -> Path | None:
-        """The folder; None for a bare file."""
+        """Folder of the checkpoint; None for a bare file."""
         return self.path if self.path.is_dir() else None
 
     @property
@@ -75,7 +75,7 @@ class Checkpoint:
         return FileSource(file, (header.file_bytes, header.modified_ns))
 
     def identity(self) -> str:
-        """SHA-256 (hexadecimal) of file names, sizes and headers: cheap, and blind to equal-sized changes."""
+        """SHA-256 (hexadecimal) of file names, sizes and headers; cheap, but blind to changed values."""
         parts = (
             f"{file.name}\0{header.file_bytes}\0{header.digest}" for file, header in self.headers.items()
         )

@@ -1,4 +1,4 @@
-"""All shards of one checkpoint being written, and its index at the end."""
+"""The shards of one checkpoint while they are written, and its index at the end."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class CheckpointWriter:
 
     @property
     def complete_shards(self) -> frozenset[str]:
-        """File names of the shards that have their names."""
+        """File names of the shards that are complete, which have their final names."""
         return frozenset(shard.file_name for shard in self.shards) - self._open.keys()
 
     def needs(self, name: str) -> bool:

@@ -1,4 +1,4 @@
-"""Element types of safetensors files and the torch types they are."""
+"""Element types of safetensors files and the torch types that they correspond to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a reference leads: a local path, or a hub id whose files are downloaded or already cached."""
+"""References to models: a local path, or a hub id whose files are downloaded or cached already."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def locate(ref: str | Path, *, allow_pickle: bool = False) -> Path:
 
 
 def download(ref: str, *, allow_pickle: bool = False) -> Path:
-    """The snapshot of a hub id, from the local cache as far as it is there.
+    """Local snapshot of a hub id; files that aren't cached are downloaded.
 
     HF_HUB_OFFLINE, HF_HOME and the like are honoured; pickles are fetched only if allowed.
 

@@ -1,4 +1,4 @@
-"""JSON from files nobody vouches for: bounded size, no duplicate names, depth and encoding checked."""
+"""JSON from untrusted files: size is bounded, names are unique, depth and encoding are checked."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def parse_object(
     try:
         value = json.loads(data.decode("utf-8"), object_pairs_hook=_no_duplicates)
     except UnicodeDecodeError as problem:
-        raise error(f"The {what} isn't UTF-8 text", where=where, got=f"byte {problem.start}") from None
+        raise error(f"the {what} isn't UTF-8 text", where=where, got=f"byte {problem.start}") from None
     except RecursionError:
-        raise error(f"The {what} is nested too deeply", where=where) from None
+        raise error(f"the {what} is nested too deeply", where=where) from None
     except ValueError as problem:  # includes JSONDecodeError and integers of thousands of digits
-        raise error(f"The {what} can't be parsed", where=where, got=problem, expected="JSON") from None
+        raise error(f"the {what} can't be parsed", where=where, got=problem, expected="JSON") from None
     if not isinstance(value, dict):
-        raise error(f"The {what} isn't a JSON object", where=where, got=type(value).__name__, expected="{…}")
+        raise error(f"the {what} isn't a JSON object", where=where, got=type(value).__name__, expected="{…}")
     return value
 
 
@@ -56,9 +56,9 @@ def read_object(path: Path, what: str, error: type[InputError] = CheckpointError
     """
     size = require_regular_file(path, error).st_size
     if size > LIMIT_BYTES:
-        raise error(f"The {what} is too large", where=path, got=f"{size} bytes", expected=f"≤ {LIMIT_BYTES}")
+        raise error(f"the {what} is too large", where=path, got=f"{size} bytes", expected=f"≤ {LIMIT_BYTES}")
     try:
         data = path.read_bytes()
     except OSError as problem:
-        raise error(f"The {what} can't be read", where=path, got=problem.strerror) from None
+        raise error(f"the {what} can't be read", where=path, got=problem.strerror) from None
     return parse_object(data, path, what, error)

@@ -1,4 +1,4 @@
-"""Which files of a folder are its weights, and whether its index tells the truth about them."""
+"""Which files of a folder are its weights, and whether its index agrees with them."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Weights:
 
     Args:
         files: paths, sorted.
-        index: tensor name → file name; None where a single file speaks for itself.
+        index: tensor name → file name; None for a single file without an index.
         index_path: the index file, if there is one.
-        index_total_size: what the index says the tensors weigh, in bytes; recorded, not trusted.
+        index_total_size: size of all tensors in bytes according to the index; recorded, not trusted.
         pickled: the files are PyTorch pickles.
     """
 
@@ -64,7 +64,7 @@ def find_weights(folder: Path, *, allow_pickle: bool = False) -> Weights:
 
 
 def _choose(folder: Path, names: list[str], stem: str, suffix: str) -> str | None:
-    """The file to begin with: the index or single file with the usual name, or else the only candidate."""
+    """Name of the index or single file with the usual name, else of the only candidate; None without any."""
     single, index = stem + suffix, stem + suffix + _INDEX
     if single in names and index in names:
         hint = f"remove the one that is left over ({single}, or {index} and its shards)"

@@ -26,7 +26,7 @@ def partial_path(path: Path) -> Path:
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn what the operating system says while writing into our errors.
+    """Turns errors of the operating system while writing into this project's errors.
 
     Raises:
         RunError: the disk is full, the quota is used up, or the device failed.
@@ -39,7 +39,7 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 
 def explained(path: Path, problem: OSError) -> OptMergeError:
-    """Our error for what the operating system said while writing to a path."""
+    """This project's error for an error of the operating system while writing to a path."""
     if problem.errno in DISK_FULL:
         return RunError(f"{path}: the disk is full ({problem.strerror}); make room and resume")
     if problem.errno in _UNUSABLE:
@@ -75,7 +75,7 @@ def reserve(descriptor: int, size: int) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames in a folder last through a power cut."""
+    """Makes renames in a folder survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""Which files of a checkpoint folder may be followed, and which paths a message should suggest."""
+"""Which files of a checkpoint folder may be followed; what messages say of those that may not."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def require_regular_file(path: Path, error: type[InputError] = CheckpointError) 
         status = path.stat()
     except OSError as problem:
         hint = similar_siblings(path)
-        raise error("The file can't be read", where=path, got=problem.strerror, hint=hint) from None
+        raise error("the file can't be read", where=path, got=problem.strerror, hint=hint) from None
     except ValueError:
-        raise error("The file name holds a null character", where=repr(str(path))) from None
+        raise error("the file name holds a null character", where=repr(str(path))) from None
     if not stat.S_ISREG(status.st_mode):
         got = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe, socket or device"
-        raise error("Expected a file", where=path, got=got)
+        raise error("expected a file", where=path, got=got)
     return status
 
 
@@ -35,9 +35,10 @@ _TENSORS_ONLY = ".safetensors"
 def member(folder: Path, name: str, named_by: object, error: type[InputError] = CheckpointError) -> Path:
     """Path of a file that a folder names as its own, refused when it isn't inside.
 
-    Links are followed as far as the folder itself; in a Hugging Face cache snapshot also into the `blobs`
-    of the same cached repository, which is where that cache keeps every file. A `.safetensors` file may be a
-    link to one anywhere, as where models share storage or shards: such a file carries nothing but tensors.
+    Links may lead to places inside the folder. In a snapshot of the Hugging Face cache they may also lead
+    into the `blobs` of the same cached repository, where that cache keeps every file. A `.safetensors` file
+    may be a link to another `.safetensors` file anywhere, as when models share shards: it carries only
+    tensors.
 
     Args:
         folder: checkpoint folder.
@@ -51,15 +52,15 @@ def member(folder: Path, name: str, named_by: object, error: type[InputError] = 
     parts = name.split("/")
     if not name or "\\" in name or "\0" in name or name.startswith("/") or {"", ".", ".."} & set(parts):
         expected = "a relative path with forward slashes and no '..'"
-        raise error("A file name may not be used", where=named_by, got=repr(name[:200]), expected=expected)
+        raise error("a file name may not be used", where=named_by, got=repr(name[:200]), expected=expected)
     path = folder / name
     try:
         inside = is_inside(folder, path) or {path.suffix, path.resolve().suffix} == {_TENSORS_ONLY}
     except (OSError, ValueError, RuntimeError):  # too long; no text; links in a circle (before Python 3.13)
-        raise error("A file name leads nowhere", where=named_by, got=repr(name[:200])) from None
+        raise error("a file name leads nowhere", where=named_by, got=repr(name[:200])) from None
     if not inside:
         raise error(
-            "A file leads outside its checkpoint folder",
+            "a file leads outside its checkpoint folder",
             where=named_by,
             got=f"{name} → {path.resolve()}",
             expected=f"a file in {folder}",
@@ -69,7 +70,7 @@ def member(folder: Path, name: str, named_by: object, error: type[InputError] = 
 
 
 def is_inside(folder: Path, path: Path) -> bool:
-    """Whether a path, links followed, stays in the folder (or in the blobs of its own cached repository)."""
+    """Whether a path, links followed, lies in a folder, or in the blobs of its cached repository."""
     home, target = folder.resolve(), path.resolve()
     return target.is_relative_to(home) or any(target.is_relative_to(blobs) for blobs in _cache_blobs(home))
 
@@ -84,7 +85,7 @@ def _cache_blobs(home: Path) -> list[Path]:
 
 
 def is_file(path: Path) -> bool:
-    """Whether a regular file is there, links followed; False for names no file can have."""
+    """Whether a path, links followed, is a regular file; False for names that no file can have."""
     try:
         return path.is_file()
     except (OSError, ValueError):
@@ -99,3 +100,24 @@ def similar_siblings(path: Path) -> str | None:
         return None
     close = difflib.get_close_matches(path.name, siblings, n=3)
     return f"did you mean {' or '.join(str(path.parent / name) for name in close)}?" if close else None
+
+
+_SIGNATURES = (
+    (b"PK\x03\x04", "a zip archive: probably a PyTorch checkpoint (pickle)"),
+    (b"\x80", "a pickle"),
+    (b"GGUF", "a GGUF file"),
+    (b"\x89HDF", "an HDF5 file"),
+    (b"\x1f\x8b", "a gzip archive"),
+    (b"\x28\xb5\x2f\xfd", "a zstandard archive"),
+    (b"\x93NUMPY", "a NumPy array"),
+    (b"version https://git-lfs", "a Git LFS pointer: run `git lfs pull` to get the weights"),
+    (b"<", "a web page: the download probably needed a login"),
+    (b"{", "a JSON text"),
+)
+
+
+def seems_to_be(start: bytes) -> str | None:
+    """A description of the format that a file's first bytes suggest; None when they suggest none."""
+    if start[:1] == b"\x80" and start[1:2] not in {b"\x02", b"\x03", b"\x04", b"\x05"}:
+        return None  # 0x80 alone is a likely low byte of a header length
+    return next((what for signature, what in _SIGNATURES if start.lstrip().startswith(signature)), None)

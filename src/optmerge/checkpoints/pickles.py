@@ -1,4 +1,4 @@
-"""PyTorch pickles as checkpoints, for users who allow them: loaded with `weights_only`, mapped, read-only."""
+"""PyTorch pickles as checkpoints, for users who allow pickles: `weights_only`, memory-mapped, read-only."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def load_pickle(path: Path) -> dict[str, Tensor]:
 
 
 def pickle_header(path: Path) -> Header:
-    """What a pickled state dict holds, in the form of a safetensors header (offsets are nominal).
+    """Header of a pickled state dict in the form of a safetensors header; offsets are nominal.
 
     The digest covers names, types and shapes.
 

@@ -1,7 +1,7 @@
 """Reading tensors, or parts of them, from files whose headers have been checked.
 
-Bytes come by `preadv` into memory of their own, never by a memory map: a file that shrinks under a map kills
-the process with SIGBUS, a short read is an error one can report.
+Bytes come by `preadv` into fresh memory, never by a memory map. A file that shrinks under a map kills the
+process with SIGBUS; a short read is an error that can be reported.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from optmerge.errors import CheckpointError, RunError
 
 
 class Source(Protocol):
-    """Where the bytes of one file come from."""
+    """Source of the bytes of one file."""
 
     def fill(self, info: TensorInfo, start_byte: int, out: Tensor) -> None:
         """Fill `out` (uint8) with the tensor's bytes from `start_byte` of it on."""
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Closes the file."""
 
 
 class FileSource:
@@ -81,7 +81,7 @@ class FileSource:
 class Reader:
     """Open files of one checkpoint; a context manager, safe to read from by many threads.
 
-    Files open at first use and close with the reader. Memory is that of the range asked for.
+    Files open at first use and close with the reader. A read takes memory for the range asked for, no more.
 
     Args:
         tensors: by name.

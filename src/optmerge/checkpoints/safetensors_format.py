@@ -16,8 +16,7 @@ from typing import Any, NamedTuple
 
 from optmerge.checkpoints.dtypes import DTYPES, RANKS
 from optmerge.checkpoints.json_files import parse_object
-from optmerge.checkpoints.paths import require_regular_file
-from optmerge.checkpoints.sniff import seems_to_be
+from optmerge.checkpoints.paths import require_regular_file, seems_to_be
 from optmerge.errors import CheckpointError
 
 HEADER_LIMIT_BYTES = 100_000_000

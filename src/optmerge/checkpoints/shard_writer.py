@@ -44,8 +44,8 @@ class ShardWriter:
     def create(cls, folder: Path, shard: Shard, metadata: Mapping[str, str] = METADATA) -> ShardWriter:
         """Start a file: its header is written and its space on disk is reserved.
 
-        It gets its partial name after that, so a partial file always has its header, whenever the process
-        was killed.
+        The file gets its partial name after that. So a partial file has its header, whenever the process is
+        killed.
 
         Raises:
             RunError: the disk is full or failed.
@@ -112,7 +112,7 @@ class ShardWriter:
         return name in self._missing
 
     def committed(self) -> bool:
-        """Whether the finished file is there under its name, judged by its header and size."""
+        """Whether the finished file exists under its final name, judged by header and size."""
         return self._matches(self.path)
 
     def _matches(self, path: Path) -> bool:

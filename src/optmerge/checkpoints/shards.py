@@ -10,7 +10,7 @@ from math import prod
 from optmerge.checkpoints.safetensors_format import TensorSpec
 
 DEFAULT_SHARD_BYTES = 50 * 10**9
-"""What transformers 5 takes when max_shard_size isn't given (transformers 4 and huggingface_hub: 5 GB)."""
+"""Default max_shard_size of transformers 5 (of transformers 4 and huggingface_hub: 5 GB)."""
 
 INDEX_NAME = "model.safetensors.index.json"
 
@@ -35,8 +35,8 @@ def plan_shards(
 ) -> list[Shard]:
     """Split tensors over files as huggingface_hub's split (and so save_pretrained) does.
 
-    Greedy, in the order given: a tensor larger than a shard gets a file of its own, which comes before the
-    file being filled; any other closes the file being filled when it doesn't fit.
+    The split is greedy, in the order given. A tensor larger than a shard gets a file of its own, which comes
+    before the file being filled. A tensor that doesn't fit into the file being filled closes that file.
 
     Args:
         tensors: (name, safetensors dtype, shape), in state-dict order.

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from optmerge.architectures import resolve
-from optmerge.checkpoints.adapters import Adapter
+from optmerge.checkpoints.adapters import Adapter, open_model
 from optmerge.checkpoints.checkpoint import Checkpoint
-from optmerge.checkpoints.opening import open_model
 
 
 def inspect(ref: str | Path) -> dict[str, Any]:

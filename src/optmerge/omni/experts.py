@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from optmerge.architectures import resolve
-from optmerge.checkpoints.adapters import Adapter
+from optmerge.checkpoints.adapters import Adapter, open_model
 from optmerge.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from optmerge.checkpoints.hub import locate
-from optmerge.checkpoints.opening import open_model
 from optmerge.checkpoints.safetensors_format import Header, TensorInfo
 from optmerge.engine.planning.inputs import AdapterExpert, AnyExpert, Base, FullExpert
 from optmerge.engine.planning.opening import match_adapter, match_checkpoint

@@ -1,6 +1,6 @@
 """What the user asks for: a recipe, strict, with every short form spelled out.
 
-A recipe says nothing about files being there or fitting together; that is the plan's business.
+A recipe doesn't say whether files are there or fit together; the plan does.
 """
 
 from optmerge.recipe.files import load_recipe, read_recipe_data

@@ -61,7 +61,7 @@ def yaml_problem(problem: Exception) -> str:
 
 
 def _nearby(path: Path) -> str:
-    """What to do instead of reading something that is no recipe."""
+    """Hint for a path that can't be read as a recipe."""
     if path.is_dir():
         return "give the path of a YAML recipe; a model goes after --base or --expert"
     try:
@@ -78,7 +78,7 @@ class PlainLoader(yaml.SafeLoader):
     """Plain YAML: no tags, no aliases (so no alias bombs), no key twice, no endless numbers."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        """A node; refused where it is an alias or has a tag."""
+        """A node; an alias or a node with a tag is refused."""
         event = self.peek_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.events.AliasEvent):
             raise yaml.YAMLError(f"aliases aren't allowed here: *{event.anchor}")
@@ -114,7 +114,7 @@ for _kind in ("int", "float"):
 
 
 def _beside(data: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Paths that exist beside the recipe, made absolute; everything else as written."""
+    """Recipe data in which paths that exist beside the recipe are absolute; all else is as written."""
     found = dict(data)
     if "base" in found:
         found["base"] = _resolved(found["base"], folder)
@@ -126,7 +126,7 @@ def _beside(data: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _at(value: Any, key: str, folder: Path, *, named: bool = False) -> Any:
-    """A path, or the one under a key; with `named`, what has no slash is the name of a model instead."""
+    """A path, or a mapping with a path under a key, resolved; if `named`, a path has a slash."""
     if isinstance(value, dict):
         return {**value, key: _at(value[key], key, folder, named=named)} if key in value else value
     return value if named and "/" not in str(value) else _resolved(value, folder)

@@ -72,7 +72,7 @@ class MethodChoice(BaseModel):
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """Everything but name and scale."""
+        """The method's own parameters: every key but `name` and `scale`."""
         return dict(self.model_extra or {})
 
 
@@ -83,8 +83,8 @@ class Match(_Strict):
     """Tensors of these components and kinds whose name matches some `include` and no `exclude`.
 
     Args:
-        components: any, when left out.
-        kinds: any, when left out.
+        components: names of components; None for any.
+        kinds: names of kinds; None for any.
         include: regular expressions (re.search on the name); none means all.
         exclude: regular expressions (re.search on the name).
     """
@@ -101,7 +101,7 @@ class Match(_Strict):
 
 
 class Select(Match):
-    """Which tensors are merged; every other one is copied from the base."""
+    """Tensors that are merged; every other tensor is copied from the base."""
 
     components: Names | None = ["language"]
     kinds: Names | None = ["matrix"]
@@ -111,7 +111,7 @@ class Rule(_Strict):
     """Another method, or a plain copy, for the selected tensors it matches; the first match wins.
 
     Args:
-        match: which tensors. A rule also reaches tensors that `select` leaves out.
+        match: tensors that the rule is for, those included that `select` leaves out.
         method: merge them with this.
         copy_from: take them from `base` or from the expert of this name.
     """
@@ -128,7 +128,7 @@ class Rule(_Strict):
 
 
 class SideFiles(_Strict):
-    """Whose tokenizer, processor, chat template, generation config and code the output gets.
+    """Donor of the output's tokenizer, processor, chat template, generation config and code.
 
     Args:
         donor: `base`, the name of an expert, or a folder. Written `from` in a recipe.
@@ -152,14 +152,14 @@ class Output(_Strict):
 
 
 class Recipe(_Strict):
-    """Everything that decides what a merge gives; see the fields' own types.
+    """Everything that decides the result of a merge; the types of the fields say more.
 
     Args:
-        base: what all experts were fine-tuned from.
+        base: model that all experts were fine-tuned from: a folder, a .safetensors file, or a hub id.
         experts: at least one.
-        method: how to merge.
-        select: which tensors are merged.
-        rules: exceptions.
+        method: method of all selected tensors that no rule speaks about.
+        select: tensors that are merged.
+        rules: exceptions; the first rule that matches a tensor wins.
         ignore: regular expressions (re.search); experts' tensors of these names are disregarded, as if the
             expert held what the base does.
         dtype: of the output's floating-point tensors; `auto` keeps each tensor's own.

@@ -1,4 +1,4 @@
-"""Plain data to a recipe, and what is wrong with it in our own words."""
+"""Plain data to a recipe, with pydantic's errors in this project's words."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def parse_recipe(data: object, where: object = "recipe") -> Recipe:
 
 
 def _explained(error: ValidationError, where: object) -> RecipeError:
-    """The first problem pydantic found, in our words; an unknown key first, which explains a missing one."""
+    """The first problem that pydantic found; an unknown key goes first, because it explains a missing key."""
     found = error.errors()
     first = next((each for each in found if each["type"] == "extra_forbidden"), found[0])
     path = list(first["loc"])
@@ -68,7 +68,7 @@ _KINDS = {
 
 
 def _expected(error: ErrorDetails) -> str:
-    """What pydantic would have taken, in our words."""
+    """What pydantic would have accepted."""
     if error["type"] == "too_short":
         return f"at least {error['ctx']['min_length']}"
     if error["type"] in _KINDS:

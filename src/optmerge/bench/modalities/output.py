@@ -29,7 +29,7 @@ def read(folder: Path, n: int | None = None) -> Standing:
     found = standing(read_all(folder, KIND), n)
     if found is None:
         raise InputError(
-            "there are no records of the modality benchmark here" + (f" with {n} questions." if n else "."),
+            "there are no records of the modality benchmark here" + (f" with {n} questions" if n else ""),
             where=folder,
             hint="make some with `optmerge omni run`, or correct --records",
         )

@@ -41,7 +41,7 @@ def read(folder: Path, lines: Sequence[str] = (), n: int | None = None) -> list[
             raise InputError(f"no records of a line {line!r}", where=folder, hint=did_you_mean(line, there))
     if not found:
         raise InputError(
-            "there are no records of the benchmark here" + (f" with {n} questions a task." if n else "."),
+            "there are no records of the benchmark here" + (f" with {n} questions a task" if n else ""),
             where=folder,
             hint="make some with `optmerge bench run`, or correct --records",
         )

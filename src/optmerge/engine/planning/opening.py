@@ -13,11 +13,10 @@ from typing import Any
 import torch
 
 from optmerge.architectures import Architecture, resolve
-from optmerge.checkpoints.adapters import Adapter
+from optmerge.checkpoints.adapters import Adapter, open_model
 from optmerge.checkpoints.checkpoint import Checkpoint, is_adapter, open_checkpoint
 from optmerge.checkpoints.hub import locate, looks_like_hub_id
 from optmerge.checkpoints.json_files import read_object
-from optmerge.checkpoints.opening import open_model
 from optmerge.checkpoints.paths import member
 from optmerge.checkpoints.safetensors_format import TensorInfo
 from optmerge.engine.planning.inputs import AdapterExpert, AnyExpert, Base, FullExpert, Inputs

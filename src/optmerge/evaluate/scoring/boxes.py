@@ -46,7 +46,7 @@ class Box:
 
     @property
     def area(self) -> float:
-        """Share of the picture that is inside; 0 for a box without extent."""
+        """Area of the box as a share of the picture's; 0 for a box without extent."""
         return max(0.0, self.x2 - self.x1) * max(0.0, self.y2 - self.y1)
 
 
@@ -64,11 +64,11 @@ def parse_box(text: str, form: Form = "auto", *, size: Size | None = None) -> Bo
 
     Args:
         text: what a model said.
-        form: whose way of writing it is. "auto" decides by the markup, then by the numbers: `bbox_2d` means
-            pixels; numbers up to 1 with a decimal point fractions; `(…),(…)` and `<box>` thousandths; in a
-            bare list, hundredths if none is above 100, thousandths if none is above 1000, and otherwise it's
-            not a box. Where the model is known, name its form: "auto" takes a bare list in thousandths for
-            hundredths if the box lies in the top left corner.
+        form: how the model writes boxes. "auto" decides by the markup, then by the numbers. `bbox_2d` means
+            pixels. Numbers up to 1 with a decimal point are fractions. `(…),(…)` and `<box>` mean
+            thousandths. A bare list is in hundredths if no number is above 100, in thousandths if none is
+            above 1000, and no box otherwise. If the model is known, name its form: "auto" takes a bare list
+            in thousandths for hundredths if the box lies in the top left corner.
         size: the picture as the model saw it; needed where the numbers are pixels.
 
     Raises:

@@ -18,10 +18,10 @@ _NUMBER = re.compile(
 def relaxed_accuracy(prediction: str, answers: Sequence[str]) -> float:
     """1 if the prediction agrees with one of the answers, else 0.
 
-    Two numbers agree within 5 % of the gold one's size, so a gold zero wants a zero. A percent sign is read
-    as a unit where only one side has it, or as a hundredth: "34 %" agrees with "34" and "0.34" (the original
-    script knows the second reading only). Anything else agrees if it's the same text, apart from case,
-    spaces and a closing period. As in the original, years are numbers: 2014 is within 5 % of 2019.
+    Two numbers agree if they differ by at most 5 % of the gold number, so a gold zero needs a zero. A percent
+    sign on one side alone is read as a unit, or as a hundredth: "34 %" agrees with "34" and "0.34" (the
+    original script knows the second reading only). Any other two texts agree if they are the same apart from
+    case, spaces and a closing period. As in the original, years are numbers: 2014 is within 5 % of 2019.
     """
     return float(any(_agree(prediction, answer) for answer in answers))
 

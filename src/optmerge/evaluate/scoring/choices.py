@@ -1,4 +1,4 @@
-"""Mathematical questions, multiple choice and free (MathVista, MATH-Vision): what was chosen, is it right."""
+"""Mathematical questions with and without options (MathVista, MATH-Vision): what a reply says, its score."""
 
 from __future__ import annotations
 

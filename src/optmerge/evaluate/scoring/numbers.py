@@ -66,7 +66,7 @@ def read_number(text: str) -> float | None:
 def find_number(text: str) -> float | None:
     r"""The number a reply comes to, or None.
 
-    That's what is `\boxed{}`, else the first number after the last "answer is", else the last number.
+    The content of the last `\boxed{}`, else the first number after "answer is", else the last number.
     """
     text = boxed(text)
     conclusion = text[last.end() :] if (last := _last(_CONCLUSION, text)) else None
@@ -80,8 +80,8 @@ def find_number(text: str) -> float | None:
 def agree(prediction: str, answer: str) -> bool:
     """Whether a reply's number is the gold answer, as precisely as the gold answer is written.
 
-    A gold answer with decimals wants the same after rounding to them; whole numbers want equality;
-    fractions, roots and multiples of π want 0.005 (two decimals) or closer.
+    A gold answer with decimals needs a number that rounds to those decimals. A whole number needs an equal
+    one. Fractions, roots and multiples of π need a number at most 0.005 away (two decimals).
     """
     gold, said = read_number(answer), find_number(prediction)
     if gold is None or said is None:

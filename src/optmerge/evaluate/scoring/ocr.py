@@ -16,10 +16,10 @@ def exact_match(prediction: str, answers: Sequence[str]) -> float:
 
 
 def anls(prediction: str, answers: Sequence[str]) -> float:
-    """Average normalised Levenshtein similarity of one prediction (Biten et al. 2019): its best answer's.
+    """Normalised Levenshtein similarity to the accepted answer nearest the prediction (Biten et al. 2019).
 
-    Similarity is 1 − edits / length of the longer text, apart from case and spacing; below a half it counts
-    as 0, exactly a half still counts, as in the DocVQA evaluation.
+    Similarity is 1 − edits / length of the longer text, apart from case and spacing. A similarity below a
+    half counts as 0; exactly a half counts, as in the DocVQA evaluation.
     """
     best = max((_similarity(_plain(prediction), _plain(answer)) for answer in answers), default=0.0)
     return best if best >= THRESHOLD else 0.0

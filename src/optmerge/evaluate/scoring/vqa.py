@@ -1,9 +1,9 @@
 """VQA scores: exact match, and accuracy over ten people's answers, after the VQA evaluation's normalisation.
 
-The rules are those published for the VQA challenge (Antol et al. 2015): lower case, no articles,
-numbers as digits, apostrophes back in contractions, punctuation gone except apostrophes, colons and decimal
-points. The normalisation is applied always; the original script leaves both sides alone in the rare
-question where all ten people wrote exactly the same.
+The rules are those published for the VQA challenge (Antol et al. 2015): lower case, no articles, numbers as
+digits, apostrophes back in contractions, punctuation gone except apostrophes, colons and decimal points. The
+normalisation is always applied; the original script skips it for the rare question that all ten people
+answered in exactly the same way.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
-"""What becomes a space, or nothing (see `_without_punctuation`)."""
+"""Characters that become a space, or nothing (see `_without_punctuation`)."""
 ARTICLES = frozenset({"a", "an", "the"})
 _NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 NUMBER_WORDS: Mapping[str, str] = {"none": "0"} | {word: str(n) for n, word in enumerate(_NUMBERS)}
@@ -109,7 +109,7 @@ def soft_accuracy(prediction: str, answers: Sequence[str]) -> float:
 
     Returns:
         0 for no match, and for ten answers 0.3, 0.6, 0.9 and 1 for one, two, three and four or more.
-        A single answer, which leaves nobody to agree with, counts as an exact match.
+        A single answer is compared by exact match, because there is no other person to agree with.
     """
     matches = [normalise(answer) == normalise(prediction) for answer in answers]
     if len(matches) < 2:

@@ -26,7 +26,7 @@ def solver_dtype(like: Tensor) -> torch.dtype:
     """Type to solve a matrix's problem in: float64 where it was given so or is cheap, float32 for large ones.
 
     A Gram matrix squares the condition, but what the solvers take from it (leading directions weighed by
-    their values, smooth functions of eigenvalues) is insensitive: see docs/notebook.md for the errors.
+    their values, smooth functions of eigenvalues) is insensitive: docs/explain/notebook.md has the errors.
     """
     small = min(like.shape) <= SMALL_SIDE
     return torch.float64 if like.dtype == torch.float64 or small else torch.float32

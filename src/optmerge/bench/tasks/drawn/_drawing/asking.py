@@ -24,7 +24,7 @@ _AXES: Sequence[tuple[Callable[[Item], float], tuple[str, str]]] = (
     (lambda item: item.y, ("above", "below")),
 )
 _HOW_OFTEN: Mapping[int, float] = {0: 1, 1: 1, 2: 1.5, 3: 4}
-"""How much a number of shapes is preferred as an answer; rare ones more, which evens the answers out."""
+"""Preference for a number of shapes as an answer: rare numbers are preferred, which evens the answers out."""
 
 
 def colour(rng: random.Random, items: Sequence[Item]) -> Question | None:
@@ -52,7 +52,7 @@ def shape(rng: random.Random, items: Sequence[Item]) -> Question | None:
 
 
 def presence(rng: random.Random, items: Sequence[Item]) -> Question:
-    """Whether there is a kind, a colour, or both in one shape; most absent pairs are there in two shapes."""
+    """Whether a kind, a colour, or a pair of both is there; most absent pairs are split over two shapes."""
     kinds, colours = {item.kind for item in items}, {item.colour for item in items}
     names = {item.name for item in items}
     form, yes = rng.choice(("kind", "colour", "both")), rng.random() < 0.5
@@ -100,7 +100,7 @@ def which(rng: random.Random, items: Sequence[Item]) -> Question | None:
 def alone_beside(anchor: Item, others: Sequence[Item]) -> list[tuple[str, Item]]:
     """The sides of a shape on which exactly one of the others lies, with that one.
 
-    Nothing where one of them lies too close to tell.
+    An axis is left out if any shape lies less than `APART` pixels from the anchor along it.
     """
     found = []
     for key, (before, after) in _AXES:
@@ -192,5 +192,5 @@ _MAKERS: tuple[Maker, ...] = (colour, shape, presence, count, which, whether, co
 
 
 def questions(rng: random.Random, items: Sequence[Item]) -> tuple[Question, ...]:
-    """Everything that can be asked once, two questions of relation."""
+    """Every question that the shapes allow, each once, and two questions of relation."""
     return tuple(question for make in _MAKERS if (question := make(rng, items)))

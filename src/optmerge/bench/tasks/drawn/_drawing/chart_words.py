@@ -75,7 +75,7 @@ def label(rng: random.Random, chart: Chart) -> Question | None:
 
 
 def count(rng: random.Random, chart: Chart) -> Question | None:
-    """How many categories there are; seldom where there are few, as in most charts: an even spread."""
+    """How many categories there are; asked less of charts with few categories, which evens answers out."""
     if rng.random() > {3: 0.21, 4: 0.62}.get(len(chart.values), 1.0):
         return None
     return _ask(
@@ -88,7 +88,7 @@ def count(rng: random.Random, chart: Chart) -> Question | None:
 
 
 def extreme(rng: random.Random, chart: Chart) -> Question | None:
-    """The category of the largest or the smallest value, if no other has it."""
+    """The category of the largest or the smallest value, if no other category has that value."""
     pick, word = rng.choice(((max, "largest"), (min, "smallest")))
     if chart.values.count(pick(chart.values)) > 1:
         return None
@@ -114,7 +114,7 @@ def peak(rng: random.Random, chart: Chart) -> Question:
 
 
 def difference(rng: random.Random, chart: Chart) -> Question | None:
-    """By how much two categories differ, if they do."""
+    """The difference of two categories, if their values differ."""
     i, j = rng.sample(range(len(chart.labels)), 2)
     if chart.values[i] == chart.values[j]:
         return None
@@ -140,7 +140,7 @@ def total(rng: random.Random, chart: Chart) -> Question:
 
 
 def above(rng: random.Random, chart: Chart) -> Question:
-    """How many categories lie above or below a value that none has; any number as likely as another."""
+    """How many categories lie above or below a value that no category has; every answer is equally likely."""
     over = rng.random() < 0.5
     limits: dict[int, list[int]] = {}
     for limit in range(chart.top // 10, chart.top, chart.top // 10):
@@ -158,7 +158,7 @@ def above(rng: random.Random, chart: Chart) -> Question:
 
 
 def trend(rng: random.Random, chart: Chart) -> Question | None:
-    """How a line goes on; one of two is named by its colour or its label."""
+    """How a line goes on; where there are two lines, the line is named by its colour or its label."""
     row = rng.randrange(len(chart.rows))
     course = trend_of(chart.rows[row], step=0)
     if course is None:
@@ -214,7 +214,7 @@ _MAKERS: Mapping[str, tuple[tuple[Maker, float], ...]] = {
     ),
     "lines": ((colour, 1), (colour, 1), (label, 1), (label, 1), (trend, 1), (trend, 1), (ahead, 1)),
 }
-"""What is asked about a kind of chart, and how often."""
+"""Kind of chart → makers of questions, and how often each is tried."""
 
 
 def captions(rng: random.Random, chart: Chart) -> tuple[Question, ...]:

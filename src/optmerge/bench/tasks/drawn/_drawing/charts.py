@@ -1,6 +1,6 @@
 """Charts: bars upright or level, lines, pies; a chart is data, `render` makes it a picture.
 
-Values are tenths of the axis' upper end, so that they can be read off it; those of a pie are per cent.
+Values are tenths of the axis' upper end, so that they can be read off the axis; values of a pie are per cent.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from optmerge.bench.tasks.drawn._drawing.shapes import COLOURS, Colour
 
 KINDS = ("columns", "rows", "line", "lines", "pie")
 TOPS = (10, 50, 100)
-"""Where value axes end."""
+"""Upper ends of value axes."""
 NARROW = "roboto"
 """The family for long labels."""
 FAMILIES = (NARROW, "roboto bold", "sans", "source serif bold")
@@ -39,7 +39,7 @@ _TICK = 2
 
 @dataclass(frozen=True)
 class Look:
-    """Font family, number of the paper, a bar's share of its room in per cent, whether there's a grid."""
+    """Font family, number of the paper, a bar's share of its room in per cent, whether a grid is drawn."""
 
     family: str
     paper: int
@@ -59,7 +59,7 @@ class Chart:
         top: where the value axis ends; one of `TOPS`, 100 for a pie.
         printed: values stand at the marks; else there is an axis.
         start: degrees at which a pie's first slice begins; 0 for everything else.
-        look: the rest.
+        look: font, paper, width of bars and grid.
     """
 
     kind: str
@@ -73,7 +73,7 @@ class Chart:
 
     @property
     def values(self) -> tuple[int, ...]:
-        """The first row."""
+        """Values of the first row, in the order of the labels."""
         return self.rows[0]
 
 
@@ -131,7 +131,7 @@ def axis(chart: Chart) -> dict[int, str]:
 
 
 def _plot(chart: Chart) -> tuple[float, float, float, float]:
-    """Along the categories from … to …, along the values from zero to the top, in pixels."""
+    """First and last pixel along the categories, then the pixels of zero and of the top along the values."""
     length = font(chart.look.family, SIZE).getlength
     label, number = max(map(length, chart.labels)), length(str(chart.top))
     if chart.kind == "lines":

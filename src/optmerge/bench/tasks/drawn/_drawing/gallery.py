@@ -43,12 +43,12 @@ class Framed:
 
     @property
     def word(self) -> str:
-        """What it's called."""
+        """Name of the figure in questions."""
         return self.name.split()[-1]
 
 
 def gallery(rng: random.Random) -> tuple[Framed, ...]:
-    """Three or four figures, each in a quarter; the last has the name of another, but not its numbers."""
+    """Three or four figures, each in a quarter; the last has the name of another, but other numbers."""
     names = rng.sample(NAMES, rng.randint(2, 3))
     names.append(rng.choice(names))
     numbers = [_numbers(rng, name) for name in names]
@@ -68,14 +68,14 @@ def twins(shown: Sequence[Framed]) -> list[Framed]:
 
 
 def numbered(framed: Framed) -> str:
-    """Its lengths in words."""
+    """The lengths of a figure in words."""
     if len(framed.numbers) == 2:
         return f"sides {framed.numbers[0]} and {framed.numbers[1]}"
     return f"{'diameter' if framed.name == 'circle' else 'side'} {framed.numbers[0]}"
 
 
 def sides(framed: Framed, other: Framed) -> list[str]:
-    """Where it is compared with another, as one of "leftmost", "rightmost", "highest", "lowest"."""
+    """How a figure lies beside another: some of "leftmost", "rightmost", "highest", "lowest"."""
     found = []
     if framed.column != other.column:
         found.append(("leftmost", "rightmost")[framed.column])
@@ -85,7 +85,7 @@ def sides(framed: Framed, other: Framed) -> list[str]:
 
 
 def measures(framed: Framed) -> list[tuple[Sequence[str], int]]:
-    """What follows from its lengths: wordings of the question, and the answer."""
+    """What follows from the lengths of a figure: wordings of the question, and the answer."""
     long, wide = framed.numbers[0], framed.numbers[-1]
     if framed.name == "circle":
         return [(_RADIUS, long // 2)]
@@ -111,7 +111,7 @@ def render(shown: Sequence[Framed], style: strokes.Style) -> Image.Image:
 
 
 def figure(framed: Framed) -> Figure:
-    """The lines and labels of one of them."""
+    """The lines and labels of one figure."""
     left, top = framed.column * _HALF + framed.left, framed.row * _HALF + framed.top
     layout = Layout(0, False, False, (left, top, left + framed.size, top + framed.size))
     if framed.name == "circle":
@@ -123,7 +123,7 @@ def figure(framed: Framed) -> Figure:
 
 
 def box(framed: Framed) -> Box:
-    """Where its lines are, labels aside."""
+    """Left, top, right, bottom of the lines of a figure in pixels, labels aside."""
     drawn = figure(framed)
     points = [point for line in drawn.lines for point in line]
     points += [(x + sign * r, y + sign * r) for (x, y), r in drawn.rings for sign in (-1, 1)]
@@ -142,7 +142,7 @@ def _numbers(rng: random.Random, name: str) -> tuple[int, ...]:
 
 
 def _placed(rng: random.Random, name: str, numbers: tuple[int, ...], column: int, row: int) -> Framed:
-    """Somewhere in its quarter, with room for the labels left of it and below; a circle's is inside."""
+    """A figure somewhere in its quarter, with room for labels left of it and below (inside a circle)."""
     if name == "circle":
         size = rng.randint(42, 46)
         left, top = (rng.randint(4, _HALF - 4 - size) for _ in "xy")

@@ -18,7 +18,7 @@ INKS: tuple[str, ...] = ("red", "green", "blue", "purple", "black", "orange", "t
 """Colours that text on light paper has; on dark paper it has `LIGHT_INKS`."""
 LIGHT_INKS: tuple[str, ...] = ("yellow", "orange", "white")
 SMALLEST = 13
-"""Height of capital letters in pixels: at least."""
+"""Least height of capital letters in pixels."""
 _FAMILIES = (*FAMILIES, *(name for name in FAMILIES if "bold" in name))  # thin strokes are rarer
 _MARGIN = 5
 _GAP = 8
@@ -63,7 +63,7 @@ class Look:
 
 
 def look(rng: random.Random, lines: Sequence[Line], *, dark: bool) -> Look:
-    """How these lines may come out; a single one is printed bigger, turned further and faded more."""
+    """A random look for these lines; a single line is printed bigger, turned further and faded more."""
     low, high = (20, 55) if dark else (215, 255)
     paper = (rng.randint(low, high), rng.randint(low, high), rng.randint(low, high))
     alone = len(lines) == 1
@@ -109,7 +109,7 @@ def render(lines: Sequence[Line], look: Look) -> Image.Image:
 
 @cache
 def capitals(family: str, height: int) -> ImageFont.FreeTypeFont:
-    """The font in which capital letters are that many pixels tall, or a fraction of one more."""
+    """The font in which capital letters are that many pixels tall, or up to one pixel taller."""
     _, top, _, bottom = font(family, 200).getbbox("H")
     return font(family, math.ceil(200 * height / (bottom - top)))
 

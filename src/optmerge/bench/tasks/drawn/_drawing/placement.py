@@ -20,8 +20,8 @@ def place(
 ) -> list[tuple[int, int]]:
     """The left top corner of a square of each size, inside the picture.
 
-    Each is drawn at random until it fits. Where some fit nowhere in any round, the round is taken whose worst
-    one overlaps least.
+    Each place is drawn at random until its square fits. If some squares fit nowhere in any round, the result
+    is the round whose worst square overlaps least.
 
     Args:
         rng: decides everything.

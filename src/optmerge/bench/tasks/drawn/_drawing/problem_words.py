@@ -1,7 +1,8 @@
 """What can be asked and said about a geometric figure, in words.
 
-A question about a number may list four options; it's answered by a letter then. What is read off ("reading
-choice") and what follows from readings ("choice") are types of their own there.
+A question about a number may list four options; the answer is then a letter. Questions with options have
+types of their own: "reading choice" where the number is read off, "choice" where it follows from what is read
+off.
 """
 
 from __future__ import annotations
@@ -102,7 +103,7 @@ def _question(rng: random.Random, ask: Ask, printed: Sequence[int]) -> Question:
 
 
 def _wrong_options(rng: random.Random, answer: int, step: int, printed: Sequence[int]) -> list[int]:
-    """Three numbers near the answer; a printed one among them more often than not, so it's no giveaway."""
+    """Three numbers near the answer; mostly one is printed, so that being printed gives nothing away."""
     near = [answer + step * by for by in range(-5, 6) if by and answer + step * by > 0]
     tempting = [number for number in printed if number != answer]
     first = rng.choice(tempting) if tempting and rng.random() < 0.7 else rng.choice(near)
@@ -169,7 +170,7 @@ def _corners(figure: Figure) -> list[str]:
 
 
 def _side_names(problem: Problem, figure: Figure) -> list[str]:
-    """What the labelled sides are called: by their ends' letters if there are any, else by place."""
+    """Names of the labelled sides: the letters at their ends if there are any, else their places."""
     if problem.letters:
         letters = problem.letters
         ends = {"triangle of sides": ((0, 2), (1, 2), (0, 1)), "right triangle": ((0, 1), (0, 2))}
@@ -194,7 +195,7 @@ def _lengths(problem: Problem, figure: Figure) -> list[Ask]:
 
 
 def _difference(readings: Sequence[Ask]) -> list[Ask]:
-    """By how much one of two sides is longer; nothing if they're equally long."""
+    """By how much one of two sides is longer; nothing for sides of equal length."""
     by_length = {int(reading.answer): reading.gaps[0] for reading in readings}
     if len(by_length) < 2:
         return []

@@ -1,4 +1,4 @@
-"""Geometry problems: which figure, with which numbers and letters, where; made at random and drawn.
+"""Geometry problems made at random and drawn: which figure, where, with which numbers and letters.
 
 Angles are multiples of ten, lengths single digits, so that what is asked for has few values.
 """

@@ -1,7 +1,7 @@
 """One-word questions about how the marks of a sheet lie to each other, how many there are, and sums.
 
-Whoever knows who is leftmost, alone above another, or what 35 and 40 make can learn a task in which that is a
-step; no task asks these questions themselves.
+The tasks' own questions take such steps: which mark is leftmost, which lies alone above another, what 35 and
+40 make together. No task asks for a step by itself.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Side(NamedTuple):
         axis: 0 for columns, 1 for rows.
         sign: 1 where places grow that way.
         first: what the farthest mark is called.
-        beside: what a mark farther that way than another is.
+        beside: how a mark lies that is farther that way than another.
         end: the picture's edge there.
     """
 
@@ -50,12 +50,12 @@ _SIDES = (
 
 
 def relations(rng: random.Random, marks: Marks, most: int) -> tuple[Question, ...]:
-    """Some questions, each with one answer and that of one word.
+    """Some questions, each with a single answer of one word.
 
     Args:
         rng: decides.
         marks: of a sheet.
-        most: how many, if there are as many.
+        most: number of questions at most.
     """
     makers = rng.choices(tuple(_MAKERS), tuple(_MAKERS.values()), k=2 * most)
     found = dict(asked for make in makers if (asked := make(rng, marks)))
@@ -74,7 +74,7 @@ def _group(rng: random.Random, marks: Marks) -> tuple[str, list[Mark]]:
 
 
 def _told(rng: random.Random, word: str, place: str, mark: Mark) -> _Asked:
-    """What is asked about the mark that a group's word and a place mean: what the word doesn't tell."""
+    """Question about the mark that a group's word and a place single out: for what the word doesn't tell."""
     if word == mark.name or (word == "mark" and rng.random() < 0.5):
         return f"what color is the {place.format(word)}?", mark.colour
     return f"what is the {place.format(word)}?", mark.name

@@ -62,22 +62,22 @@ class Item:
 
     @property
     def name(self) -> str:
-        """Colour and kind in words."""
+        """Colour and kind of the shape in words."""
         return f"{self.colour} {self.kind}"
 
     @property
     def box(self) -> Box:
-        """Where it is."""
+        """Left, top, right and bottom of the shape in pixels."""
         return self.left, self.top, self.left + self.size, self.top + self.size
 
     @property
     def x(self) -> float:
-        """Its centre's column."""
+        """Column of the shape's centre in pixels."""
         return self.left + self.size / 2
 
     @property
     def y(self) -> float:
-        """Its centre's row."""
+        """Row of the shape's centre in pixels."""
         return self.top + self.size / 2
 
 
@@ -103,7 +103,7 @@ def tint(rng: random.Random, colour: str) -> Colour:
 
 
 def style(rng: random.Random, families: Sequence[str]) -> Style:
-    """A light background in three pictures of four, else a gray one; outlines in every third picture."""
+    """A random style: background light in three pictures of four, else gray; outlines in one of three."""
     low, high = (215, 255) if rng.random() < 0.75 else (gray := rng.randint(90, 110), gray + 12)
     red, green, blue = (rng.randint(low, high) for _ in range(3))
     return Style((red, green, blue), rng.choice((0, 0, 1)), rng.choice(families))

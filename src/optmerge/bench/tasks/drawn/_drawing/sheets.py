@@ -1,7 +1,7 @@
 """Sheets: a glyph or a shape in each cell of a loose grid, with the place of every one.
 
-They show what all tasks' pictures are made of, without any task's arrangement: the vision tower learns to see
-from them, and a base to read and to point.
+A sheet shows what all tasks' pictures are made of, without any task's arrangement. The vision tower learns to
+see from sheets, and a base learns to read and to point.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from optmerge.evaluate.questions import Question
 
 GLYPHS = ascii_uppercase + digits
 NAMES: tuple[str, ...] = (*GLYPHS, *KINDS)
-"""What a mark may be."""
+"""Names that a mark may have."""
 INK_NAMES: tuple[str, ...] = (*COLOURS, "white")
-"""The colours it may have."""
+"""Colours that a mark may have."""
 _GRIDS = ((1, 1), (1, 2), (2, 2), (2, 3), (2, 4), (3, 3), (3, 4), (3, 5), (4, 4), (4, 5), (4, 6))
 _LARGEST = 40
 """Width and height of a cell in pixels, at most."""
@@ -53,13 +53,13 @@ class Mark:
 
     @property
     def centre(self) -> tuple[float, float]:
-        """Column and row in pixels."""
+        """Column and row of the mark's centre in pixels."""
         left, top, right, bottom = self.box
         return (left + right) / 2, (top + bottom) / 2
 
     @property
     def width(self) -> float:
-        """In pixels."""
+        """Width of the mark in pixels."""
         return self.box[2] - self.box[0]
 
 
@@ -140,7 +140,7 @@ def _write(
 
 
 def _turned(box: Edges, degrees: float) -> Edges:
-    """Where a box comes to lie when the picture is turned about its middle; its size stays."""
+    """A box after the picture is turned about its middle; the box keeps its size."""
     left, top, right, bottom = box
     angle, middle = math.radians(degrees), SIDE / 2
     x, y = (left + right) / 2 - middle, (top + bottom) / 2 - middle
@@ -151,7 +151,7 @@ def _turned(box: Edges, degrees: float) -> Edges:
 
 
 def captions(rng: random.Random, marks: Sequence[Mark]) -> tuple[Question, ...]:
-    """What there is to read, row by row; what lies at two places, and where two marks are."""
+    """What there is to read, row by row; then which marks lie at two places, and where two marks lie."""
     glyphs = marks[0].name in GLYPHS
     read = "read the sheet." if glyphs else "name the shapes of the sheet."
     found = [
@@ -168,15 +168,15 @@ def captions(rng: random.Random, marks: Sequence[Mark]) -> tuple[Question, ...]:
 
 
 def lookups(rng: random.Random, marks: Sequence[Mark], most: int) -> tuple[Question, ...]:
-    """Some of: the colour of a mark by its name, its name by its colour, an edge; each one or two tokens.
+    """Questions with answers of one or two tokens: a mark's colour by its name, the reverse, or an edge.
 
-    In a caption or a box, most of what is to be learnt follows from what was said before; here, nothing does
-    but which mark is meant.
+    In a caption or a box, most tokens follow from the tokens before them. Here the answer follows from the
+    picture alone, once the mark is found.
 
     Args:
         rng: decides.
         marks: of a sheet.
-        most: how many, if there are as many.
+        most: number of questions at most.
     """
     names, colours = [mark.name for mark in marks], [mark.colour for mark in marks]
     words = [called(mark) for mark in marks]
@@ -198,7 +198,7 @@ _EDGES = ("left", "top", "right", "bottom")
 
 
 def called(mark: Mark) -> str:
-    """What tells a mark from most others: a glyph itself, of a shape its colour and kind."""
+    """Words that tell a mark from most others: a glyph itself; colour and kind of a shape."""
     return mark.name if mark.name in GLYPHS else f"{mark.colour} {mark.name}"
 
 
@@ -213,7 +213,7 @@ def on_grid(marks: Sequence[Mark], cells: int) -> list[list[Mark | None]]:
 
     Args:
         marks: of a sheet.
-        cells: along each side.
+        cells: number of cells along each side.
     """
     side = SIDE / cells
     found: list[list[Mark | None]] = [[None] * cells for _ in range(cells)]

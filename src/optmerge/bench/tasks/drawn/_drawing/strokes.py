@@ -54,7 +54,7 @@ class Label:
 
     @property
     def place(self) -> str:
-        """The part of the picture it's printed in."""
+        """Part of the picture that the label is printed in."""
         return place_of(*self.at)
 
 

@@ -43,7 +43,7 @@ _LENGTHS, _SHARES = (3, 4, 5, 6), (6, 7, 4, 2)
 
 
 def word(rng: random.Random, split: Split, *, longest: int = 6) -> str:
-    """A word of three letters or more, one in three a real one, the others as pronounceable as may be."""
+    """A word of three letters or more: a real word once in three times, else a pronounceable one."""
 
     def make(rng: random.Random) -> str:
         length = min(longest, rng.choices(_LENGTHS, _SHARES)[0])
@@ -66,7 +66,7 @@ def number(rng: random.Random, split: Split, *, longest: int = 5) -> str:
 
 
 def date(rng: random.Random, split: Split) -> tuple[str, str, str]:
-    """Day, month and year, two digits each; days above 12 and years above 31 tell them apart."""
+    """Day, month and year, two digits each; days above 12 and years above 31 tell the three apart."""
 
     def make(rng: random.Random) -> tuple[str, str, str]:
         return str(rng.randint(13, 28)), f"{rng.randint(1, 12):02}", str(rng.randint(32, 99))
@@ -75,7 +75,7 @@ def date(rng: random.Random, split: Split) -> tuple[str, str, str]:
 
 
 def code(rng: random.Random, split: Split) -> str:
-    """Four or five letters and digits, at least one of each; none that looks like another."""
+    """Four or five letters and digits, at least one of each; characters that look alike are left out."""
 
     def make(rng: random.Random) -> str:
         letters = rng.randint(1, 3)

@@ -22,7 +22,7 @@ def place_of(x: float, y: float) -> str:
 
 
 def a(words: str) -> str:
-    """With the indefinite article."""
+    """A noun with its indefinite article."""
     return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
 
 
