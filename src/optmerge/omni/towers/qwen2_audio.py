@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from optmerge.errors import InputError
 from optmerge.omni.towers import whisper
-from optmerge.omni.towers._kind import Extracted, TowerKind, hidden, wanted
-
-if TYPE_CHECKING:
-    from optmerge.omni.config import TowerConfig
+from optmerge.omni.towers._kind import Extracted, TowerKind, TowerShape, hidden, wanted
 
 
-def _grid(config: TowerConfig) -> tuple[int, ...]:
+def _grid(config: TowerShape) -> tuple[int, ...]:
     return (config.encoder.max_source_positions // 2,)
 
 
-def _features(config: TowerConfig, encoder: Any, values: Tensor, mask: Tensor | None) -> Tensor:
+def _features(config: TowerShape, encoder: Any, values: Tensor, mask: Tensor | None) -> Tensor:
     """Log-mel spectrograms (items, bins, steps) and their mask → (items, positions, width)."""
     from transformers.masking_utils import create_bidirectional_mask
 
@@ -32,7 +29,7 @@ def _features(config: TowerConfig, encoder: Any, values: Tensor, mask: Tensor | 
     return hidden(config, encoder(values, attention_mask=attention, **wanted(config)))
 
 
-def _lengths(config: TowerConfig, mask: Tensor | None, items: int) -> list[int]:
+def _lengths(config: TowerShape, mask: Tensor | None, items: int) -> list[int]:
     """Embeddings of each sound: those that hear more than padding."""
     (by,) = config.pooling or (1,)
     pairs = (_after_stride(_required(mask).sum(-1)) - 2) // 2 + 1

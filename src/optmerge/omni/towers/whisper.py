@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
 
 from optmerge.errors import InputError
-from optmerge.omni.towers._kind import Extracted, TowerKind, hidden, wanted
-
-if TYPE_CHECKING:
-    from optmerge.omni.config import TowerConfig
+from optmerge.omni.towers._kind import Extracted, TowerKind, TowerShape, hidden, wanted
 
 POSITIONS_A_SECOND = 50
 
@@ -23,7 +20,7 @@ def build(config: Any, **options: Any) -> Any:
     return WhisperEncoder._from_config(config, **options)
 
 
-def window(config: TowerConfig) -> int:
+def window(config: TowerShape) -> int:
     """Seconds the encoder hears.
 
     Raises:
@@ -41,16 +38,16 @@ def window(config: TowerConfig) -> int:
     return seconds
 
 
-def _grid(config: TowerConfig) -> tuple[int, ...]:
+def _grid(config: TowerShape) -> tuple[int, ...]:
     return (config.encoder.max_source_positions,)
 
 
-def _features(config: TowerConfig, encoder: nn.Module, values: Tensor, mask: Tensor | None) -> Tensor:
+def _features(config: TowerShape, encoder: nn.Module, values: Tensor, mask: Tensor | None) -> Tensor:
     """Log-mel spectrograms (items, bins, steps) → (items, positions, width)."""
     return hidden(config, encoder(values, **wanted(config)))
 
 
-def extractor(config: TowerConfig) -> Any:
+def extractor(config: TowerShape) -> Any:
     """Whisper's own, with the encoder's mel bins and window."""
     from transformers import WhisperFeatureExtractor
 
