@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from optmerge.engine.merge import Options
 from optmerge.errors import InputError
 from optmerge.omni import OmniForConditionalGeneration, OmniProcessor
 from optmerge.omni.compose import compose
@@ -224,7 +225,7 @@ def test_an_output_is_replaced_only_when_asked(home: Path, tmp_path: Path) -> No
     compose(recipe(home, "audio"), tmp_path / "out")
     with pytest.raises(InputError, match="--overwrite"):
         compose(recipe(home, "image"), tmp_path / "out")
-    with pytest.raises(InputError, match="holds an input"):
-        compose(recipe(home, "audio"), home / "audio", mode="overwrite")
-    compose(recipe(home, "image"), tmp_path / "out", mode="overwrite")
+    with pytest.raises(InputError, match="the output folder is an input"):
+        compose(recipe(home, "audio"), home / "audio", options=Options("overwrite"))
+    compose(recipe(home, "image"), tmp_path / "out", options=Options("overwrite"))
     assert list(OmniProcessor.from_pretrained(tmp_path / "out").towers) == ["image"]

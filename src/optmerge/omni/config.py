@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
@@ -148,18 +149,34 @@ class OmniConfig(PreTrainedConfig):  # type: ignore[misc]
                     got=f"kind {tower.kind}, for {tower.modality}",
                     hint=f"give it as {tower.modality}_tower",
                 )
-        for key in ("token", "token_id"):
-            used: dict[Any, str] = {}
-            for modality, tower in self.towers.items():
-                value = getattr(tower, key)
-                if value != NO_TOKEN and value in used:
-                    raise InputError(
-                        "two towers have one placeholder",
-                        where=f"{used[value]} and {modality}",
-                        got=f"{key} {value}",
-                        hint="each needs a token of its own",
-                    )
-                used[value] = modality
+        check_placeholders(self.towers)
+
+
+def check_placeholders(
+    towers: Mapping[str, TowerConfig], owners: str = "towers", hint: str = "each needs a token of its own"
+) -> None:
+    """Refuses towers that would answer to one placeholder.
+
+    Args:
+        towers: modality → tower.
+        owners: whose towers they are, in the message.
+        hint: the next step, in the message.
+
+    Raises:
+        InputError: two towers have one token, or one id of it.
+    """
+    for key in ("token", "token_id"):
+        used: dict[Any, str] = {}
+        for modality, tower in towers.items():
+            value = getattr(tower, key)
+            if value != NO_TOKEN and value in used:
+                raise InputError(
+                    f"two {owners} have one placeholder",
+                    where=f"{used[value]} and {modality}",
+                    got=f"{key} {value}",
+                    hint=hint,
+                )
+            used[value] = modality
 
 
 AutoConfig.register(OmniConfig.model_type, OmniConfig, exist_ok=True)

@@ -74,26 +74,6 @@ def choose_towers(experts: Sequence[OmniExpert], asked: Mapping[str, str]) -> di
     }
 
 
-def check_placeholders(towers: Mapping[str, OmniExpert]) -> None:
-    """Refuses towers that would answer to one placeholder.
-
-    Raises:
-        InputError: with what to do.
-    """
-    for key in ("token", "token_id"):
-        used: dict[object, str] = {}
-        for modality, expert in towers.items():
-            value = getattr(expert.config.towers[modality], key)
-            if value in used:
-                raise InputError(
-                    "two experts have one placeholder",
-                    where=f"{used[value]} and {modality}",
-                    got=f"{key} {value}",
-                    hint=ONE_TOKENIZER,
-                )
-            used[value] = modality
-
-
 def check_language(base: Language, expert: OmniExpert) -> None:
     """Refuses an expert that was built around another language model.
 

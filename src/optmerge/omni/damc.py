@@ -19,7 +19,7 @@ from optmerge.engine.planning.inputs import AdapterExpert, Base, Inputs
 from optmerge.errors import AdapterError, InputError
 from optmerge.omni.experts import LANGUAGE
 from optmerge.omni.routing import TEXT
-from optmerge.recipe import MethodChoice
+from optmerge.recipe import Recipe
 
 DAMC = "damc"
 
@@ -27,15 +27,23 @@ Routed = dict[str, LowRank]
 """Route → what its tokens go through besides the base's weights."""
 
 
-def check_settings(method: MethodChoice) -> None:
-    """Refuses settings of the method; it has none.
+def check_settings(recipe: Recipe) -> None:
+    """Refuses settings of the method, which has none, and another output than a checkpoint.
 
     Raises:
-        InputError: there are some.
+        InputError: there are some, or the output is an adapter.
     """
+    method = recipe.method
     if method.parameters or method.scale is not None:
         given = [*method.parameters, *(["scale"] if method.scale is not None else [])]
         raise InputError("damc has no settings", got=", ".join(given), hint="leave them out")
+    if recipe.output.format != "dense":
+        raise InputError(
+            "damc has no single adapter",
+            where="output",
+            got="adapter",
+            hint="leave the output dense; its adapters stay factors there",
+        )
 
 
 def routed_tensors(

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from optmerge.architectures import resolve
+from optmerge.checkpoints.adapter_config import locate_base
 from optmerge.checkpoints.adapters import Adapter
 from optmerge.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from optmerge.checkpoints.hub import locate
 from optmerge.checkpoints.opening import open_model
 from optmerge.checkpoints.safetensors_format import Header, TensorInfo
 from optmerge.engine.planning.inputs import AdapterExpert, AnyExpert, Base, FullExpert
@@ -148,7 +148,7 @@ def open_expert(spec: Expert, name: str) -> OmniExpert:
     """
     model = open_model(spec.model)
     adapter = model if isinstance(model, Adapter) else None
-    checkpoint = open_checkpoint(_trained_on(adapter)) if adapter else model
+    checkpoint = open_checkpoint(locate_base(adapter.path, adapter.config)) if adapter else model
     assert isinstance(checkpoint, Checkpoint)
     config = _omni_config(checkpoint)
     if not config.towers:
@@ -183,35 +183,6 @@ def _loaded(config: Any, checkpoint: Checkpoint) -> Any:
     except (OSError, ValueError, TypeError, KeyError, AttributeError, ArithmeticError) as problem:
         raise CheckpointError(
             "the configuration can't be used", where=checkpoint.path / "config.json", got=problem
-        ) from problem
-
-
-def _trained_on(adapter: Adapter) -> Path:
-    """The omni model of an adapter: as its configuration names it, from the adapter's folder or from here.
-
-    Raises:
-        AdapterError: it names none.
-        CheckpointError: it isn't there.
-    """
-    name = adapter.base_model_name
-    if name is None:
-        raise AdapterError(
-            "the adapter doesn't name the omni model it was trained on",
-            where=adapter.path,
-            expected="base_model_name_or_path in adapter_config.json",
-            hint="write its folder there",
-        )
-    beside = adapter.path / name
-    if beside.is_dir():
-        return beside
-    try:
-        return locate(name)
-    except CheckpointError as problem:
-        raise CheckpointError(
-            "the omni model that the adapter was trained on isn't there",
-            where=adapter.path,
-            got=name,
-            hint="its encoders are taken from there; correct base_model_name_or_path in adapter_config.json",
         ) from problem
 
 
