@@ -23,7 +23,7 @@ from worlds.plugins import forget, install
 TOWER = """
     from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
-    from optmerge.omni.towers import Extracted, TowerKind, hidden, wanted
+    from optmerge.omni.towers import Extracted, TowerKind, hidden_options, hidden_states
 
 
     def grid(tower):
@@ -32,7 +32,7 @@ TOWER = """
 
 
     def features(tower, encoder, values, mask):
-        states = hidden(tower, encoder(values, **wanted(tower)))
+        states = hidden_states(tower, encoder(values, **hidden_options(tower)))
         return states[:, 1:].reshape(len(states), *grid(tower), -1)
 
 

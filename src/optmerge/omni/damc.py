@@ -1,8 +1,8 @@
-"""DAMC: each modality keeps its own adapter for its own embeddings, and only what is for text is merged.
+"""DAMC: embeddings of a modality go through its own expert's adapter, text through the average of all.
 
-Chen et al., Model Composition for Multimodal Large Language Models, 2024. There the experts are trained with
-their parameters apart; experts trained with one adapter each, as here, are taken apart when composed: the
-adapter of a modality's expert is what its embeddings go through, and the average of all adapters is for text.
+Source: Chen et al., Model Composition for Multimodal Large Language Models, 2024. There each expert is
+trained with parameters for text apart from those for its modality. Experts trained with one adapter each, as
+here, are decoupled when they are composed.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from optmerge.recipe import Recipe
 DAMC = "damc"
 
 Routed = dict[str, LowRank]
-"""Route → what its tokens go through besides the base's weights."""
+"""Route → low-rank change of a linear layer for the tokens of that route."""
 
 
 def check_settings(recipe: Recipe) -> None:
-    """Refuses settings of the method, which has none, and another output than a checkpoint.
+    """Refuses settings of the method, which has none, and an adapter as output.
 
     Raises:
-        InputError: there are some, or the output is an adapter.
+        InputError: the recipe sets a parameter or a scale, or asks for an adapter.
     """
     method = recipe.method
     if method.parameters or method.scale is not None:
@@ -49,11 +49,11 @@ def check_settings(recipe: Recipe) -> None:
 def routed_tensors(
     inputs: Inputs, owners: dict[str, str]
 ) -> tuple[dict[str, dict[str, int]], dict[str, Tensor]]:
-    """The routes of a composed model, as `OmniConfig.routes` has them, and their factors by name.
+    """Routes of the composed model, as `OmniConfig.routes` has them, and their factors by tensor name.
 
     Args:
-        inputs: whose experts are adapters.
-        owners: modality → name of the expert whose adapter its embeddings go through.
+        inputs: base, and experts that are adapters.
+        owners: modality → name of the expert whose adapter the modality's embeddings go through.
 
     Raises:
         AdapterError: an expert isn't a plain LoRA adapter of linear layers.
@@ -111,10 +111,10 @@ def _plain_lora(expert: Any) -> AdapterExpert:
 
 
 def _linear(base: Base, name: str) -> torch.dtype:
-    """The type of a linear layer's weight.
+    """Type of a linear layer's weight.
 
     Raises:
-        AdapterError: it isn't one.
+        AdapterError: the tensor is no weight of a linear layer.
     """
     info = base.info(name)
     role = base.architecture.role(name, info.shape)

@@ -9,10 +9,18 @@ from optmerge.omni.towers._kind import (
     Extracted,
     TowerKind,
     TowerShape,
-    hidden,
+    hidden_options,
+    hidden_states,
     tower_kind,
     tower_kinds,
-    wanted,
 )
 
-__all__ = ["Extracted", "TowerKind", "TowerShape", "hidden", "tower_kind", "tower_kinds", "wanted"]
+__all__ = [
+    "Extracted",
+    "TowerKind",
+    "TowerShape",
+    "hidden_options",
+    "hidden_states",
+    "tower_kind",
+    "tower_kinds",
+]

@@ -126,16 +126,16 @@ class TowerKind:
             )
 
 
-def hidden(config: TowerShape, outputs: Any) -> Tensor:
-    """States that the tower takes of the outputs of an encoder called with `wanted(config)`."""
+def hidden_states(config: TowerShape, outputs: Any) -> Tensor:
+    """States that the tower takes of the outputs of an encoder called with `hidden_options(config)`."""
     states: Tensor = (
         outputs.last_hidden_state if config.layer is None else outputs.hidden_states[config.layer]
     )
     return states
 
 
-def wanted(config: TowerShape) -> dict[str, bool]:
-    """Options of the encoder's call under which `hidden` finds its states."""
+def hidden_options(config: TowerShape) -> dict[str, bool]:
+    """Options of the encoder's call under which `hidden_states` finds its states."""
     return {"output_hidden_states": config.layer is not None}
 
 

@@ -1,4 +1,4 @@
-"""What the kinds share whose encoders look at one picture at a time."""
+"""Parts shared by the kinds whose encoders take one picture at a time."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from optmerge.errors import InputError
-from optmerge.omni.towers._kind import Extracted, TowerShape, hidden, wanted
+from optmerge.omni.towers._kind import Extracted, TowerShape, hidden_options, hidden_states
 
 SPECIAL = {"clip_vision_model": 1, "siglip_vision_model": 0, "dinov2": 1}
-"""Picture encoders, and how many special tokens each puts before the patches."""
+"""`model_type` of a picture encoder → number of special tokens that it puts before the patches."""
 
 
 def pair(size: Any) -> tuple[int, int]:
@@ -23,7 +23,7 @@ def pair(size: Any) -> tuple[int, int]:
 
 
 def grid(config: TowerShape) -> tuple[int, ...]:
-    """Rows and columns of patches; special tokens and patches in one row where the former are kept."""
+    """Number of rows and columns of patches; where special tokens are kept, number of all tokens."""
     encoder = config.encoder
     (height, width), (tall, wide) = pair(encoder.image_size), pair(encoder.patch_size)
     rows, columns = height // tall, width // wide
@@ -34,7 +34,7 @@ def grid(config: TowerShape) -> tuple[int, ...]:
 
 def features(config: TowerShape, encoder: nn.Module, values: Tensor, mask: Tensor | None) -> Tensor:
     """Pictures (items, 3, height, width) → their patches (items, rows, columns, width)."""
-    states = hidden(config, encoder(values, **wanted(config)))
+    states = hidden_states(config, encoder(values, **hidden_options(config)))
     if config.special:
         return states
     patches = states[:, SPECIAL[config.encoder.model_type] :]

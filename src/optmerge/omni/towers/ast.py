@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from optmerge.omni.towers._kind import Extracted, TowerKind, TowerShape, hidden, wanted
+from optmerge.omni.towers._kind import Extracted, TowerKind, TowerShape, hidden_options, hidden_states
 
 SPECIAL = 2
 """The class token and the distillation token."""
@@ -28,7 +28,7 @@ def _grid(config: TowerShape) -> tuple[int, ...]:
 
 def _features(config: TowerShape, encoder: nn.Module, values: Tensor, mask: Tensor | None) -> Tensor:
     """Spectrograms (items, steps, bins) → (items, frequencies, times, width)."""
-    states = hidden(config, encoder(values, **wanted(config)))
+    states = hidden_states(config, encoder(values, **hidden_options(config)))
     if config.special:
         return states
     return states[:, SPECIAL:].reshape(len(states), *_patches(config), -1)

@@ -1,4 +1,4 @@
-"""VideoMAE: tubelets of a clip, seen all at once."""
+"""VideoMAE: an encoder of all tubelets of a clip at once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from optmerge.errors import InputError
-from optmerge.omni.towers._kind import Extracted, TowerKind, TowerShape, hidden, wanted
+from optmerge.omni.towers._kind import Extracted, TowerKind, TowerShape, hidden_options, hidden_states
 from optmerge.omni.towers._pictures import pair
 
 
@@ -33,7 +33,7 @@ def _grid(config: TowerShape) -> tuple[int, ...]:
 
 def _features(config: TowerShape, encoder: nn.Module, values: Tensor, mask: Tensor | None) -> Tensor:
     """Videos (items, frames, 3, height, width) → (items, tubelets, rows, columns, width)."""
-    states = hidden(config, encoder(values, **wanted(config)))
+    states = hidden_states(config, encoder(values, **hidden_options(config)))
     return states.reshape(len(states), *_grid(config), -1)
 
 
