@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from optmerge.architectures import COMPONENTS, KINDS, Architecture, Role, registered, resolve
+from optmerge.architectures import COMPONENTS, KINDS, Architecture, Role, _registry, registered, resolve
+from optmerge.errors import InputError
 from worlds.models import TINY
+from worlds.plugins import forget, install
 from worlds.saved import Saved
 
 WITHOUT_A_CLASS = {"internvl_chat", "optmerge_omni"}  # the latter has its class here, and tests with it
@@ -89,3 +92,53 @@ def test_neither_torch_nor_transformers_is_imported() -> None:
         "sys.exit(any(name in sys.modules for name in ('torch', 'transformers')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+FAMILY = """
+    from optmerge.architectures import Architecture
+
+    ARCHITECTURES = (
+        Architecture(
+            name="outsider",
+            classes=("OutsiderForVision",{more}),
+            components=((r"eyes\\.", "vision"), (r"text\\.", "language")),
+        ),
+    )
+"""
+
+
+@pytest.fixture
+def fresh_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    forget(monkeypatch, _registry, "_ARCHITECTURES")
+
+
+@pytest.mark.usefixtures("fresh_registry")
+def test_a_family_of_another_package_is_found_by_its_type_or_its_class(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["eyes.0.weight", "text.0.weight"]
+    assert resolve({"model_type": "outsider"}, names).generic
+    forget(monkeypatch, _registry, "_ARCHITECTURES")
+    install(monkeypatch, tmp_path, "optmerge.architectures", FAMILY.format(more=""))
+    for config in ({"model_type": "outsider"}, {"model_type": "?", "architectures": ["OutsiderForVision"]}):
+        family = resolve(config, names)
+        assert (family.name, family.generic) == ("outsider", False)
+        assert family.role("eyes.0.weight", (4, 4)) == Role("vision", "matrix")
+    assert not resolve({"model_type": "qwen2"}, ["model.layers.0.mlp.up_proj.weight"]).generic
+
+
+@pytest.mark.usefixtures("fresh_registry")
+def test_a_class_of_one_of_ours_is_not_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, tmp_path, "optmerge.architectures", FAMILY.format(more='"InternVLChatModel"'))
+    with pytest.raises(InputError, match=r"two architectures declare the class InternVLChatModel"):
+        resolve({"architectures": ["InternVLChatModel"]}, ["eyes.0.weight"])
+
+
+@pytest.mark.usefixtures("fresh_registry")
+@pytest.mark.parametrize("source", [None, "raise ValueError('half installed')", "NOTHING = 'declared'"])
+def test_a_broken_plug_in_is_named(
+    source: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(monkeypatch, tmp_path, "optmerge.architectures", source)
+    with pytest.raises(InputError, match=r"plug-in 'outsider'[\s\S]*uninstall"):
+        registered()

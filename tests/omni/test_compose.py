@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,11 @@ from transformers import (
     AutoProcessor,
 )
 
+from optmerge.engine.merge import Options
 from optmerge.errors import CheckpointError, InputError, OutputError
 from optmerge.omni import OmniConfig, OmniForConditionalGeneration, OmniProcessor
-from optmerge.omni.compose import compose, opened
+from optmerge.omni.compose import compose
+from optmerge.omni.composition import open_composition
 from optmerge.recipe import parse_recipe
 from worlds import omni as tiny
 from worlds import omni_zoo as zoo
@@ -112,11 +115,11 @@ def test_adapters_give_what_their_merged_checkpoints_give(home: Path, method: st
         assert torch.allclose(value, from_full[name], atol=2e-4), name
 
 
-def test_adapters_stay_factors(home: Path, tmp_path: Path) -> None:
-    with opened(parse_recipe(recipe(home, "lora")), tmp_path / "out", {}) as composition:
-        assert composition.inputs.low_rank
-        name = "language_model.model.layers.0.self_attn.q_proj.weight"
-        assert [expert.rank(name) for expert in composition.inputs.experts] == [2, 3, 4]
+def test_adapters_stay_factors(home: Path) -> None:
+    inputs = open_composition(parse_recipe(recipe(home, "lora")), {}).inputs
+    assert inputs.low_rank
+    name = "language_model.model.layers.0.self_attn.q_proj.weight"
+    assert [expert.rank(name) for expert in inputs.experts] == [2, 3, 4]
 
 
 def test_an_expert_composed_alone_answers_as_before(home: Path, tmp_path: Path) -> None:
@@ -373,16 +376,39 @@ def test_outputs_are_replaced_only_when_asked(home: Path, tmp_path: Path) -> Non
         compose(recipe(home, "lora", output=output), out)
         with pytest.raises(OutputError):
             compose(recipe(home, "lora", output=output), out)
-        again = compose(recipe(home, "lora", "ties", output=output), out, mode="overwrite")
+        again = compose(recipe(home, "lora", "ties", output=output), out, options=Options("overwrite"))
         assert again.result is not None and again.result.plan.recipe.method.name == "ties"
-    with pytest.raises(OutputError, match="holds an input"):
+    with pytest.raises(OutputError, match="an input lies in the output folder"):
         compose(recipe(home), home)
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(each.relative_to(folder)): each.read_bytes() for each in folder.rglob("*") if each.is_file()}
+
+
+@pytest.mark.parametrize("output", ["dense", "adapter"])
+def test_a_second_composition_into_the_folder_is_refused_and_leaves_the_first_alone(
+    output: str, home: Path, tmp_path: Path
+) -> None:
+    asked, out = recipe(home, "lora", output=output), tmp_path / "out"
+    refused: list[OutputError] = []
+
+    def start_another(*_: object) -> None:
+        for mode in () if refused else ("new", "overwrite", "resume"):
+            with pytest.raises(OutputError) as problem:
+                compose(asked, out, options=Options(mode))
+            refused.append(problem.value)
+
+    compose(asked, out, watch=lambda plan: nullcontext(start_another))
+    assert len(refused) == 3 and "another merge is writing" in refused[1].what
+    compose(asked, tmp_path / "undisturbed")
+    assert files_of(out) == files_of(tmp_path / "undisturbed")
 
 
 def test_a_finished_composition_is_resumed_at_once(home: Path, tmp_path: Path) -> None:
     compose(recipe(home), tmp_path / "out")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
-    again = compose(recipe(home), tmp_path / "out", mode="resume").result
+    again = compose(recipe(home), tmp_path / "out", options=Options("resume")).result
     assert again is not None and again.resumed_tensors == len(again.plan.tensors)
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
 

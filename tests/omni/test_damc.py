@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from optmerge.engine.merge import Options
 from optmerge.errors import InputError
 from optmerge.omni import OmniForConditionalGeneration, OmniProcessor
 from optmerge.omni.compose import compose
@@ -224,7 +225,47 @@ def test_an_output_is_replaced_only_when_asked(home: Path, tmp_path: Path) -> No
     compose(recipe(home, "audio"), tmp_path / "out")
     with pytest.raises(InputError, match="--overwrite"):
         compose(recipe(home, "image"), tmp_path / "out")
-    with pytest.raises(InputError, match="holds an input"):
-        compose(recipe(home, "audio"), home / "audio", mode="overwrite")
-    compose(recipe(home, "image"), tmp_path / "out", mode="overwrite")
+    with pytest.raises(InputError, match="the output folder is an input"):
+        compose(recipe(home, "audio"), home / "audio", options=Options("overwrite"))
+    compose(recipe(home, "image"), tmp_path / "out", options=Options("overwrite"))
     assert list(OmniProcessor.from_pretrained(tmp_path / "out").towers) == ["image"]
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(each.relative_to(folder)): each.read_bytes() for each in folder.rglob("*") if each.is_file()}
+
+
+def test_an_interrupted_composition_is_owned_resumed_and_ends_the_same(
+    home: Path, composed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, out = recipe(home, "image", "audio"), tmp_path / "out"
+
+    def stop(*_: object) -> None:
+        for mode in ("overwrite", "resume"):
+            with pytest.raises(InputError, match="another merge is writing"):
+                compose(asked, out, mode=mode)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("optmerge.omni.composed_writer._write_record", stop)
+        with pytest.raises(KeyboardInterrupt):
+            compose(asked, out)
+    assert not (out / "model.safetensors").exists()
+    with pytest.raises(InputError, match="--resume"):
+        compose(asked, out)
+    with pytest.raises(InputError, match="another expert 'audio'"):
+        compose(recipe(home, "image"), out, mode="resume")
+    compose(asked, out, mode="resume")
+    assert files_of(out) == files_of(composed)
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    compose(asked, out, mode="resume")
+    assert before == {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+
+
+def test_nothing_of_an_earlier_output_is_left_beside_the_new_one(home: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    compose(recipe(home, "image", "audio"), out)
+    (out / "mine.txt").write_text("a note")
+    compose(recipe(home, "image", method="naivemc"), out, mode="overwrite")
+    assert (out / "towers/image").is_dir() and not any((out / "towers").rglob("audio/*"))
+    assert (out / "mine.txt").read_text() == "a note"

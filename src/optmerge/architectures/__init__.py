@@ -1,7 +1,8 @@
 """Architectures: what a tensor is, judged by its name alone.
 
 A family is one declarative file in this package that lists `ARCHITECTURES`; nothing else needs touching.
-Modules whose name starts with an underscore are shared by the families.
+Modules whose name starts with an underscore are shared by the families. Another package adds families by
+entry points in the group `optmerge.architectures`, each naming a module that lists `ARCHITECTURES`.
 """
 
 from __future__ import annotations

@@ -1,31 +1,38 @@
-"""Finding the architecture of a checkpoint among the families declared in this package."""
+"""Finding the architecture of a checkpoint among the families declared in this package and by plug-ins."""
 
 from __future__ import annotations
 
-import functools
-import importlib
-import pkgutil
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from types import MappingProxyType
+from types import ModuleType
 from typing import Any
 
 from optmerge.architectures._architecture import Architecture
 from optmerge.architectures._generic import BARE, fallback
+from optmerge.errors import InputError
+from optmerge.registry import Registry
 
 
-@functools.cache
+def _declared(module: ModuleType) -> list[tuple[str, Architecture]]:
+    return [(architecture.name, architecture) for architecture in module.ARCHITECTURES]
+
+
+_ARCHITECTURES = Registry(
+    "architecture", "optmerge.architectures", "optmerge.architectures", collect=_declared
+)
+
+
 def registered() -> Mapping[str, Architecture]:
-    """Every declared architecture by name, in alphabetical order."""
-    package = importlib.import_module(__package__)
-    files = sorted(m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_"))
-    modules = [importlib.import_module(f"{__package__}.{file}") for file in files]
-    found = [architecture for module in modules for architecture in module.ARCHITECTURES]
-    return MappingProxyType({each.name: each for each in sorted(found, key=lambda each: each.name)})
+    """Every declared architecture by name, in alphabetical order.
+
+    Raises:
+        InputError: a plug-in can't be loaded.
+    """
+    return _ARCHITECTURES.all()
 
 
 def resolve(config: Mapping[str, Any] | None, names: Iterable[str]) -> Architecture:
-    """Architecture of a checkpoint.
+    """Architecture of a checkpoint: family of its class, else of its `model_type`, else the generic guess.
 
     Args:
         config: its `config.json`, or None where it has none; then nothing is known but shapes (`bare`).
@@ -34,6 +41,9 @@ def resolve(config: Mapping[str, Any] | None, names: Iterable[str]) -> Architect
 
     Returns:
         The declared family, or the generic guess, which says it is one.
+
+    Raises:
+        InputError: a plug-in can't be loaded, or two families declare one class.
     """
     if config is None:
         return BARE
@@ -45,7 +55,17 @@ def resolve(config: Mapping[str, Any] | None, names: Iterable[str]) -> Architect
 
 
 def _by_class(classes: Iterable[str]) -> Architecture | None:
-    declared = {name: each for each in registered().values() for name in each.classes}
+    declared: dict[str, Architecture] = {}
+    for family in registered().values():
+        for name in family.classes:
+            if name in declared:
+                raise InputError(
+                    f"two architectures declare the class {name}",
+                    where=f"module {_ARCHITECTURES.owner(family.name)}",
+                    got=f"one from module {_ARCHITECTURES.owner(declared[name].name)}",
+                    hint="uninstall one of the packages",
+                )
+            declared[name] = family
     return next((declared[name] for name in classes if name in declared), None)
 
 

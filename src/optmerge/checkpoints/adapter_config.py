@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from pathlib import Path
@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 
 from pydantic_core import SchemaError, SchemaValidator, core_schema
 
+from optmerge.checkpoints.hub import locate, looks_like_hub_id
 from optmerge.checkpoints.json_files import read_object
-from optmerge.errors import AdapterError
+from optmerge.errors import AdapterError, CheckpointError
 
 # Settings under which the adapter isn't just weights added to the base's weights.
 _REFUSED = {
@@ -107,6 +108,38 @@ def read_adapter_config(folder: Path) -> tuple[dict[str, Any], LoraSettings]:
             "the adapter belongs to a changed base, not the base", where=path, got=got, hint=hint
         )
     return config, _settings(path, config)
+
+
+def locate_base(folder: Path, config: Mapping[str, Any]) -> Path:
+    """The model that an adapter was trained on: a path from the adapter's folder or from here, or a hub id.
+
+    Args:
+        folder: folder of the adapter.
+        config: content of its `adapter_config.json`.
+
+    Raises:
+        AdapterError: the configuration names none.
+        CheckpointError: the model isn't there.
+        RunError: the hub can't be reached.
+    """
+    path, name = folder / "adapter_config.json", config.get("base_model_name_or_path")
+    if not isinstance(name, str) or not name:
+        raise AdapterError(
+            "the adapter doesn't name its base",
+            where=path,
+            expected="base_model_name_or_path",
+            hint="write there the folder or hub id of the model that the adapter was trained on",
+        )
+    beside = folder / name
+    if beside.is_dir():
+        return beside
+    try:
+        return locate(name)
+    except CheckpointError as problem:
+        hint = problem.hint if looks_like_hub_id(name) else "correct base_model_name_or_path there"
+        raise CheckpointError(
+            "the adapter's base isn't there", where=path, got=f"{name} ({problem.what})", hint=hint
+        ) from problem
 
 
 def _settings(path: Path, config: dict[str, Any]) -> LoraSettings:

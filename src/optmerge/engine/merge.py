@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,7 +130,7 @@ def merge(
         inputs = open_inputs(recipe)
     decided = make_plan(recipe, inputs)
     budget = fit_memory(decided, options.memory)
-    _check_output_is_no_input(inputs, out)
+    check_output_is_no_input(out, (inputs.base.checkpoint.path, *(each.path for each in inputs.experts)))
     with watch(decided) as progress:
         return _run(decided, inputs, out, options, budget, progress)
 
@@ -142,6 +142,15 @@ def check_request(recipe: Recipe, out: Path, options: Options) -> None:
         InputError: the recipe, an option or the output folder can't be used.
     """
     check_recipe(recipe)
+    check_options(out, options)
+
+
+def check_options(out: Path, options: Options) -> None:
+    """Refuses options, and an output folder that doesn't suit their mode.
+
+    Raises:
+        InputError: an option or the output folder can't be used.
+    """
     if options.mode not in get_args(Mode):
         raise RecipeError("unknown mode", where="mode", got=options.mode, expected=", ".join(get_args(Mode)))
     check_device(options.device)
@@ -153,9 +162,14 @@ def check_request(recipe: Recipe, out: Path, options: Options) -> None:
         check_usable(out, options.mode)
 
 
-def _check_output_is_no_input(inputs: Inputs, out: Path) -> None:
+def check_output_is_no_input(out: Path, inputs: Iterable[Path]) -> None:
+    """Refuses an output folder that is an input, or that an input lies in.
+
+    Raises:
+        OutputError: with the input.
+    """
     folder = Path(os.path.realpath(out))
-    for path in (inputs.base.checkpoint.path, *(expert.path for expert in inputs.experts)):
+    for path in inputs:
         place = Path(os.path.realpath(path))
         if place == folder:
             raise OutputError("the output folder is an input", where=out, hint="choose another --out")

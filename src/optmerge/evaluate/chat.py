@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from optmerge.checkpoints.adapter_config import locate_base
 from optmerge.checkpoints.hub import locate
 from optmerge.checkpoints.json_files import read_object
 from optmerge.errors import CheckpointError, InputError
@@ -82,7 +83,11 @@ def load(ref: str | Path, *, device: str = "cpu") -> Chat:
     if not folder.is_dir():
         raise CheckpointError("not a model", where=ref, hint="give the folder that holds config.json")
     adapter = folder if (folder / "adapter_config.json").is_file() else None
-    base = _base_of(adapter) if adapter else folder
+    base = (
+        locate_base(folder, read_object(folder / "adapter_config.json", "adapter config"))
+        if adapter
+        else folder
+    )
     model = _model(base)
     if adapter:
         try:
@@ -158,18 +163,3 @@ def _model(folder: Path) -> Any:
         return kind.from_pretrained(folder, dtype="auto", local_files_only=True)
     except (OSError, ValueError, KeyError) as problem:
         raise CheckpointError("transformers can't load this model", where=folder, got=problem) from problem
-
-
-def _base_of(adapter: Path) -> Path:
-    """Where an adapter's base lies: the path as it is, from the adapter's folder, or on the hub."""
-    config = read_object(adapter / "adapter_config.json", "adapter's configuration")
-    name = config.get("base_model_name_or_path")
-    if not isinstance(name, str) or not name:
-        raise CheckpointError(
-            "the adapter doesn't name its base",
-            where=adapter / "adapter_config.json",
-            expected="base_model_name_or_path",
-            hint="merge with `output: dense` to get a whole checkpoint",
-        )
-    beside = adapter / name
-    return beside if beside.is_dir() else locate(name)

@@ -1,6 +1,6 @@
 """Omni models: a causal language model that takes pictures, sound and video through towers.
 
-Importing one of its classes makes it known to transformers' Auto classes; `OmniProcessor` brings the others.
+Importing a class makes it known to transformers' Auto classes; importing `OmniProcessor` does so for all.
 """
 
 from typing import TYPE_CHECKING

@@ -11,7 +11,7 @@ from optmerge.evaluate import chat
 from optmerge.omni.processor import OmniProcessor  # which makes the model known to the Auto classes
 
 Items = Mapping[str, Sequence[Any]]
-"""Modality → files, or what else `OmniProcessor` takes."""
+"""Modality → items: files, or anything else that `OmniProcessor` takes."""
 
 
 def load(ref: str | Path, *, device: str = "cpu") -> chat.Chat:
@@ -22,8 +22,8 @@ def load(ref: str | Path, *, device: str = "cpu") -> chat.Chat:
         device: where it answers.
 
     Raises:
-        CheckpointError: nothing there that transformers can load.
-        InputError: another kind of model.
+        CheckpointError: transformers can load no model there.
+        InputError: the model is no omni model.
     """
     found = chat.load(ref, device=device)
     if not isinstance(found.processor, OmniProcessor):
@@ -40,14 +40,14 @@ def answer(asked: chat.Chat, question: str, items: Items, *, longest: int = 128)
     """The answer, decoded greedily.
 
     Args:
-        asked: from `load`.
-        question: with placeholders where the items belong; without any, the items go before it.
-        items: in the order of their placeholders.
+        asked: model and processor, from `load`.
+        question: text with placeholders where the items belong; without placeholders, items go before it.
+        items: items of each modality, in the order of their placeholders.
         longest: tokens at which an answer is cut off.
 
     Raises:
         InputError: placeholders and items don't match, or an item can't be used.
-        CheckpointError: the chat template doesn't hold what it is given.
+        CheckpointError: the chat template leaves out the question or an item.
     """
     import torch
 
@@ -70,12 +70,13 @@ def prompt(processor: OmniProcessor, question: str, counts: Mapping[str, int]) -
     """The prompt of a question, and whether a chat template made it.
 
     Args:
-        processor: of the model.
-        question: with or without placeholders.
-        counts: modality → items.
+        processor: processor of the model.
+        question: text with or without placeholders.
+        counts: modality → number of items.
 
     Raises:
-        CheckpointError: the template holds the question in no form.
+        CheckpointError: the template holds the question and its items in no form.
+        InputError: the model has no tower for a modality.
     """
     tokens = {modality: str(tower.token) for modality, tower in processor.towers.items()}
     placed = any(token in question for token in tokens.values())
@@ -88,8 +89,8 @@ def prompt(processor: OmniProcessor, question: str, counts: Mapping[str, int]) -
     if template is None:
         return text, False
     asked = {"type": "text", "text": question}
-    # Templates of multimodal models take parts, those of language models text, and what a template knows no
-    # part for may be written out in the text.
+    # Templates of multimodal models take a list of parts, those of language models a text. Where a template
+    # has no part for a modality, its placeholder is written out in the text.
     forms: list[Any] = [text, [{"type": "text", "text": text}]]
     if shown:
         forms = [[*({"type": modality} for modality in shown), asked], *forms]

@@ -1,7 +1,8 @@
-"""What an omni model is made of: a causal language model and a tower for each modality it takes."""
+"""Configuration of an omni model: a causal language model and a tower for each modality that it takes."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
@@ -17,25 +18,26 @@ MODALITIES = ("image", "audio", "video")
 
 
 class TowerConfig(PreTrainedConfig):  # type: ignore[misc]
-    """One modality's way into the language model: encoder, pooling, projector, placeholder.
+    """The tower of one modality: encoder, pooling, projector, placeholder.
 
     Args:
-        kind: name of a tower kind, which knows how to call the encoder; see `optmerge.omni.towers`.
+        kind: name of the kind of tower, which says how the encoder is called; see `optmerge.omni.towers`.
         encoder: configuration of the encoder.
         token: placeholder that stands for one item in a prompt; `<image>` and the like by default.
-        token_id: its id in the tokenizer. The language model needs no embedding for it.
-        layer: which of the encoder's hidden states is taken, as `hidden_states[layer]`; None takes its
-            output. The kind's default when left out.
+        token_id: id of the placeholder in the tokenizer. The language model needs no embedding for it.
+        layer: number of the encoder's hidden state that is taken, as `hidden_states[layer]`; None takes the
+            encoder's output. The kind's default when left out.
         special: keep the encoder's special tokens (CLIP's class token); the positions then lie in one row.
-        pooling: how many neighbours along each axis of an item's positions are averaged into one. The
-            kind's default when left out.
-        frames: how many pictures are taken of a video; the encoder's own number where it has one.
-        projector_depth: linear layers of the projector, with activations between them.
-        projector_act: the activation.
-        projector_bias: whether the layers have biases.
+        pooling: number of neighbours averaged into one along each axis of an item's positions. The kind's
+            default when left out.
+        frames: number of pictures taken of a video; the encoder's own number where it has one.
+        projector_depth: number of linear layers of the projector, with activations between them.
+        projector_act: name of the activation, as transformers has it.
+        projector_bias: whether the linear layers have biases.
 
     Raises:
-        InputError: unknown kind, an encoder it doesn't know, or values that don't fit the encoder.
+        InputError: an unknown kind, an encoder that the kind can't call, or values that don't fit the
+            encoder.
     """
 
     model_type = "optmerge_omni_tower"
@@ -73,22 +75,22 @@ class TowerConfig(PreTrainedConfig):  # type: ignore[misc]
 
     @property
     def modality(self) -> str:
-        """What it takes."""
+        """Modality that the tower takes."""
         return tower_kind(self.kind).modality
 
     @property
     def grid(self) -> tuple[int, ...]:
-        """Positions the encoder gives for one item, along each axis."""
+        """Number of positions that the encoder gives for one item, along each axis."""
         return tower_kind(self.kind).grid(self)
 
     @property
     def pooled(self) -> tuple[int, ...]:
-        """Positions left after pooling, along each axis; what doesn't fill a window is averaged too."""
+        """Number of positions left after pooling, along each axis; a window at the edge may be smaller."""
         return tuple(-(-length // by) for length, by in zip(self.grid, self.pooling or (), strict=True))
 
     @property
     def tokens(self) -> int:
-        """Embeddings one item expands to; at most so many, where their number depends on its length."""
+        """Number of embeddings of one item; the largest one, where it depends on the item's length."""
         count = 1
         for length in self.pooled:
             count *= length
@@ -102,12 +104,13 @@ class OmniConfig(PreTrainedConfig):  # type: ignore[misc]
     """A causal language model and up to one tower for each modality.
 
     Args:
-        text_config: of any causal language model.
+        text_config: configuration of any causal language model.
         towers: modality → tower; another way to give the next three.
-        image_tower: for pictures.
-        audio_tower: for sound.
-        video_tower: for videos.
-        routes: adapters that only some tokens go through, as `optmerge.omni.routing` has it.
+        image_tower: tower for pictures.
+        audio_tower: tower for sound.
+        video_tower: tower for videos.
+        routes: name of a linear layer of the language model → route → rank, for adapters that only some
+            tokens go through; see `optmerge.omni.routing`.
 
     Raises:
         InputError: a tower of another modality, or two towers with one placeholder.
@@ -135,7 +138,7 @@ class OmniConfig(PreTrainedConfig):  # type: ignore[misc]
 
     @property
     def towers(self) -> dict[str, TowerConfig]:
-        """The towers there are, by modality."""
+        """Towers that the model has, by modality."""
         found = {modality: getattr(self, f"{modality}_tower") for modality in MODALITIES}
         return {modality: tower for modality, tower in found.items() if tower is not None}
 
@@ -148,18 +151,34 @@ class OmniConfig(PreTrainedConfig):  # type: ignore[misc]
                     got=f"kind {tower.kind}, for {tower.modality}",
                     hint=f"give it as {tower.modality}_tower",
                 )
-        for key in ("token", "token_id"):
-            used: dict[Any, str] = {}
-            for modality, tower in self.towers.items():
-                value = getattr(tower, key)
-                if value != NO_TOKEN and value in used:
-                    raise InputError(
-                        "two towers have one placeholder",
-                        where=f"{used[value]} and {modality}",
-                        got=f"{key} {value}",
-                        hint="each needs a token of its own",
-                    )
-                used[value] = modality
+        check_placeholders(self.towers)
+
+
+def check_placeholders(
+    towers: Mapping[str, TowerConfig], owners: str = "towers", hint: str = "each needs a token of its own"
+) -> None:
+    """Refuses towers that would answer to one placeholder.
+
+    Args:
+        towers: modality → tower.
+        owners: whose towers they are, in the message.
+        hint: the next step, in the message.
+
+    Raises:
+        InputError: two towers have one token, or one id of it.
+    """
+    for key in ("token", "token_id"):
+        used: dict[Any, str] = {}
+        for modality, tower in towers.items():
+            value = getattr(tower, key)
+            if value != NO_TOKEN and value in used:
+                raise InputError(
+                    f"two {owners} have one placeholder",
+                    where=f"{used[value]} and {modality}",
+                    got=f"{key} {value}",
+                    hint=hint,
+                )
+            used[value] = modality
 
 
 AutoConfig.register(OmniConfig.model_type, OmniConfig, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What keeps experts from being composed, found from headers, configurations and a few values."""
+"""Reasons why experts can't be composed, found in headers, configurations and a sample of the weights."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from optmerge.errors import CheckpointError, InputError, did_you_mean
 from optmerge.omni.experts import Language, OmniExpert
 
 SAMPLE = 4096
-"""Entries of each tensor that are compared."""
+"""Number of entries of each tensor that are compared."""
 
 RELATED = 0.5
-"""Cosine between the weights of a language model and of a fine-tuned one; it is far above, in practice."""
+"""Least cosine between the weights of a language model and of a fine-tuned one; in practice it is near 1."""
 
 _SHAPE = (
     *("model_type", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
@@ -33,15 +33,15 @@ ONE_TOKENIZER = (
 
 
 def choose_towers(experts: Sequence[OmniExpert], asked: Mapping[str, str]) -> dict[str, OmniExpert]:
-    """Whose tower each modality gets.
+    """The expert whose tower is kept, for each modality.
 
     Args:
-        experts: in the order of the recipe.
-        asked: modality → name of the expert, where several have it.
+        experts: the experts, in the order of the recipe.
+        asked: modality → name of the expert to take it from, where several have a tower for it.
 
     Raises:
-        InputError: several have a tower, none was asked for and not just one of them trained it as an
-            adapter; or who was asked for has none.
+        InputError: several experts have a tower for a modality that `asked` leaves out, and not just one of
+            them is an adapter that trained its tower; or the expert asked for has no tower for it.
     """
     having: dict[str, list[OmniExpert]] = {}
     for expert in experts:
@@ -74,31 +74,11 @@ def choose_towers(experts: Sequence[OmniExpert], asked: Mapping[str, str]) -> di
     }
 
 
-def check_placeholders(towers: Mapping[str, OmniExpert]) -> None:
-    """Refuses towers that would answer to one placeholder.
-
-    Raises:
-        InputError: with what to do.
-    """
-    for key in ("token", "token_id"):
-        used: dict[object, str] = {}
-        for modality, expert in towers.items():
-            value = getattr(expert.config.towers[modality], key)
-            if value in used:
-                raise InputError(
-                    "two experts have one placeholder",
-                    where=f"{used[value]} and {modality}",
-                    got=f"{key} {value}",
-                    hint=ONE_TOKENIZER,
-                )
-            used[value] = modality
-
-
 def check_language(base: Language, expert: OmniExpert) -> None:
     """Refuses an expert that was built around another language model.
 
     Raises:
-        InputError: its vocabulary, its shape or its weights are those of another.
+        InputError: the expert's language model has another vocabulary, other shapes or unrelated weights.
     """
     ours, theirs = base.text_config, expert.config.text_config
     if ours.vocab_size != theirs.vocab_size:
@@ -117,7 +97,7 @@ def check_language(base: Language, expert: OmniExpert) -> None:
 
 
 def _check_weights(base: Language, expert: OmniExpert) -> None:
-    """An adapter's language model must be the base; a fine-tuned one must still resemble it."""
+    """Refuses an adapter trained on another language model, and fine-tuned weights unlike the base's."""
     theirs = expert.language
     shared = [
         name
@@ -145,7 +125,7 @@ def _sample(reader: Reader, info: TensorInfo, name: str) -> Tensor:
 
 
 def _same(one: Tensor, other: Tensor) -> bool:
-    """Whether values are equal; those of a narrower type, whether they were rounded from the others."""
+    """Whether two samples are equal, or one was rounded from the other to a narrower type."""
     return torch.equal(one.to(other.dtype), other) or torch.equal(other.to(one.dtype), one)
 
 

@@ -1,8 +1,8 @@
-"""DAMC: each modality keeps its own adapter for its own embeddings, and only what is for text is merged.
+"""DAMC: embeddings of a modality go through its own expert's adapter, text through the average of all.
 
-Chen et al., Model Composition for Multimodal Large Language Models, 2024. There the experts are trained with
-their parameters apart; experts trained with one adapter each, as here, are taken apart when composed: the
-adapter of a modality's expert is what its embeddings go through, and the average of all adapters is for text.
+Source: Chen et al., Model Composition for Multimodal Large Language Models, 2024. There each expert is
+trained with parameters for text apart from those for its modality. Experts trained with one adapter each, as
+here, are decoupled when they are composed.
 """
 
 from __future__ import annotations
@@ -19,33 +19,41 @@ from optmerge.engine.planning.inputs import AdapterExpert, Base, Inputs
 from optmerge.errors import AdapterError, InputError
 from optmerge.omni.experts import LANGUAGE
 from optmerge.omni.routing import TEXT
-from optmerge.recipe import MethodChoice
+from optmerge.recipe import Recipe
 
 DAMC = "damc"
 
 Routed = dict[str, LowRank]
-"""Route → what its tokens go through besides the base's weights."""
+"""Route → low-rank change of a linear layer for the tokens of that route."""
 
 
-def check_settings(method: MethodChoice) -> None:
-    """Refuses settings of the method; it has none.
+def check_settings(recipe: Recipe) -> None:
+    """Refuses settings of the method, which has none, and an adapter as output.
 
     Raises:
-        InputError: there are some.
+        InputError: the recipe sets a parameter or a scale, or asks for an adapter.
     """
+    method = recipe.method
     if method.parameters or method.scale is not None:
         given = [*method.parameters, *(["scale"] if method.scale is not None else [])]
         raise InputError("damc has no settings", got=", ".join(given), hint="leave them out")
+    if recipe.output.format != "dense":
+        raise InputError(
+            "damc has no single adapter",
+            where="output",
+            got="adapter",
+            hint="leave the output dense; its adapters stay factors there",
+        )
 
 
 def routed_tensors(
     inputs: Inputs, owners: dict[str, str]
 ) -> tuple[dict[str, dict[str, int]], dict[str, Tensor]]:
-    """The routes of a composed model, as `OmniConfig.routes` has them, and their factors by name.
+    """Routes of the composed model, as `OmniConfig.routes` has them, and their factors by tensor name.
 
     Args:
-        inputs: whose experts are adapters.
-        owners: modality → name of the expert whose adapter its embeddings go through.
+        inputs: base, and experts that are adapters.
+        owners: modality → name of the expert whose adapter the modality's embeddings go through.
 
     Raises:
         AdapterError: an expert isn't a plain LoRA adapter of linear layers.
@@ -103,10 +111,10 @@ def _plain_lora(expert: Any) -> AdapterExpert:
 
 
 def _linear(base: Base, name: str) -> torch.dtype:
-    """The type of a linear layer's weight.
+    """Type of a linear layer's weight.
 
     Raises:
-        AdapterError: it isn't one.
+        AdapterError: the tensor is no weight of a linear layer.
     """
     info = base.info(name)
     role = base.architecture.role(name, info.shape)

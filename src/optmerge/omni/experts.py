@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from optmerge.architectures import resolve
+from optmerge.checkpoints.adapter_config import locate_base
 from optmerge.checkpoints.adapters import Adapter, open_model
 from optmerge.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from optmerge.checkpoints.hub import locate
 from optmerge.checkpoints.safetensors_format import Header, TensorInfo
 from optmerge.engine.planning.inputs import AdapterExpert, AnyExpert, Base, FullExpert
 from optmerge.engine.planning.opening import match_adapter, match_checkpoint
@@ -20,7 +20,7 @@ from optmerge.omni.config import OmniConfig
 from optmerge.recipe import Expert
 
 LANGUAGE, TOWERS = "language_model.", "towers."
-"""How the names of an omni model's tensors begin."""
+"""Prefixes of an omni model's tensor names."""
 
 _TOWERS = re.compile("^" + re.escape(TOWERS))
 
@@ -30,9 +30,9 @@ class Language:
     """A base language model, as the language model of an omni model.
 
     Args:
-        checkpoint: where it lies.
-        text_config: of the language model.
-        tensors: by their names in an omni model.
+        checkpoint: checkpoint that holds the language model.
+        text_config: configuration of the language model.
+        tensors: tensors of the language model, by their names in an omni model.
     """
 
     checkpoint: Checkpoint
@@ -45,11 +45,11 @@ class OmniExpert:
     """An expert of a composition.
 
     Args:
-        name: of the expert.
-        spec: as in the recipe.
-        model: its checkpoint; for an adapter that of the omni model it was trained on.
-        config: of `model`.
-        adapter: what was trained, where that isn't all in `model`.
+        name: name of the expert.
+        spec: the expert as the recipe has it.
+        model: checkpoint of the expert, or of the omni model that its adapter was trained on.
+        config: configuration of `model`.
+        adapter: the adapter; None where the expert is a whole checkpoint.
     """
 
     name: str
@@ -65,36 +65,36 @@ class OmniExpert:
 
     @property
     def headers(self) -> dict[Path, Header]:
-        """Of all its files."""
+        """Headers of all files that the expert is read from, by path."""
         own = {self.adapter.file: self.adapter.header} if self.adapter else {}
         return {**self.model.headers, **own}
 
     @property
     def paths(self) -> list[Path]:
-        """Of all it is read from."""
+        """Folders that the expert is read from."""
         return [self.model.path, *([self.adapter.path] if self.adapter else [])]
 
     @property
     def trained(self) -> set[str]:
-        """Modalities of whose towers its adapter holds some of the tensors; none without an adapter."""
+        """Modalities whose towers the adapter has trained; none without an adapter."""
         own = _trained_towers(self.adapter) if self.adapter else {}
         return {name.removeprefix(TOWERS).partition(".")[0] for name in own}
 
     def tower(self, modality: str) -> dict[str, TensorInfo]:
-        """Tensors of one tower; an adapter's own in place of those it was trained on."""
+        """Tensors of one tower; those that the adapter has trained in place of its start's."""
         start = f"{TOWERS}{modality}."
         own = _trained_towers(self.adapter) if self.adapter else {}
         return {**_starting(self.model.tensors, start), **_starting(own, start)}
 
     def deltas(self, base: Base) -> AnyExpert:
-        """What it changes in the language model, for the engine; the factors of an adapter stay factors.
+        """The expert's language model as an expert of the engine; factors of an adapter stay factors.
 
         Args:
-            base: of the composition.
+            base: base of the composition.
 
         Raises:
-            CheckpointError: its language model has other tensors than the base.
-            AdapterError: it doesn't fit the base.
+            CheckpointError: the expert's language model has other tensors than the base.
+            AdapterError: the adapter doesn't fit the base, or changes nothing in the language model.
         """
         if self.adapter is None:
             view = replace(self.model, tensors=self.language)
@@ -113,10 +113,10 @@ class OmniExpert:
 
 
 def open_language(ref: str) -> Language:
-    """Opens a causal language model, or takes that of an omni model.
+    """Opens a causal language model, or the language model of an omni model.
 
     Raises:
-        InputError: it is neither, or can't be read.
+        InputError: the reference leads to neither, or to something that can't be read.
     """
     from transformers import AutoConfig
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
@@ -143,11 +143,12 @@ def open_expert(spec: Expert, name: str) -> OmniExpert:
     """Opens an expert: an omni checkpoint, or a PEFT adapter that was trained on one.
 
     Raises:
-        InputError: it is neither, it has no tower, or it changes a tower by anything but whole tensors.
+        InputError: the reference leads to neither, the expert has no tower, or its adapter changes a tower by
+            anything but whole tensors.
     """
     model = open_model(spec.model)
     adapter = model if isinstance(model, Adapter) else None
-    checkpoint = open_checkpoint(_trained_on(adapter)) if adapter else model
+    checkpoint = open_checkpoint(locate_base(adapter.path, adapter.config)) if adapter else model
     assert isinstance(checkpoint, Checkpoint)
     config = _omni_config(checkpoint)
     if not config.towers:
@@ -176,7 +177,7 @@ def _omni_config(checkpoint: Checkpoint) -> OmniConfig:
 
 
 def _loaded(config: Any, checkpoint: Checkpoint) -> Any:
-    """The configuration of a checkpoint, which anyone may have written."""
+    """Configuration of a checkpoint; anyone may have written it."""
     try:
         return config.from_pretrained(checkpoint.path, local_files_only=True)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, ArithmeticError) as problem:
@@ -185,37 +186,12 @@ def _loaded(config: Any, checkpoint: Checkpoint) -> Any:
         ) from problem
 
 
-def _trained_on(adapter: Adapter) -> Path:
-    """The omni model of an adapter: as its configuration names it, from the adapter's folder or from here.
+def _trained_towers(adapter: Adapter) -> dict[str, TensorInfo]:
+    """Tensors of towers that an adapter holds whole, in PEFT's `modules_to_save`.
 
     Raises:
-        AdapterError: it names none.
-        CheckpointError: it isn't there.
+        AdapterError: the adapter changes a tower by low rank, or something that no omni model has.
     """
-    name = adapter.base_model_name
-    if name is None:
-        raise AdapterError(
-            "the adapter doesn't name the omni model it was trained on",
-            where=adapter.path,
-            expected="base_model_name_or_path in adapter_config.json",
-            hint="write its folder there",
-        )
-    beside = adapter.path / name
-    if beside.is_dir():
-        return beside
-    try:
-        return locate(name)
-    except CheckpointError as problem:
-        raise CheckpointError(
-            "the omni model that the adapter was trained on isn't there",
-            where=adapter.path,
-            got=name,
-            hint="its encoders are taken from there; correct base_model_name_or_path in adapter_config.json",
-        ) from problem
-
-
-def _trained_towers(adapter: Adapter) -> dict[str, TensorInfo]:
-    """Tensors of towers that an adapter holds whole, in PEFT's `modules_to_save`."""
     found = {}
     for name, target in _starting(adapter.targets, TOWERS).items():
         if target.kind != "full" or "full" not in target.parts:

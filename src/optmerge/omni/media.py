@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Wave = NDArray[np.float32]
-"""A waveform, one channel, in [-1, 1]."""
+"""A waveform of one channel, (samples,), in [-1, 1]."""
 
 UNKNOWN = 0x7FFF_0000
-"""From here on a size in a RIFF header means that its writer didn't know it."""
+"""Sizes in a RIFF header from this one on mean that the writer didn't know the size."""
 TIMED = ("matroska", "mov")
-"""Formats, by FFmpeg's names, whose headers state how long they play; of others FFmpeg guesses it."""
+"""Formats, by FFmpeg's names, whose headers state their duration; FFmpeg guesses that of others."""
 
 
 class MediaWarning(UserWarning):
-    """An item isn't taken just as it is: resampled, or longer than what the model hears."""
+    """An item is changed before the model gets it: resampled, or cut off after the encoder's window."""
 
 
 def read_picture(path: Path) -> Image:
@@ -56,11 +56,11 @@ def read_audio(path: Path, rate: int, longest: float | None = None) -> Wave:
 
     Args:
         path: any format that FFmpeg knows.
-        rate: samples a second to give; a file of another rate is resampled, with a warning.
-        longest: seconds after which the rest is left alone, with a warning.
+        rate: samples a second of the result; a file of another rate is resampled, with a warning.
+        longest: seconds after which the rest is left out, with a warning; None for no limit.
 
     Raises:
-        InputError: no such file, no sound in it, or damaged as far as it is heard.
+        InputError: no such file, no sound in it, or damage before the part that is left out.
     """
     av = _pyav()
     blocks: list[Wave] = []
@@ -84,10 +84,16 @@ def read_audio(path: Path, rate: int, longest: float | None = None) -> Wave:
 
 
 def heard(wave: Wave, rate: int, longest: float | None, where: object) -> Wave:
-    """The part of a sound that the model hears; a warning tells of the rest.
+    """The first `longest` seconds of a sound; a warning tells of a rest that is left out.
+
+    Args:
+        wave: (samples,).
+        rate: samples a second.
+        longest: seconds; None for all of the sound.
+        where: name of the sound in messages.
 
     Raises:
-        InputError: not one channel of finite numbers, or nothing at all.
+        InputError: the sound is empty, or not one channel of finite numbers.
     """
     wave = np.asarray(wave, dtype=np.float32)
     if wave.ndim != 1 or not len(wave) or not np.isfinite(wave).all():
@@ -106,14 +112,14 @@ def heard(wave: Wave, rate: int, longest: float | None, where: object) -> Wave:
 
 
 def read_video(path: Path, frames: int) -> list[Image]:
-    """Pictures of a video, evenly spread over it: the middles of equal parts.
+    """Pictures of a video at the middles of equal parts.
 
     Args:
         path: any format that FFmpeg knows.
-        frames: how many; some come twice if the video has fewer.
+        frames: number of pictures; some come twice if the video has fewer.
 
     Raises:
-        InputError: no such file, no video in it, or damaged.
+        InputError: no such file, no video in it, or the file is damaged.
     """
     with _opened(path, "video") as container:
         stream = _first(container.streams.video, "video", path)
@@ -139,10 +145,10 @@ def spread(there: int, frames: int) -> list[int]:
 
 
 def chosen(pictures: Sequence[Any], frames: int, where: object) -> list[Any]:
-    """`frames` pictures of a video that is given as pictures, evenly spread.
+    """`frames` pictures of a video that is given as pictures, at the middles of equal parts.
 
     Raises:
-        InputError: there are none.
+        InputError: the video has no pictures.
     """
     if not hasattr(pictures, "__len__") or not len(pictures):
         raise InputError(
@@ -188,7 +194,7 @@ def _first(streams: Sequence[Any], what: str, path: Path) -> Any:
     """The first of these streams.
 
     Raises:
-        InputError: there is none, or nothing can decode it.
+        InputError: there is no stream, or FFmpeg can't decode the first one.
     """
     if not streams:
         raise InputError(f"the file holds no {what}", where=path)
@@ -198,24 +204,24 @@ def _first(streams: Sequence[Any], what: str, path: Path) -> Any:
 
 
 def _check_size(path: Path, what: str) -> None:
-    """RIFF, which is WAV and AVI, states how long the file is.
+    """Refuses a RIFF file (WAV, AVI) that is shorter than its header says.
 
     Raises:
-        InputError: it is shorter.
+        InputError: the file is cut off.
     """
     with path.open("rb") as file:
         start = file.read(8)
     size, stated = path.stat().st_size, 8 + int.from_bytes(start[4:], "little")
-    # Some count these eight bytes twice, and who writes into a pipe states more than there can be.
+    # Some writers count these eight bytes twice. Writers into a pipe state more than there can be.
     if start[:4] == b"RIFF" and size + 8 < stated < UNKNOWN:
         raise _damaged(what, path, f"{size} bytes", f"{stated} bytes, as its header says")
 
 
 def _packets(container: Any, what: str, path: Path) -> Iterator[Any]:
-    """Packets of all streams to the end of the file, since any may be the one that is cut off.
+    """Packets of all streams to the end of the file, since any stream may be cut off.
 
     Raises:
-        InputError: one is, or the file ends long before its header says.
+        InputError: a packet is cut off, or the file ends long before its header says.
     """
     end = 0.0
     for packet in container.demux():

@@ -1,4 +1,4 @@
-"""The omni model: a causal language model reads embeddings from towers in the places of placeholders."""
+"""The omni model: a causal language model in which embeddings from towers take the places of placeholders."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from optmerge.omni.routing import Routes, install_routes
 from optmerge.omni.tower import Tower
 
 VALUES = {"image": "pixel_values", "audio": "input_features", "video": "pixel_values_videos"}
-"""Modality → the model's input that holds its items, in the order of their placeholders, row after row.
+"""Modality → name of the model's input that holds its items, in the order of their placeholders, row by row.
 
-The names are those that transformers' `generate` drops once the prompt has been read.
+They are names that transformers' `generate` drops once the prompt has been read.
 """
 
 MASKS = {"audio": "input_features_mask"}
-"""Modality → the model's input that tells signal from padding."""
+"""Modality → name of the model's input that tells signal from padding."""
 
 
 class OmniForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
@@ -60,12 +60,12 @@ class OmniForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type: i
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Embedding:
-        """Of the language model."""
+        """The language model's input embeddings."""
         found: nn.Embedding = self.language_model.get_input_embeddings()
         return found
 
     def set_input_embeddings(self, value: nn.Module) -> None:
-        """Of the language model."""
+        """Replaces the language model's input embeddings."""
         self.language_model.set_input_embeddings(value)
 
     def get_output_embeddings(self) -> nn.Module:
@@ -74,7 +74,7 @@ class OmniForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type: i
         return found
 
     def set_output_embeddings(self, value: nn.Module) -> None:
-        """The language model's head."""
+        """Replaces the language model's head."""
         self.language_model.set_output_embeddings(value)
 
     def forward(
@@ -93,22 +93,22 @@ class OmniForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type: i
         logits_to_keep: int | Tensor = 0,
         **kwargs: Any,
     ) -> Any:
-        """What the language model says after the prompt.
+        """Output of the language model on a prompt and its items.
 
         Args:
-            input_ids: (rows, length), with as many placeholders as the items have embeddings.
-            attention_mask: (rows, length).
+            input_ids: token ids (rows, length), with as many placeholders as the items have embeddings.
+            attention_mask: (rows, length), 1 for tokens and 0 for padding.
             position_ids: (rows, length).
-            past_key_values: of earlier calls.
-            inputs_embeds: in place of `input_ids`, ready made; then there are no items.
-            labels: (rows, length), -100 where nothing is to be learnt; placeholders never are.
+            past_key_values: cache that an earlier call returned.
+            inputs_embeds: embeddings (rows, length, width) in place of `input_ids`; then there are no items.
+            labels: token ids (rows, length), -100 where nothing is to be learnt; placeholders never are.
             pixel_values: pictures of all rows, (pictures, 3, height, width).
-            input_features: sounds of all rows.
+            input_features: sounds of all rows, (sounds, …), as their tower's kind extracts them.
             input_features_mask: (sounds, steps), for towers that need it.
             pixel_values_videos: videos of all rows, (videos, frames, 3, height, width).
             use_cache: whether to return `past_key_values`.
-            logits_to_keep: how many of the last positions get logits; 0 for all.
-            kwargs: what else the language model takes.
+            logits_to_keep: number of last positions that get logits; 0 for all.
+            kwargs: other arguments of the language model.
 
         Returns:
             The language model's own output, with the loss where there are labels.
@@ -125,13 +125,13 @@ class OmniForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type: i
             inputs_embeds = self._embed(input_ids, places, given, {"audio": input_features_mask})
             if labels is not None:
                 labels = labels.masked_fill(_any(places, labels), -100)
-            self.routes.follow(places)
+            self.routes.set(places)
         elif given:
             raise InputError(
                 "items need places", got="inputs_embeds", hint="give input_ids, or put embeddings in yourself"
             )
         else:
-            self.routes.follow({})
+            self.routes.set({})
         return self.language_model(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
@@ -144,7 +144,7 @@ class OmniForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type: i
         )
 
     def generate(self, *args: Any, **kwargs: Any) -> Any:
-        """As transformers has it; placeholders are nothing the model could say."""
+        """transformers' `generate`, with placeholders suppressed."""
         settings = kwargs.get("generation_config") or self.generation_config
         never = [*(kwargs.get("suppress_tokens") or settings.suppress_tokens or ()), *self._placeholders()]
         if never:
@@ -152,13 +152,13 @@ class OmniForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type: i
         return super().generate(*args, **kwargs)
 
     def _placeholders(self) -> list[int]:
-        """Those within the vocabulary."""
+        """Ids of the placeholders that lie within the vocabulary."""
         size = len(self.get_input_embeddings().weight)
         ids = (tower.token_id for tower in self.config.towers.values())
         return [each for each in ids if 0 <= each < size]
 
     def _places(self, input_ids: Tensor) -> dict[str, Tensor]:
-        """Where each modality's placeholders are, (rows, length) each."""
+        """Modality → whether its placeholder is there, (rows, length)."""
         towers = self.config.towers.items()
         return {modality: torch.eq(input_ids, tower.token_id) for modality, tower in towers}
 
@@ -177,14 +177,14 @@ class OmniForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type: i
                     got=VALUES[modality],
                     expected=", ".join(places) or "text alone",
                 )
-        # Placeholders may lie outside of the vocabulary, so another word is looked up for them.
+        # Ids of placeholders may lie outside of the vocabulary, so another id is looked up in their place.
         words = input_ids.masked_fill(_any(places, input_ids), 0)
         embeds: Tensor = self.get_input_embeddings()(words)
         for modality, place in places.items():
             count = int(place.sum())
             if modality not in items and not count:
                 continue
-            found = self._see(modality, items.get(modality), masks.get(modality))
+            found = self._tower_embeddings(modality, items.get(modality), masks.get(modality))
             if len(found) != count:
                 raise InputError(
                     f"placeholders and embeddings of {modality} differ in number",
@@ -194,7 +194,7 @@ class OmniForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type: i
             embeds = embeds.masked_scatter(place[..., None], found.to(embeds.device, embeds.dtype))
         return embeds
 
-    def _see(self, modality: str, values: Tensor | None, mask: Tensor | None) -> Tensor:
+    def _tower_embeddings(self, modality: str, values: Tensor | None, mask: Tensor | None) -> Tensor:
         if values is None:
             return torch.empty(0)
         found: Tensor = self.towers[modality](values, mask)
@@ -203,7 +203,7 @@ class OmniForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type: i
     def _expand_inputs_for_generation(
         self, expand_size: int = 1, is_encoder_decoder: bool = False, input_ids: Any = None, **inputs: Any
     ) -> Any:
-        """Every row `expand_size` times, for beams and several answers, and its items with it."""
+        """Repeats every row and its items `expand_size` times, for beams and several answers."""
         items: dict[str, Any] = {}
         for modality, values in VALUES.items():
             if expand_size > 1 and inputs.get(values) is not None:
@@ -233,7 +233,7 @@ def _any(places: Mapping[str, Tensor], like: Tensor) -> Tensor:
 
 
 def _by_row(counts: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:
-    """Which items belong to each row, from the placeholders in each row and the embeddings of each item."""
+    """Numbers of the items of each row, from its placeholders and the number of embeddings of each item."""
     rows, item = [], 0
     for count in counts:
         row = []

@@ -1,4 +1,4 @@
-"""Prompts and media → the inputs of an omni model."""
+"""Processor of an omni model: prompts and media become the model's inputs."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ from optmerge.omni.prompts import USUAL, check_counts, expand
 from optmerge.omni.towers import tower_kind
 
 FOLDER = "towers"
-"""Subfolder of a checkpoint with one folder for each tower's extractor."""
+"""Subfolder of a checkpoint; it holds a folder for each tower's extractor."""
 
 
 class OmniProcessor(ProcessorMixin):  # type: ignore[misc]
     """A tokenizer, and for each tower the feature extractor or image processor of its encoder.
 
     Args:
-        tokenizer: with each tower's placeholder as one token.
+        tokenizer: tokenizer that reads each tower's placeholder as one token.
         towers: modality → tower.
-        extractors: modality → extractor; those of the towers' kinds where none is given.
-        chat_template: the tokenizer's own by default.
+        extractors: modality → extractor; where none is given, the one that the tower's kind makes.
+        chat_template: template of conversations; the tokenizer's by default.
 
     Raises:
-        InputError: a placeholder isn't one token, or has another id than the tower says.
+        InputError: a placeholder isn't one token, or has another id than its tower says.
     """
 
     def __init__(
@@ -69,20 +69,22 @@ class OmniProcessor(ProcessorMixin):  # type: ignore[misc]
         add_special_tokens: bool = True,
         return_tensors: str = "pt",
     ) -> BatchFeature:
-        """The model's inputs, shorter prompts padded on the left.
+        """The model's inputs; shorter prompts are padded on the left.
 
         Args:
             text: one prompt, or several; each item's place is marked by its modality's placeholder.
             images: pictures in the order of their placeholders, prompt after prompt: files or PIL pictures.
-            audio: sounds likewise: files, or waveforms (samples,) at the extractor's rate, or pairs of a
-                waveform and its rate.
-            videos: likewise: files, or sequences of frames (PIL pictures or (height, width, 3) arrays).
+            audio: sounds in the same order: files, waveforms (samples,) at the extractor's rate, or pairs of
+                a waveform and its rate in Hz.
+            videos: videos in the same order: files, or sequences of frames (PIL pictures or
+                (height, width, 3) arrays).
             padding: whether to pad prompts to one length.
-            add_special_tokens: as the tokenizer takes it.
-            return_tensors: `pt`; nothing else is known.
+            add_special_tokens: whether the tokenizer adds its special tokens.
+            return_tensors: `pt`, the only choice.
 
         Raises:
-            InputError: placeholders and items don't match, an item can't be used, or no tower takes it.
+            InputError: placeholders and items don't match, an item can't be used, or no tower takes its
+                modality.
         """
         if return_tensors != "pt":
             raise InputError("only PyTorch tensors can be made", got=return_tensors, expected="pt")
@@ -106,10 +108,10 @@ class OmniProcessor(ProcessorMixin):  # type: ignore[misc]
         return BatchFeature({**ids, **media})
 
     def _can_pad(self) -> bool:
-        """True; a tokenizer without a token for it takes its last one.
+        """True; a tokenizer without a padding token gets its end-of-text token for that.
 
         Raises:
-            InputError: it has neither.
+            InputError: the tokenizer has neither.
         """
         if self.tokenizer.pad_token is None:
             if self.tokenizer.eos_token is None:
@@ -131,7 +133,7 @@ class OmniProcessor(ProcessorMixin):  # type: ignore[misc]
         return inputs if found.mask is None else {**inputs, MASKS[modality]: found.mask}
 
     def _ready(self, modality: str, number: int, item: Any) -> Any:
-        """An item as its kind's `extract` takes it."""
+        """The item as `TowerKind.extract` takes it."""
         where = item if isinstance(item, str | os.PathLike) else f"{modality} {number}"
         path = Path(item) if isinstance(item, str | os.PathLike) else None
         if modality == "image":
@@ -157,12 +159,12 @@ class OmniProcessor(ProcessorMixin):  # type: ignore[misc]
         return heard(wave, rate, longest, where)
 
     def to_dict(self) -> dict[str, Any]:
-        """What `processor_config.json` holds: the towers; their extractors have files of their own."""
+        """Content of `processor_config.json`: the towers. Extractors have files of their own."""
         towers = {modality: tower.to_dict() for modality, tower in self.towers.items()}
         return {"processor_class": type(self).__name__, "towers": towers}
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> list[str]:
-        """Writes tokenizer, towers and, in a folder for each tower, its extractor."""
+        """Writes tokenizer, towers, and the extractor of each tower in a folder of its own."""
         written: list[str] = super().save_pretrained(save_directory, **kwargs)
         for modality, extractor in self.extractors.items():
             extractor.save_pretrained(Path(save_directory) / FOLDER / modality)
@@ -170,14 +172,14 @@ class OmniProcessor(ProcessorMixin):  # type: ignore[misc]
 
     @classmethod
     def from_pretrained(cls, folder: str | os.PathLike[str], **kwargs: Any) -> OmniProcessor:
-        """The processor that `save_pretrained` wrote.
+        """Loads the processor that `save_pretrained` wrote.
 
         Args:
             folder: a folder or a hub id.
-            kwargs: how to load: `local_files_only`, `revision`, `token`, …
+            kwargs: transformers' options of loading: `local_files_only`, `revision`, `token`, …
 
         Raises:
-            CheckpointError: no such processor there.
+            CheckpointError: the folder holds no omni processor.
         """
         for private in ("_from_auto", "trust_remote_code"):
             kwargs.pop(private, None)
@@ -207,9 +209,9 @@ class OmniProcessor(ProcessorMixin):  # type: ignore[misc]
 
 
 def add_placeholders(tokenizer: Any, modalities: Sequence[str] = MODALITIES) -> dict[str, int]:
-    """Adds the usual placeholders to a tokenizer, unless it has them.
+    """Adds the usual placeholders to a tokenizer that lacks them.
 
-    Experts that are to be composed should all be trained with a tokenizer that holds all of them.
+    Experts that are to be composed should be trained with one tokenizer that holds all placeholders.
 
     Returns:
         Modality → id of its placeholder.
@@ -243,10 +245,10 @@ def _extractor(modality: str, folder: str | os.PathLike[str], options: Mapping[s
 
 
 def _picture(item: Any, where: object) -> Any:
-    """A PIL picture in RGB, of that or of an array.
+    """The item as a PIL picture in RGB.
 
     Raises:
-        InputError: it is neither.
+        InputError: the item is neither a PIL picture nor an array that can be one.
     """
     from PIL import Image
 
@@ -263,7 +265,7 @@ def _picture(item: Any, where: object) -> Any:
 
 
 def _listed(items: Any) -> list[Any]:
-    """Items in a list; one item alone is one of them."""
+    """The items as a list; an item that comes alone becomes a list of one."""
     if items is None:
         return []
     return list(items) if isinstance(items, list) else [items]

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from optmerge.errors import InputError
 
 USUAL = {"image": "<image>", "audio": "<audio>", "video": "<video>"}
-"""Placeholders unless a tower says otherwise."""
+"""Modality → placeholder, unless a tower says otherwise."""
 
 
 def check_counts(texts: Sequence[str], tokens: Mapping[str, str], items: Mapping[str, int]) -> None:
@@ -17,11 +17,11 @@ def check_counts(texts: Sequence[str], tokens: Mapping[str, str], items: Mapping
 
     Args:
         texts: prompts, one a row.
-        tokens: modality → placeholder, of every tower.
-        items: modality → number of items for all rows.
+        tokens: modality → placeholder, for every tower.
+        items: modality → number of items of all rows.
 
     Raises:
-        InputError: placeholders or items are left over, or there is no tower for them.
+        InputError: placeholders or items are left over, or there is no tower for their modality.
     """
     for modality, count in items.items():
         if modality not in tokens:
@@ -58,9 +58,9 @@ def expand(
     """Prompts in which each placeholder is repeated as often as its item has embeddings.
 
     Args:
-        texts: prompts, one a row, checked by `check_counts`.
+        texts: prompts, one a row, that `check_counts` has let through.
         tokens: modality → placeholder.
-        lengths: modality → embeddings of each item, row after row.
+        lengths: modality → number of embeddings of each item, row after row.
     """
     left = {modality: iter(each) for modality, each in lengths.items()}
     expanded = []
@@ -74,7 +74,7 @@ def expand(
 
 
 def placeholders(text: str, tokens: Mapping[str, str]) -> Iterator[tuple[str, re.Match[str]]]:
-    """(modality, where) of each placeholder, from left to right."""
+    """(modality, match) of each placeholder in a text, from left to right."""
     if tokens:
         by_token = {token: modality for modality, token in tokens.items()}
         longest_first = sorted(by_token, key=len, reverse=True)

@@ -1,8 +1,9 @@
-"""Adapters that only some tokens go through: each modality's own for its embeddings, one for the text.
+"""Adapters that only some tokens go through: one for the embeddings of each modality, one for text.
 
-This is the parameter decoupling of DAMC (Chen et al., Model Composition for Multimodal Large Language
-Models, 2024): what an expert learnt for the embeddings of its modality stays as it is, only what the experts
-learnt for text is merged.
+This is the parameter decoupling of DAMC: an expert's change for the embeddings of its modality stays as it
+is, and only the experts' changes for text are merged.
+
+Source: Chen et al., Model Composition for Multimodal Large Language Models, 2024.
 """
 
 from __future__ import annotations
@@ -16,25 +17,25 @@ from torch import Tensor, nn
 from optmerge.errors import InputError
 
 TEXT = "text"
-"""The route of everything that is no placeholder."""
+"""Name of the route of all tokens that are no placeholder."""
 
 
 class Routes:
-    """Where the tokens of the current call go; shared by all routed layers of a model."""
+    """Route of every token of the current call; all routed layers of a model share one of these."""
 
     def __init__(self) -> None:
         self._places: Mapping[str, Tensor] = {}
 
-    def follow(self, places: Mapping[str, Tensor]) -> None:
-        """Sets the routes of the call that follows.
+    def set(self, places: Mapping[str, Tensor]) -> None:
+        """Sets the routes of the next call.
 
         Args:
-            places: modality → where its embeddings are, (rows, length); all else is text.
+            places: modality → whether its embeddings are there, (rows, length); all other tokens are text.
         """
         self._places = {modality: place for modality, place in places.items() if bool(place.any())}
 
     def of(self, name: str, states: Tensor) -> Tensor | None:
-        """Which positions of (rows, length, width) take a route, (rows, length); None for all of them."""
+        """Which positions of `states` (rows, length, width) take a route, (rows, length); None if all do."""
         if name != TEXT:
             found = self._places.get(name)
             return states.new_zeros(states.shape[:-1], dtype=torch.bool) if found is None else found
@@ -44,11 +45,14 @@ class Routes:
 
 
 class RoutedLinear(nn.Linear):
-    """A linear layer with low-rank changes, each for the tokens of its route.
+    """A linear layer with a low-rank change for the tokens of each route.
 
     Args:
-        ranks: route → rank.
-        routes: shared by the model.
+        inputs: width of the inputs.
+        outputs: width of the outputs.
+        bias: whether the layer has a bias.
+        ranks: route → rank of its change.
+        routes: routes of the tokens, shared by the model's layers.
     """
 
     def __init__(
@@ -73,12 +77,12 @@ class RoutedLinear(nn.Linear):
 
 
 def install_routes(model: nn.Module, layers: Mapping[str, Any], routes: Routes) -> None:
-    """Replaces linear layers by routed ones, their changes zero until weights are loaded.
+    """Replaces linear layers by routed ones, whose changes are zero until weights are loaded.
 
     Args:
-        model: changed in place.
+        model: model that is changed in place.
         layers: name of a linear layer → route → rank.
-        routes: shared by them.
+        routes: routes of the tokens, shared by the layers.
 
     Raises:
         InputError: the model has no such linear layer.

@@ -1,4 +1,4 @@
-"""A tower: an encoder, and the projector that turns what it sees or hears into embeddings."""
+"""A tower: an encoder, and a projector that turns the encoder's states into embeddings."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Tower(nn.Module):
     """Encoder and projector of one modality.
 
     Args:
-        config: of the tower.
+        config: configuration of the tower.
         out: width of the language model.
     """
 
@@ -52,14 +52,14 @@ class Tower(nn.Module):
         self.projector = Projector(config, config.encoder.hidden_size, out)
 
     def forward(self, values: Tensor, mask: Tensor | None = None) -> Tensor:
-        """All embeddings of some items, one item after the other.
+        """Embeddings of some items, one item after the other.
 
         Args:
             values: (items, …), from the processor.
-            mask: (items, steps), where the kind needs one.
+            mask: (items, steps), 1 for signal and 0 for padding; None where the kind needs none.
 
         Returns:
-            (embeddings of all items, width).
+            Embeddings of all items in one tensor, (embeddings, width).
         """
         states = self.kind.features(self.config, self.encoder, values.to(self.encoder.dtype), mask)
         embeddings = self.projector(_pool(states, self.config.pooling or []).flatten(1, -2))
@@ -67,12 +67,12 @@ class Tower(nn.Module):
         return torch.cat([item[:length] for item, length in zip(embeddings, lengths, strict=True)])
 
     def lengths(self, mask: Tensor | None, items: int) -> list[int]:
-        """How many embeddings each item has."""
+        """Number of embeddings of each item."""
         return self.kind.lengths(self.config, mask, items)
 
 
 def _pool(states: Tensor, by: list[int]) -> Tensor:
-    """Averages of neighbours, (items, *grid, width) → (items, *pooled, width)."""
+    """Averages neighbours, (items, *grid, width) → (items, *pooled, width)."""
     if all(each == 1 for each in by):
         return states
     # In float32: on a CPU torch averages nothing shorter along three axes.

@@ -66,16 +66,14 @@ def compose_command(
     recipe = parse_recipe(override(data, settings or []), "the command line")
 
     from optmerge.cli.progress import progress_bar
+    from optmerge.engine.merge import Options
     from optmerge.engine.output.folder import Mode
-    from optmerge.engine.planning.request import check_device
     from optmerge.omni.compose import compose
 
-    check_device(device)
     mode: Mode = "resume" if resume else "overwrite" if overwrite else "new"
     watch = progress_bar(out if resume else None, quiet=quiet or as_json)
-    done = compose(
-        recipe, out, towers=_pairs(tower or []), mode=mode, device=device, memory=memory, watch=watch
-    )
+    options = Options(mode, device, memory)
+    done = compose(recipe, out, towers=_pairs(tower or []), options=options, watch=watch)
     if as_json:
         from optmerge.cli.merge import summary
 

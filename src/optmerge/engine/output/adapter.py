@@ -72,7 +72,7 @@ def write_merged_adapter(
         out,
         factors,
         full,
-        base_model_name=plan.recipe.base,
+        base_model_name=sources.inputs.base.checkpoint.ref,
         embeddings={names[t.name] for t in merged_tensors if t.kind == "embedding"},
         transposed={names[t.name] for t in merged_tensors if t.layout == "transposed"},
         dtype=torch.float32 if plan.recipe.dtype == "auto" else getattr(torch, plan.recipe.dtype),

@@ -16,13 +16,18 @@ CONFIG = "config.json"
 
 
 def write_side_files(plan: Plan, inputs: Inputs, out: Path) -> None:
-    """Copies the donor's side files; where the donor is no whole model, an adapter say, the base's too."""
+    """Copies the donor's side files; where the donor is no whole model, an adapter say, the base's too.
+
+    The side files of a base that makes its own are written in place of copies.
+    """
     folder = inputs.base.checkpoint.folder
     donor = Path(plan.side_files) if plan.side_files is not None else None
     if folder is not None and donor is not None and not (donor / CONFIG).is_file():
         copy_side_files(folder, out)
     if donor is not None:
         copy_side_files(donor, out)
+    if inputs.base.side_files is not None:
+        inputs.base.side_files(out)
     if plan.recipe.output.format == "adapter":
         for name in (CONFIG, "generation_config.json"):
             (out / name).unlink(missing_ok=True)

@@ -29,12 +29,15 @@ class Base:
         architecture: its rules.
         aliases: stored tensor → stored tensor it is tied to, both names as stored.
         by_canonical: canonical name → name as stored.
+        side_files: writes what lies beside the weights into a folder, where it is made for the merge; None
+            where it is copied from a donor.
     """
 
     checkpoint: Checkpoint
     architecture: Architecture
     aliases: Mapping[str, str]
     by_canonical: Mapping[str, str]
+    side_files: Callable[[Path], None] | None = None
 
     def info(self, name: str) -> TensorInfo:
         """Header entry of a tensor."""

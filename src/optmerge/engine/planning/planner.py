@@ -41,7 +41,7 @@ def make_plan(recipe: Recipe, inputs: Inputs) -> Plan:
         for expert in inputs.experts
     )
     base = {
-        "model": recipe.base,
+        "model": inputs.base.checkpoint.ref,
         "identity": inputs.base.checkpoint.identity(),
         "bytes": inputs.base.checkpoint.nbytes,
     }
@@ -87,10 +87,12 @@ def _shards(recipe: Recipe, tensors: tuple[TensorPlan, ...]) -> tuple[Shard, ...
 
 
 def _donor(recipe: Recipe, inputs: Inputs) -> str | None:
-    """Folder whose side files are carried; None where the donor is a bare file."""
+    """Folder whose side files are carried; None where the donor is a bare file, or makes its own."""
     donor = recipe.side_files.donor
     if donor != BASE and donor not in recipe.expert_names():
         return donor
+    if donor == BASE and inputs.base.side_files is not None:
+        return None
     folder = inputs.base.checkpoint.folder if donor == BASE else inputs.expert(donor).folder
     return None if folder is None else str(folder)
 

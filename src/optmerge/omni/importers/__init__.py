@@ -1,34 +1,24 @@
 """Existing multimodal checkpoints as omni experts, without retraining: the same weights under other names.
 
-A family is one file in this package that declares `IMPORTER`; nothing else needs touching.
+A family is one file in this package that declares `IMPORTER`; nothing else needs touching. Another package
+adds families by entry points in the group `optmerge.importers`, each naming a module that declares
+`IMPORTER`.
 """
 
 from __future__ import annotations
 
-import functools
-import importlib
-import pkgutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from optmerge.checkpoints.hub import locate
 from optmerge.checkpoints.json_files import read_object
 from optmerge.errors import CheckpointError, InputError
-from optmerge.omni.importers._importer import Importer, convert
+from optmerge.omni.importers._importer import Importer, convert, importers
 from optmerge.omni.model import OmniForConditionalGeneration
 from optmerge.omni.processor import OmniProcessor
 
 __all__ = ["Importer", "convert", "import_expert", "importers"]
-
-
-@functools.cache
-def importers() -> Mapping[str, Importer]:
-    """Every importer by the `model_type` it reads."""
-    files = sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
-    found = [importlib.import_module(f"{__name__}.{file}").IMPORTER for file in files]
-    return MappingProxyType({importer.model_type: importer for importer in found})
 
 
 def import_expert(
@@ -38,14 +28,15 @@ def import_expert(
 
     Args:
         source: folder or hub id of a LLaVA, Video-LLaVA or Qwen2-Audio checkpoint in transformers' form.
-        modalities: of its towers; all of them by default.
+        modalities: modalities of the towers to keep; all of them by default.
 
     Returns:
         Model and processor, for `save_pretrained`.
 
     Raises:
-        InputError: no importer reads it, it has no such tower, or a tower that can't be expressed.
-        CheckpointError: it can't be loaded.
+        InputError: no importer reads the checkpoint, it has no such tower, or no kind of tower can express
+            its own.
+        CheckpointError: the checkpoint can't be loaded.
     """
     import transformers
 

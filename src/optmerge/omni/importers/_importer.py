@@ -1,4 +1,4 @@
-"""What an importer knows of a family, and the conversion itself."""
+"""What an importer declares of a family, the registry of importers, and the conversion itself."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from torch import Tensor
@@ -13,6 +14,7 @@ from torch import Tensor
 from optmerge.errors import CheckpointError, InputError
 from optmerge.omni.config import OmniConfig, TowerConfig
 from optmerge.omni.model import OmniForConditionalGeneration
+from optmerge.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -20,12 +22,12 @@ class Importer:
     """How the checkpoints of a family become omni experts.
 
     Args:
-        model_type: of its configurations.
-        model_class: of transformers.
+        model_type: `model_type` of the family's configurations.
+        model_class: name of the family's class in transformers.
         encoders: modality → module of the encoder.
-        projector: the projector's linear layers, in order; all towers get a copy.
-        tower: (configuration, modality) → what `TowerConfig` takes, but for the placeholder.
-        extractor: (folder, tower) → the extractor its files describe.
+        projector: modules of the projector's linear layers, in order; every tower gets a copy of them.
+        tower: (configuration, modality) → arguments of `TowerConfig`, the placeholder left out.
+        extractor: (folder, tower) → the extractor that the checkpoint's files describe.
     """
 
     model_type: str
@@ -36,10 +38,10 @@ class Importer:
     extractor: Callable[[Path, TowerConfig], Any]
 
     def choose(self, modalities: Sequence[str] | None) -> tuple[str, ...]:
-        """The modalities asked for, all by default.
+        """The modalities asked for; all of the family's by default.
 
         Raises:
-            InputError: the family has no tower for one.
+            InputError: the family has no tower for one of them.
         """
         for modality in modalities or ():
             if modality not in self.encoders:
@@ -55,12 +57,15 @@ class Importer:
         return found
 
     def renamed(self, name: str, modalities: Sequence[str], prefix: str) -> list[str]:
-        """Where a tensor goes: nowhere, to one place, or to every tower.
+        """Names of a tensor in the omni model: none, one, or one for every tower.
 
         Args:
-            name: in the original class.
-            modalities: of the towers asked for.
-            prefix: of the language model without its head.
+            name: name of the tensor in the original class.
+            modalities: modalities of the towers asked for.
+            prefix: `base_model_prefix` of the language model.
+
+        Raises:
+            CheckpointError: the tensor belongs to no part of an omni model.
         """
         moves = {"model.language_model": [f"language_model.{prefix}"], "lm_head": ["language_model.lm_head"]}
         for modality, module in self.encoders.items():
@@ -77,15 +82,29 @@ class Importer:
         )
 
 
+def _declared(module: ModuleType) -> list[tuple[str, Importer]]:
+    return [(module.IMPORTER.model_type, module.IMPORTER)]
+
+
+_IMPORTERS = Registry("importer", "optmerge.omni.importers", "optmerge.importers", collect=_declared)
+
+
+def importers() -> Mapping[str, Importer]:
+    """Every importer by the `model_type` it reads, in alphabetical order.
+
+    Raises:
+        InputError: a plug-in can't be loaded.
+    """
+    return _IMPORTERS.all()
+
+
 def convert(original: Any, tokens: Mapping[str, str]) -> OmniForConditionalGeneration:
     """An omni expert with the weights of a loaded model.
 
     Args:
-        original: of a class that an importer reads.
-        tokens: modality → placeholder, of the towers wanted.
+        original: model of a class that an importer reads.
+        tokens: modality → placeholder, for the towers asked for.
     """
-    from optmerge.omni.importers import importers
-
     importer, config = importers()[original.config.model_type], original.config
     text = copy.deepcopy(config.text_config)
     text.tie_word_embeddings = (

@@ -1,4 +1,4 @@
-"""What LLaVA and Video-LLaVA share: towers for pictures, a projector of two layers, CLIP's preprocessing."""
+"""Parts shared by LLaVA and Video-LLaVA: a tower for pictures, a projector of two layers, preprocessing."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _SETTINGS = (
 
 
 def picture_tower(config: Any) -> dict[str, Any]:
-    """The tower for pictures, as `TowerConfig` takes it.
+    """Arguments of `TowerConfig` for the tower for pictures, the placeholder left out.
 
     Raises:
-        InputError: an encoder, or a choice of features, that no tower has.
+        InputError: no kind of tower has such an encoder, or can choose such features.
     """
     encoder = config.vision_config
     if encoder.model_type not in _KINDS:

@@ -1,38 +1,26 @@
-"""Kinds of towers: how an encoder is called, and what of its output becomes embeddings.
+"""Kinds of towers: how an encoder is called, and which of its states become embeddings.
 
 A kind is one file in this package that declares `KIND`; nothing else needs touching. Files whose name starts
-with an underscore are shared by the kinds.
+with an underscore are shared by the kinds. Another package adds kinds by entry points in the group
+`optmerge.towers`, each naming a module that declares `KIND`.
 """
 
-from __future__ import annotations
+from optmerge.omni.towers._kind import (
+    Extracted,
+    TowerKind,
+    TowerShape,
+    hidden_options,
+    hidden_states,
+    tower_kind,
+    tower_kinds,
+)
 
-import functools
-import importlib
-import pkgutil
-from collections.abc import Mapping
-from types import MappingProxyType
-
-from optmerge.errors import InputError, did_you_mean
-from optmerge.omni.towers._kind import TowerKind
-
-__all__ = ["TowerKind", "tower_kind", "tower_kinds"]
-
-
-@functools.cache
-def tower_kinds() -> Mapping[str, TowerKind]:
-    """Every declared kind by name."""
-    files = sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
-    found = [importlib.import_module(f"{__name__}.{file}").KIND for file in files]
-    return MappingProxyType({kind.name: kind for kind in found})
-
-
-def tower_kind(name: str) -> TowerKind:
-    """The kind of that name.
-
-    Raises:
-        InputError: there is none.
-    """
-    kinds = tower_kinds()
-    if name not in kinds:
-        raise InputError("unknown kind of tower", got=name, hint=did_you_mean(name, kinds))
-    return kinds[name]
+__all__ = [
+    "Extracted",
+    "TowerKind",
+    "TowerShape",
+    "hidden_options",
+    "hidden_states",
+    "tower_kind",
+    "tower_kinds",
+]

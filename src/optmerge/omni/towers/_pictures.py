@@ -1,20 +1,17 @@
-"""What the kinds share whose encoders look at one picture at a time."""
+"""Parts shared by the kinds whose encoders take one picture at a time."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
 
 from optmerge.errors import InputError
-from optmerge.omni.towers._kind import Extracted, hidden, wanted
-
-if TYPE_CHECKING:
-    from optmerge.omni.config import TowerConfig
+from optmerge.omni.towers._kind import Extracted, TowerShape, hidden_options, hidden_states
 
 SPECIAL = {"clip_vision_model": 1, "siglip_vision_model": 0, "dinov2": 1}
-"""Picture encoders, and how many special tokens each puts before the patches."""
+"""`model_type` of a picture encoder → number of special tokens that it puts before the patches."""
 
 
 def pair(size: Any) -> tuple[int, int]:
@@ -25,8 +22,8 @@ def pair(size: Any) -> tuple[int, int]:
     return int(height), int(width)
 
 
-def grid(config: TowerConfig) -> tuple[int, ...]:
-    """Rows and columns of patches; special tokens and patches in one row where the former are kept."""
+def grid(config: TowerShape) -> tuple[int, ...]:
+    """Number of rows and columns of patches; where special tokens are kept, number of all tokens."""
     encoder = config.encoder
     (height, width), (tall, wide) = pair(encoder.image_size), pair(encoder.patch_size)
     rows, columns = height // tall, width // wide
@@ -35,9 +32,9 @@ def grid(config: TowerConfig) -> tuple[int, ...]:
     return (SPECIAL[encoder.model_type] + rows * columns,)
 
 
-def features(config: TowerConfig, encoder: nn.Module, values: Tensor, mask: Tensor | None) -> Tensor:
+def features(config: TowerShape, encoder: nn.Module, values: Tensor, mask: Tensor | None) -> Tensor:
     """Pictures (items, 3, height, width) → their patches (items, rows, columns, width)."""
-    states = hidden(config, encoder(values, **wanted(config)))
+    states = hidden_states(config, encoder(values, **hidden_options(config)))
     if config.special:
         return states
     patches = states[:, SPECIAL[config.encoder.model_type] :]
@@ -49,7 +46,7 @@ def extract(extractor: Any, items: Sequence[Any]) -> Extracted:
     return Extracted(extractor(images=list(items), return_tensors="pt")["pixel_values"])
 
 
-def extractor(config: TowerConfig) -> Any:
+def extractor(config: TowerShape) -> Any:
     """The image processor of the encoder's family, set to the encoder's size."""
     from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPil
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
 
-from optmerge.omni.towers._kind import Extracted, TowerKind, hidden, wanted
-
-if TYPE_CHECKING:
-    from optmerge.omni.config import TowerConfig
+from optmerge.omni.towers._kind import Extracted, TowerKind, TowerShape, hidden_options, hidden_states
 
 SPECIAL = 2
 """The class token and the distillation token."""
@@ -18,26 +15,26 @@ SPECIAL = 2
 STEPS_A_SECOND = 100
 
 
-def _patches(config: TowerConfig) -> tuple[int, int]:
+def _patches(config: TowerShape) -> tuple[int, int]:
     encoder = config.encoder
     bins, steps = encoder.num_mel_bins - encoder.patch_size, encoder.max_length - encoder.patch_size
     return bins // encoder.frequency_stride + 1, steps // encoder.time_stride + 1
 
 
-def _grid(config: TowerConfig) -> tuple[int, ...]:
+def _grid(config: TowerShape) -> tuple[int, ...]:
     frequencies, times = _patches(config)
     return (SPECIAL + frequencies * times,) if config.special else (frequencies, times)
 
 
-def _features(config: TowerConfig, encoder: nn.Module, values: Tensor, mask: Tensor | None) -> Tensor:
+def _features(config: TowerShape, encoder: nn.Module, values: Tensor, mask: Tensor | None) -> Tensor:
     """Spectrograms (items, steps, bins) → (items, frequencies, times, width)."""
-    states = hidden(config, encoder(values, **wanted(config)))
+    states = hidden_states(config, encoder(values, **hidden_options(config)))
     if config.special:
         return states
     return states[:, SPECIAL:].reshape(len(states), *_patches(config), -1)
 
 
-def _extractor(config: TowerConfig) -> Any:
+def _extractor(config: TowerShape) -> Any:
     from transformers import ASTFeatureExtractor
 
     encoder = config.encoder

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
 
 from optmerge.errors import InputError
 from optmerge.omni.towers import _pictures
-from optmerge.omni.towers._kind import Extracted, TowerKind
-
-if TYPE_CHECKING:
-    from optmerge.omni.config import TowerConfig
+from optmerge.omni.towers._kind import Extracted, TowerKind, TowerShape
 
 DEFAULT_FRAMES = 8
 
@@ -23,12 +20,12 @@ def _frames(encoder: Any, asked: int | None) -> int:
     return DEFAULT_FRAMES if asked is None else asked
 
 
-def _grid(config: TowerConfig) -> tuple[int, ...]:
+def _grid(config: TowerShape) -> tuple[int, ...]:
     assert config.frames is not None
     return (config.frames, *_pictures.grid(config))
 
 
-def _features(config: TowerConfig, encoder: nn.Module, values: Tensor, mask: Tensor | None) -> Tensor:
+def _features(config: TowerShape, encoder: nn.Module, values: Tensor, mask: Tensor | None) -> Tensor:
     """Videos (items, frames, 3, height, width) → (items, frames, rows, columns, width)."""
     pictures = _pictures.features(config, encoder, values.flatten(0, 1), mask)
     return pictures.reshape(*values.shape[:2], *pictures.shape[1:])

@@ -1,18 +1,15 @@
-"""VideoMAE: tubelets of a clip, seen all at once."""
+"""VideoMAE: an encoder of all tubelets of a clip at once."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
 
 from optmerge.errors import InputError
-from optmerge.omni.towers._kind import Extracted, TowerKind, hidden, wanted
+from optmerge.omni.towers._kind import Extracted, TowerKind, TowerShape, hidden_options, hidden_states
 from optmerge.omni.towers._pictures import pair
-
-if TYPE_CHECKING:
-    from optmerge.omni.config import TowerConfig
 
 
 def _frames(encoder: Any, asked: int | None) -> int:
@@ -28,19 +25,19 @@ def _frames(encoder: Any, asked: int | None) -> int:
     return own
 
 
-def _grid(config: TowerConfig) -> tuple[int, ...]:
+def _grid(config: TowerShape) -> tuple[int, ...]:
     encoder = config.encoder
     (height, width), (tall, wide) = pair(encoder.image_size), pair(encoder.patch_size)
     return encoder.num_frames // encoder.tubelet_size, height // tall, width // wide
 
 
-def _features(config: TowerConfig, encoder: nn.Module, values: Tensor, mask: Tensor | None) -> Tensor:
+def _features(config: TowerShape, encoder: nn.Module, values: Tensor, mask: Tensor | None) -> Tensor:
     """Videos (items, frames, 3, height, width) → (items, tubelets, rows, columns, width)."""
-    states = hidden(config, encoder(values, **wanted(config)))
+    states = hidden_states(config, encoder(values, **hidden_options(config)))
     return states.reshape(len(states), *_grid(config), -1)
 
 
-def _extractor(config: TowerConfig) -> Any:
+def _extractor(config: TowerShape) -> Any:
     from transformers.models.videomae.image_processing_pil_videomae import VideoMAEImageProcessorPil
 
     height, width = pair(config.encoder.image_size)

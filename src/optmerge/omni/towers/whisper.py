@@ -1,17 +1,14 @@
-"""Whisper's encoder, which hears a window of fixed length; its decoder isn't built."""
+"""Whisper's encoder, which takes a window of fixed length; Whisper's decoder isn't built."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
 
 from optmerge.errors import InputError
-from optmerge.omni.towers._kind import Extracted, TowerKind, hidden, wanted
-
-if TYPE_CHECKING:
-    from optmerge.omni.config import TowerConfig
+from optmerge.omni.towers._kind import Extracted, TowerKind, TowerShape, hidden_options, hidden_states
 
 POSITIONS_A_SECOND = 50
 
@@ -23,11 +20,11 @@ def build(config: Any, **options: Any) -> Any:
     return WhisperEncoder._from_config(config, **options)
 
 
-def window(config: TowerConfig) -> int:
-    """Seconds the encoder hears.
+def window(config: TowerShape) -> int:
+    """Length of the encoder's window in seconds.
 
     Raises:
-        InputError: no whole number of them.
+        InputError: the window is no whole number of seconds.
     """
     positions: int = config.encoder.max_source_positions
     seconds, rest = divmod(positions, POSITIONS_A_SECOND)
@@ -41,17 +38,17 @@ def window(config: TowerConfig) -> int:
     return seconds
 
 
-def _grid(config: TowerConfig) -> tuple[int, ...]:
+def _grid(config: TowerShape) -> tuple[int, ...]:
     return (config.encoder.max_source_positions,)
 
 
-def _features(config: TowerConfig, encoder: nn.Module, values: Tensor, mask: Tensor | None) -> Tensor:
+def _features(config: TowerShape, encoder: nn.Module, values: Tensor, mask: Tensor | None) -> Tensor:
     """Log-mel spectrograms (items, bins, steps) → (items, positions, width)."""
-    return hidden(config, encoder(values, **wanted(config)))
+    return hidden_states(config, encoder(values, **hidden_options(config)))
 
 
-def extractor(config: TowerConfig) -> Any:
-    """Whisper's own, with the encoder's mel bins and window."""
+def extractor(config: TowerShape) -> Any:
+    """Whisper's feature extractor, with the encoder's mel bins and window."""
     from transformers import WhisperFeatureExtractor
 
     return WhisperFeatureExtractor(feature_size=config.encoder.num_mel_bins, chunk_length=window(config))
@@ -64,7 +61,7 @@ def _extract(extractor: Any, items: Sequence[Any]) -> Extracted:
 
 
 def seconds(extractor: Any) -> float:
-    """Of the extractor's window."""
+    """Length of the extractor's window in seconds."""
     return float(extractor.chunk_length)
 
 

@@ -18,6 +18,7 @@ from optmerge.bench.modalities.training import BASE
 from optmerge.bench.modalities.world import MODALITIES, Modality
 from optmerge.bench.trials.zoo import default_zoo
 from optmerge.checkpoints.output_files import disk_errors
+from optmerge.engine.merge import Options
 from optmerge.omni import ask
 from optmerge.omni.compose import Composed, compose
 from optmerge.recipe import override, parse_recipe
@@ -91,7 +92,7 @@ def _composed(
     own_towers: dict[str, str] = {modality: modality for modality in MODALITIES}
     with warnings.catch_warnings():  # answers show what they would say
         warnings.simplefilter("ignore")
-        return recipe.method.name, compose(recipe, out, towers=own_towers, mode="overwrite")
+        return recipe.method.name, compose(recipe, out, towers=own_towers, options=Options(mode="overwrite"))
 
 
 def _answers(
