@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from optmerge.bench.training.conversations import trained as tasks
+from optmerge.bench.training.conversations import trained_tasks
 
 WEIGHTS, SHARDS = "model.safetensors", [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
 ADAPTER = "adapter_config.json"
@@ -25,7 +25,7 @@ ADAPTER = "adapter_config.json"
 
 def pack(trained: Path, zoo: Path) -> None:
     """Copy every finished model of a training's folder that has a place in the zoo."""
-    places = {"base": "base", "mixture": "mixture"} | {name: f"experts/0/{name}" for name in tasks()}
+    places = {"base": "base", "mixture": "mixture"} | {name: f"experts/0/{name}" for name in trained_tasks()}
     found = {trained / name: zoo / place for name, place in places.items() if (trained / name).is_dir()}
     dense = {path: load_file(path / WEIGHTS) for path in found if (path / WEIGHTS).is_file()}
     split = len(dense) > 1  # a base with adapters shares nothing

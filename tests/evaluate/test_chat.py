@@ -10,7 +10,7 @@ from PIL import Image
 
 import optmerge
 from optmerge.bench.lines.tiny import checkpoint
-from optmerge.bench.training.stages import train
+from optmerge.bench.training.train import train
 from optmerge.cli import run
 from optmerge.errors import CheckpointError, InputError
 from optmerge.evaluate import chat

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from optmerge.bench.modalities import clips, models, words
-from optmerge.bench.modalities.readings import CLASSES, UNASKED, Reader, Readings, readings
+from optmerge.bench.modalities.readings import CLASSES, UNASKED, Readings, TowerProbe, readings
 from optmerge.bench.modalities.world import MODALITIES
 from optmerge.bench.tasks.drawn._drawing.shapes import COLOURS, KINDS
 from optmerge.omni import OmniProcessor
@@ -60,7 +60,7 @@ def test_a_sound_is_read_by_moments() -> None:
 @pytest.mark.parametrize("modality", MODALITIES)
 def test_a_tower_learns_what_a_few_clips_show(modality: Any, tokenizer: Any) -> None:
     config = models.tower_config(modality, small.SIZE, tokenizer)
-    reader = Reader(models.tower(config, small.SIZE, seed=0), modality, small.SIZE.width)
+    reader = TowerProbe(models.tower(config, small.SIZE, seed=0), modality, small.SIZE.width)
     batch = Readings(OmniProcessor(tokenizer, {modality: config}), modality)(
         [clips.content("train", index) for index in range(2)]
     )

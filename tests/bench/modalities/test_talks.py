@@ -8,15 +8,15 @@ import torch
 
 from optmerge.bench.modalities import models, talks, words
 from optmerge.bench.modalities.describe import CAPTIONS, CLOSEUP, NAMES
-from optmerge.bench.modalities.packing import LONGEST, Pack
-from optmerge.bench.modalities.talks import Diet, talk
+from optmerge.bench.modalities.talk_batches import LONGEST, TalkBatch
+from optmerge.bench.modalities.talks import Curriculum, talk
 from optmerge.bench.modalities.world import MODALITIES
 from optmerge.bench.training import attention
 from optmerge.bench.training.packing import IGNORED
 from optmerge.omni.prompts import USUAL
 from worlds import modalities as small
 
-BASE, HEARING = Diet(guesses=0), Diet(own="audio", guesses=0)
+BASE, HEARING = Curriculum(guesses=0), Curriculum(own="audio", guesses=0)
 
 
 @pytest.fixture(scope="module")
@@ -58,20 +58,22 @@ def test_an_expert_has_its_own_signal_and_no_other() -> None:
 
 
 def test_guessing_is_learnt_in_some_talks() -> None:
-    guessed = [talk(Diet(), 0, row) for row in range(400)]
+    guessed = [talk(Curriculum(), 0, row) for row in range(400)]
     without = [each for each in guessed if any(not needs(turn) <= told(each.parts) for turn in each.turns)]
     assert 10 < len(without) < 100
 
 
 def test_a_talk_depends_on_its_number_alone() -> None:
-    assert [talk(Diet(), 3, row) for row in (5, 6)] == [talks.Talks(Diet(), 9, seed=3)[row] for row in (5, 6)]
-    assert talk(Diet(), 3, 5) != talk(Diet(), 4, 5)
+    assert [talk(Curriculum(), 3, row) for row in (5, 6)] == [
+        talks.Talks(Curriculum(), 9, seed=3)[row] for row in (5, 6)
+    ]
+    assert talk(Curriculum(), 3, 5) != talk(Curriculum(), 4, 5)
 
 
 def test_exactly_the_answers_and_their_ends_are_learnt(tokenizer: Any) -> None:
     one = talk(BASE, 0, 1)
     one = talks.Talk(one.content, one.parts, one.shown, one.turns[:6])  # as many as surely fit
-    batch = Pack(tokenizer)([one])
+    batch = TalkBatch(tokenizer)([one])
     learnt = batch["labels"][0] != IGNORED
     text = tokenizer.decode(batch["input_ids"][0][learnt])
     answers = [f"{each.answers[0]}<|im_end|>" for each in one.turns]
@@ -88,8 +90,8 @@ def test_a_packed_turn_is_learnt_as_if_it_were_asked_alone(modality: Any, tokeni
     ).eval()
     from optmerge.omni import OmniProcessor
 
-    pack = Pack(tokenizer, OmniProcessor(tokenizer, {modality: config}))
-    both = [talk(Diet(own=modality), 0, row) for row in (0, 1)]
+    pack = TalkBatch(tokenizer, OmniProcessor(tokenizer, {modality: config}))
+    both = [talk(Curriculum(own=modality), 0, row) for row in (0, 1)]
     model.set_attn_implementation(attention.register())
     with torch.no_grad():
         packed = pack(both)
@@ -118,7 +120,7 @@ def test_nothing_is_described_in_an_order_of_its_own() -> None:
 def test_an_answer_weighs_the_square_root_of_its_tokens(tokenizer: Any) -> None:
     rows = (talk(BASE, 0, row) for row in range(50))
     one = next(each for each in rows if each.turns[0].text in CAPTIONS.values())
-    batch = Pack(tokenizer)([talks.Talk(one.content, one.parts, one.shown, one.turns[:1])])
+    batch = TalkBatch(tokenizer)([talks.Talk(one.content, one.parts, one.shown, one.turns[:1])])
     tokens = int((batch["labels"] != IGNORED).sum())
     assert tokens > 10
     assert float(batch["weights"].sum()) == pytest.approx(tokens**0.5)

@@ -103,7 +103,7 @@ def test_a_killed_stage_goes_on_to_the_same_weights(
     record = train(whole, **options)
 
     written = []
-    forward = training.Pack if not name.endswith("tower") else training.Readings
+    forward = training.TalkBatch if not name.endswith("tower") else training.Readings
     call = forward.__call__
 
     def counted(self: object, rows: object) -> object:

@@ -8,7 +8,6 @@ from optmerge.bench.training import conversations
 from optmerge.bench.training.aligning import Aligning, BothViews, take_over
 from optmerge.bench.training.learning import Stage, fit
 from optmerge.bench.training.packing import Conversations
-from optmerge.errors import InputError
 
 STAGE = Stage(
     pictures=64, learning_rate=1e-2, matrix_rate=0.02, batch=8, part="sight", keep_every=0, look_every=0
@@ -57,12 +56,3 @@ def test_a_taken_over_language_model_answers_as_its_teacher(pair, processors) ->
     assert torch.equal(ids, torch.tensor([processors["lora"].ids("what color is the star?")]))
     with torch.no_grad():
         assert torch.allclose(model(input_ids=ids).logits, teacher(input_ids=ids).logits, atol=1e-5)
-
-
-def test_the_full_line_needs_a_teacher(tmp_path: Path) -> None:
-    from optmerge.bench.training import stages
-
-    with pytest.raises(InputError, match="--teacher") as caught:
-        stages.train("full", tmp_path / "full")
-    assert str(tmp_path / "lora" / "answering") in str(caught.value)
-    assert not (tmp_path / "full").exists()

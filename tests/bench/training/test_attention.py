@@ -9,7 +9,7 @@ TALKS = [conversations.conversation(conversations.mixture(), 0, row) for row in 
 
 @pytest.mark.parametrize("line", ["full", "lora"])
 def test_lean_attention_gives_what_eager_gives_and_the_same_gradients(line: str, processors, tiny) -> None:
-    batch, found = packing.Pack(processors[line])(TALKS), {}
+    batch, found = packing.ConversationBatch(processors[line])(TALKS), {}
     batch["attention_mask"] = batch["attention_mask"].float()
     for name in ("eager", attention.register()):
         model = checkpoint.build(processors[line], tiny, seed=0)
@@ -25,7 +25,7 @@ def test_lean_attention_gives_what_eager_gives_and_the_same_gradients(line: str,
 
 @pytest.mark.parametrize("line", ["full", "lora"])
 def test_where_no_mask_is_given_lean_attention_is_causal_too(line: str, processors, tiny) -> None:
-    batch = packing.Pack(processors[line])(TALKS[:1])
+    batch = packing.ConversationBatch(processors[line])(TALKS[:1])
     for name in ("attention_mask", "labels", "weights"):
         batch.pop(name, None)
     model, told = checkpoint.build(processors[line], tiny, seed=0).eval(), []

@@ -9,7 +9,7 @@ from transformers import TrainerCallback
 from optmerge.bench.lines.tiny import checkpoint
 from optmerge.bench.tasks._registry import get
 from optmerge.bench.training import conversations, curve, learning
-from optmerge.bench.training.packing import Conversations, Pack
+from optmerge.bench.training.packing import ConversationBatch, Conversations
 
 STAGE = learning.Stage(pictures=32, learning_rate=1e-2, batch=8, keep_every=2, look_every=0)
 RUNS = [("full", "all"), ("full", "layers"), ("lora", "all"), ("lora", "adapter")]
@@ -36,9 +36,15 @@ def trained(processor, size, part: str, folder: Path, callbacks=(), **kwargs) ->
     stage = replace(STAGE, part=part, matrix_rate=MUON.get(part, 0.0), **kwargs)
     model = learning.prepared(checkpoint.build(processor, size, seed=0), stage)
     rows = Conversations(
-        conversations.base({conversations.SHEETS: 1.0, "vqa": 1.0}), stage.steps * stage.batch, seed=3
+        conversations.everything(
+            {conversations.SHEETS: 1.0, "vqa": 1.0}, without={"vqa": ("relation", "comparison")}
+        ),
+        stage.steps * stage.batch,
+        seed=3,
     )
-    model = learning.fit(model, rows, Pack(processor), stage, folder, seed=3, callbacks=callbacks)
+    model = learning.fit(
+        model, rows, ConversationBatch(processor), stage, folder, seed=3, callbacks=callbacks
+    )
     return {name: weight.detach().clone() for name, weight in model.named_parameters()}
 
 

@@ -24,7 +24,7 @@ def alone(model, processor, talk, question) -> torch.Tensor:
 @pytest.mark.parametrize("line", LINES)
 def test_a_packed_turn_is_learnt_as_if_it_were_asked_alone(line: str, processors, tiny) -> None:
     model = checkpoint.build(processors[line], tiny, seed=0).eval()
-    batch = packing.Pack(processors[line])(TALKS)
+    batch = packing.ConversationBatch(processors[line])(TALKS)
     labels = batch.pop("labels")
     assert len(labels) < len(TALKS)  # rows are shared
     with torch.no_grad():
@@ -37,7 +37,7 @@ def test_a_packed_turn_is_learnt_as_if_it_were_asked_alone(line: str, processors
 
 @pytest.mark.parametrize("line", LINES)
 def test_exactly_the_answers_and_their_ends_are_learnt(line: str, processors) -> None:
-    batch = packing.Pack(processors[line])(TALKS)
+    batch = packing.ConversationBatch(processors[line])(TALKS)
     learnt = batch["labels"] != packing.IGNORED
     assert torch.equal(batch["labels"][learnt], batch["input_ids"][learnt])
     told = processors[line].tokenizer.decode(batch["labels"][learnt]).split("<|im_end|>")[:-1]
@@ -46,7 +46,7 @@ def test_exactly_the_answers_and_their_ends_are_learnt(line: str, processors) ->
 
 @pytest.mark.parametrize("line", LINES)
 def test_an_answer_weighs_the_square_root_of_its_tokens(line: str, processors) -> None:
-    batch = packing.Pack(processors[line])(TALKS)
+    batch = packing.ConversationBatch(processors[line])(TALKS)
     assert torch.equal(batch["weights"] > 0, batch["labels"] != packing.IGNORED)
     answers = [turn.answers[0] + "<|im_end|>" for talk in TALKS for turn in talk.turns]
     expected = sum(len(processors[line].ids(answer)) ** 0.5 for answer in answers)
@@ -55,25 +55,25 @@ def test_an_answer_weighs_the_square_root_of_its_tokens(line: str, processors) -
 
 def test_turns_that_would_make_a_conversation_too_long_are_left_out(processors, monkeypatch) -> None:
     processor, talk = processors["full"], max(TALKS, key=lambda talk: len(talk.turns))
-    whole = packing.piece(processor, talk)
+    whole = packing.ConversationBatch(processor).piece(talk)
     monkeypatch.setattr(packing, "LONGEST", len(whole.ids) - 1)
-    part = packing.piece(processor, talk)
+    part = packing.ConversationBatch(processor).piece(talk)
     assert len(part.ids) <= packing.LONGEST and 0 < len(set(part.turns)) < len(set(whole.turns))
     monkeypatch.setattr(packing, "LONGEST", 0)
-    assert set(packing.piece(processor, talk).turns) == {0, 1}  # the first is always there
+    assert set(packing.ConversationBatch(processor).piece(talk).turns) == {0, 1}  # the first is always there
 
 
 @pytest.mark.parametrize("line", LINES)
 def test_pictures_follow_each_other_as_their_tokens_do(line: str, processors) -> None:
     processor = processors[line]
-    batch = packing.Pack(processor)(TALKS)
-    order = packing.rows([len(packing.piece(processor, talk).ids) for talk in TALKS])
+    batch = packing.ConversationBatch(processor)(TALKS)
+    order = packing.rows([len(packing.ConversationBatch(processor).piece(talk).ids) for talk in TALKS])
     expected = processor.pixels([TALKS[rank].image for row in order for rank in row])
     assert torch.equal(batch["pixel_values"], expected["pixel_values"])
     for row, ranks in zip(batch["input_ids"], order, strict=True):
         start = 0
         for rank in ranks:
-            ids = packing.piece(processor, TALKS[rank]).ids
+            ids = packing.ConversationBatch(processor).piece(TALKS[rank]).ids
             assert row[start : start + len(ids)].tolist() == ids
             start += len(ids)
 

@@ -1,118 +1,108 @@
-from dataclasses import replace
+"""The stage tables are what was done: they agree with the records of the trainings that made the zoo."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-import torch
-from safetensors.torch import load_file
 
-from optmerge.bench.lines.tiny import asking, checkpoint
 from optmerge.bench.tasks._registry import get
-from optmerge.bench.training import stages
-from optmerge.bench.training.curve import read
-from optmerge.bench.trials import questions
-from optmerge.errors import CheckpointError, InputError
-from worlds import lines as tiny_lines
+from optmerge.bench.training.conversations import trained_tasks
+from optmerge.bench.training.stages import stages_of
+from optmerge.errors import InputError
 
-LINES = ("lora", "full")  # the full line takes over the other's language model
-NAMES = ("base", "ocr", "vqa", "mixture")
-ALL = (stages.SIGHT, stages.FINDING, stages.ALIGNING, stages.ANSWERING, *NAMES)
-
-
-def short(line: str) -> dict:
-    """The line's own stages, some of them, made tiny."""
-    return tiny_lines.stages(line, ALL, learning_rate=1e-2)
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, tiny) -> dict:
-    found, place = {}, tmp_path_factory.mktemp("stages")
-    for line in LINES:
-        out = place / line
-        found[line] = (out, stages.train(line, out, stages=short(line), size=tiny, threads=1))
-    return found
-
-
-@pytest.mark.parametrize("line", LINES)
-def test_a_line_is_trained_once_and_a_second_call_finds_it_done(line: str, trained, tiny) -> None:
-    out, record = trained[line]
-    again = stages.train(line, out, stages=short(line), size=tiny, threads=1)
-    assert record.weights == again.weights and record.cost == again.cost
-    assert set(record.weights) == set(short(line)) and len(set(record.weights.values())) == len(short(line))
-    assert not [path for path in (out / "work").iterdir() if path.is_dir()]
+RESULTS = Path(__file__).parents[3] / "results"
+RECORDED = {
+    "full": [
+        "sight",
+        "answering",
+        "base-1",
+        "base",
+        "geometry",
+        "vqa",
+        "mixture",
+        "grounding",
+        "chart",
+        "ocr",
+    ],
+    "lora": [
+        *("sight", "reading", "finding", "relating", "answering"),
+        *("base-1", "base-2", "base-3", "base-4", "base-5", "base-6", "base"),
+        *("geometry", "vqa", "ocr", "mixture-1", "chart", "grounding", "mixture"),
+    ],
+}
+"""Line → the stages of the shipped models, in the order of their records; aligning left none."""
+OTHER_SETS = {"full": 2, "lora": 2}
 
 
-@pytest.mark.parametrize("line", LINES)
-def test_what_is_trained_can_be_asked(line: str, trained) -> None:
-    out, _ = trained[line]
-    for name in NAMES:
-        adapter = out / name if line == "lora" and name != "base" else None
-        model, processor = checkpoint.load(out / "base" if adapter else out / name, adapter=adapter)
-        asked = list(questions.asked(get("ocr"), "test", 2))
-        assert len(asking.answers(model, processor, asked, longest=2)) == 2
+def records(line: str) -> list[dict[str, Any]]:
+    """The records of a line's trainings, in the order in which the trainings ended."""
+
+    def found() -> Iterator[dict[str, Any]]:
+        for path in (RESULTS / "bench").rglob("*.json*"):
+            text = path.read_text(encoding="utf-8")
+            for record in map(json.loads, text.splitlines() if path.suffix == ".jsonl" else [text]):
+                if record["kind"] == f"{line}/train":
+                    yield record
+
+    return sorted(found(), key=lambda record: record["created"])
 
 
-def test_full_experts_differ_from_their_base_in_the_language_models_layers_only(trained) -> None:
-    out, _ = trained["full"]
-    base = load_file(out / "base" / "model.safetensors")
-    for name in NAMES[1:]:
-        other = load_file(out / name / "model.safetensors")
-        moved = {key for key in base if not torch.equal(base[key], other[key])}
-        assert moved and all("language_model" in key and ".layers." in key for key in moved)
+@pytest.mark.parametrize("line", RECORDED)
+def test_the_stages_are_those_that_made_the_shipped_models(line: str) -> None:
+    stages, shipped = stages_of(line), records(line)[: -OTHER_SETS[line]]
+    assert set(stages) == {*RECORDED[line]} | ({"aligning"} if line == "full" else set())
+    for name, record in zip(RECORDED[line], shipped, strict=True):
+        (settings,) = record["config"]["stages"].values()
+        stage, ours = stages[name], stages[name].recorded()
+        assert {key: ours[key] for key in settings} == settings, name
+        assert record["seeds"] == {"train": stage.seed}, name
+        if name in ("reading", "answering"):
+            assert stage.curriculum.questions == record["config"]["questions"], name
+        if stage.role == "base" and "base_shares" in record["config"]:
+            assert stage.curriculum.shares == record["config"]["base_shares"], name
 
 
-def test_adapters_name_no_path_of_the_machine_they_were_trained_on(trained) -> None:
-    out, _ = trained["lora"]
-    for name in NAMES[1:]:
-        for file in (out / name).iterdir():
-            assert str(out).encode() not in file.read_bytes()
-        assert {file.name for file in (out / name).iterdir()} == {
-            "adapter_config.json",
-            "adapter_model.safetensors",
-        }
+@pytest.mark.parametrize("line", RECORDED)
+def test_the_other_sets_of_experts_are_made_by_the_same_stages(line: str) -> None:
+    stages = stages_of(line)
+    for record in records(line)[-OTHER_SETS[line] :]:
+        assert set(record["config"]["stages"]) == set(trained_tasks())
+        for name, settings in record["config"]["stages"].items():
+            ours = stages[name].recorded()
+            assert {key: ours[key] for key in settings} == settings
 
 
-def test_another_set_of_experts_starts_from_the_same_base(trained, tiny, tmp_path: Path) -> None:
-    out, first = trained["full"]
-    record = stages.train(
-        "full", tmp_path, seed=1, base=out / "base", stages=short("full"), size=tiny, threads=1
-    )
-    assert set(record.weights) == {"ocr", "vqa"}  # the mixture is the line's
-    assert all(record.weights[name] != first.weights[name] for name in record.weights)
-    assert record.config["base"] == first.weights["base"]
+def test_what_the_records_leave_out_is_what_the_zoos_page_told() -> None:
+    full, lora = stages_of("full"), stages_of("lora")
+    shares = {"sheets": 2.0, "vqa": 0.3, "geometry": 0.7, "chart": 0.8, "ocr": 0.12, "grounding": 0.9}
+    assert full["base-1"].curriculum.shares == shares
+    assert full["aligning"].seed == 7 and full["aligning"].settings.pictures == 64_000
+    for name in ("base-4", "base-5"):
+        curriculum = lora[name].curriculum
+        assert curriculum.types["chart"] == get("chart").known and curriculum.captions == 2
+    for name in ("base-2", "base-3", "base-6", "base"):
+        curriculum = lora[name].curriculum
+        assert curriculum.types["chart"] == get("chart").types and curriculum.captions == 1
 
 
-def test_another_mixture_is_trained_where_it_is_asked_for(trained, tiny, tmp_path: Path) -> None:
-    out, _ = trained["full"]
-    short_mixture = {"mixture": short("full")["mixture"]}
-    record = stages.train(
-        "full", tmp_path, only=["mixture"], base=out / "base", stages=short_mixture, size=tiny, threads=1
-    )
-    assert set(record.weights) == {"mixture"}
+@pytest.mark.parametrize("line", RECORDED)
+def test_far_experts_differ_from_gentle_ones_in_the_pull_alone(line: str) -> None:
+    gentle, far = stages_of(line), stages_of(line, "far")
+    assert list(gentle) == list(far)
+    for name, stage in far.items():
+        if stage.role == "expert":
+            assert gentle[name].settings.pull > stage.settings.pull == 0.0
+            assert {**gentle[name].recorded(), "pull": 0.0} == stage.recorded()
+        else:
+            assert stage == gentle[name]
 
 
-def test_a_stage_before_the_base_cannot_start_from_it(trained, tmp_path: Path) -> None:
-    out, _ = trained["full"]
-    with pytest.raises(InputError, match="sight"):
-        stages.train("full", tmp_path / "new", only=["sight", "ocr"], base=out / "base")
-    assert not (tmp_path / "new").exists()
-
-
-def test_a_base_or_a_teacher_of_another_line_is_refused(trained, tmp_path: Path) -> None:
-    (full, _), (lora, _) = trained["full"], trained["lora"]
-    for given in ({"base": lora / "base"}, {"teacher": full / "answering"}, {"base": tmp_path}):
-        with pytest.raises(CheckpointError, match=str(next(iter(given.values())))):
-            stages.train("full", tmp_path / "new", **given)
-    assert not (tmp_path / "new").exists()
-
-
-def test_the_curve_ends_with_a_look(tiny, tmp_path: Path) -> None:
-    stage = replace(short("full")["base"], look_every=500)
-    record = stages.train("full", tmp_path, stages={"base": stage}, size=tiny, threads=1)
-    looks = [line for line in read(tmp_path / "work" / "base.jsonl") if "score" in line]
-    assert [line["step"] for line in looks] == [2]
-    assert record.metrics["base"]["validation"] == looks[0]["score"]
-
-
-def test_an_unknown_stage_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="vqaa"):
-        stages.train("full", tmp_path, only=["vqaa"])
+def test_a_line_without_stages_and_an_unknown_regime_are_named() -> None:
+    with pytest.raises(InputError, match="did you mean 'lora'"):
+        stages_of("lorra")
+    with pytest.raises(InputError, match="did you mean 'far'"):
+        stages_of("full", "fer")  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""What a clip holds in words, a part for each modality: every question is answerable from those it needs."""
+"""Descriptions of clips, one for each part: every question is answerable from the parts it needs."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from optmerge.bench.modalities.world import HEIGHTS, QUARTERS, Actor, Content, M
 from optmerge.evaluate.questions import Question
 
 NAMES: Mapping[Modality, str] = {"audio": "sound", "video": "video", "image": "picture"}
-"""How a description begins."""
+"""Modality → the word that begins a description."""
 CLOSEUP = "closeup"
-"""Type of the questions for one shape of a part."""
+"""Question type of the questions about one shape of a part."""
 CAPTIONS: Mapping[Modality, str] = {
     "audio": "what do you hear?",
     "video": "what does the video show?",
@@ -20,15 +20,15 @@ CAPTIONS: Mapping[Modality, str] = {
 
 
 def described(content: Content, modality: Modality, rng: random.Random | None = None) -> str:
-    """All that is to be known of one part, such as `sound: 2 loud low early star, number 3`.
+    """The description of one part with all its facts, such as `sound: 2 loud low early star, number 3`.
 
-    The kind of shape comes last: a language model that reads from left to right then knows there all that is
-    said of it.
+    The kind of a shape comes last, so a language model, which reads from left to right, has met all facts of
+    the shape when it reads the kind.
 
     Args:
-        content: of the clip.
+        content: content of the clip.
         modality: the part.
-        rng: to name what lies beside each other in any order; row by row without. Sounds keep their order.
+        rng: source of the order in which shapes are named; row by row without one. Sounds keep their order.
     """
     facts = _FACTS[modality](content)
     if rng is not None and modality != "audio":
@@ -37,12 +37,12 @@ def described(content: Content, modality: Modality, rng: random.Random | None = 
 
 
 def caption(content: Content, modality: Modality) -> Question:
-    """A question for all that is seen or heard, and the description as its answer."""
+    """A question about everything in one part, with the description as its answer."""
     return Question(CAPTIONS[modality], (described(content, modality),), "caption")
 
 
 def closeups(content: Content, modality: Modality, rng: random.Random) -> list[Question]:
-    """Of each shape in one part two questions: for all that is known of it, and for one thing of that."""
+    """Two questions about each shape of one part: one about all its facts, one about a single fact."""
     if modality == "audio":
         return [each for voice in content.sound.voices for each in _voice_asked(voice, rng)]
     shapes: Sequence[Actor | Thing] = content.film if modality == "video" else content.picture
@@ -77,7 +77,7 @@ def _lookup(asked: Sequence[tuple[str, str]], rng: random.Random) -> Question:
 
 
 def fact(content: Content, shape: Actor | Thing) -> str:
-    """What there is to say of a shape in the film or the picture: where it is first, its kind last."""
+    """The facts of a shape in the film or the picture: its place first, its kind last."""
     if isinstance(shape, Actor):
         return f"{HEIGHTS[content.film.index(shape)]} {_actor(shape)}"
     return f"{QUARTERS[content.picture.index(shape)]} {_thing(shape)}"
@@ -131,7 +131,7 @@ _FACTS: Mapping[Modality, Callable[[Content], list[str]]] = {
 
 
 def texts(contents: Sequence[Content]) -> list[str]:
-    """Every word there is to describe these clips with."""
+    """Every text that describes or asks about these clips without a template, for the tokenizer."""
     found = []
     for content in contents:
         for each in NAMES:

@@ -1,8 +1,9 @@
-"""The first thing a tower learns: what each of its embeddings is about, read off it by linear heads.
+"""The first stage of a tower: linear probes learn to tell what each embedding is about.
 
-A clip teaches as many things as it has embeddings, which answers alone never would; the heads are then thrown
-away. An embedding is to know all about what it lies on: of a picture the thing in its quarter, of a film the
-actor in its lane and how it moves in the whole film, of a sound who is heard at that moment and how often.
+Tower and probes are trained together; the probes are then thrown away. A clip has as many labels as
+embeddings, far more than answers alone would give. The labels of an embedding are: in a picture, the thing in
+its quarter; in a film, the actor in its lane and how the actor moves in the whole film; in a sound, who is
+heard at that moment and how many notes the whole sound of that voice has.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from optmerge.omni import OmniProcessor
 from optmerge.omni.tower import Tower
 
 UNASKED = -100
-"""Label of what an embedding isn't asked (torch's cross entropy skips it)."""
+"""Label of a reading that an embedding isn't asked for; torch's cross entropy skips it."""
 Labels = dict[str, int]
 """Reading → class."""
 _PALETTE = tuple(COLOURS)
@@ -37,11 +38,11 @@ CLASSES: Mapping[Modality, Mapping[str, int]] = {
     "video": {"kind": len(KINDS), "colour": len(COLOURS), "moves": len(_MOVES), "right": 2, "far": 2},
     "audio": {"heard": 1 + len(KINDS) + CAST, "loud": 2, "high": 2, "notes": 3},
 }
-"""Modality → what is read → among how many."""
+"""Modality → reading → number of classes."""
 
 
 class Contents(Dataset[Content]):
-    """The first `count` training clips of a seed."""
+    """The contents of the first `count` training clips of a seed."""
 
     def __init__(self, count: int, *, seed: int) -> None:
         self.count, self.seed = count, seed
@@ -54,19 +55,19 @@ class Contents(Dataset[Content]):
 
 
 def signal(content: Content, modality: Modality) -> Any:
-    """What a tower is given of a clip, as its extractor takes it."""
+    """The signal of a clip in one modality, as the tower's feature extractor takes it."""
     if modality == "video":
         return [Image.fromarray(frame) for frame in clips.film(content)]
     return clips.picture(content) if modality == "image" else clips.sound(content)
 
 
 def readings(content: Content, modality: Modality, shape: Sequence[int]) -> list[Labels]:
-    """What each embedding is to know, in their order.
+    """The labels of each embedding, in the embeddings' order.
 
     Args:
-        content: of the clip.
-        modality: of the tower.
-        shape: of the tower's embeddings: (rows, columns), (times, rows, columns), or (times,).
+        content: content of the clip.
+        modality: modality of the tower.
+        shape: shape of the tower's embeddings: (rows, columns), (times, rows, columns), or (times,).
     """
     return _READ[modality](content, shape)
 
@@ -136,30 +137,35 @@ _READ: Mapping[Modality, Callable[[Content, Sequence[int]], list[Labels]]] = {
 
 @dataclass(frozen=True)
 class Readings:
-    """Contents → what the tower takes, and of each reading the labels (clip, embedding)."""
+    """Contents → the tower's inputs and the labels of each reading.
+
+    Args:
+        processor: processor with the tower's configuration.
+        modality: modality of the tower.
+    """
 
     processor: OmniProcessor
     modality: Modality
 
     def __call__(self, contents: Sequence[Content]) -> dict[str, Any]:
-        """`values` and `known`: reading → labels."""
+        """`values`: the tower's inputs; `known`: reading → labels (clip, embedding)."""
         shape = self.processor.towers[self.modality].pooled
-        told = [readings(content, self.modality, shape) for content in contents]
+        labelled = [readings(content, self.modality, shape) for content in contents]
         known = {
-            name: torch.tensor([[labels[name] for labels in each] for each in told])
+            name: torch.tensor([[labels[name] for labels in each] for each in labelled])
             for name in CLASSES[self.modality]
         }
         items = [signal(content, self.modality) for content in contents]
         return {"values": extracted(self.processor, self.modality, items), "known": known}
 
 
-class Reader(nn.Module):
-    """A tower with a linear reading of its embeddings.
+class TowerProbe(nn.Module):
+    """A tower with linear probes of its embeddings; all of it is trained.
 
     Args:
-        tower: trained with the readings.
-        modality: of the tower.
-        width: of its embeddings.
+        tower: the tower.
+        modality: modality of the tower.
+        width: width of its embeddings.
     """
 
     def __init__(self, tower: Tower, modality: Modality, width: int) -> None:
@@ -171,22 +177,23 @@ class Reader(nn.Module):
         )
 
     def forward(self, values: Tensor, known: Mapping[str, Tensor]) -> dict[str, Any]:
-        """The loss, and the share of each reading that is right.
+        """The loss, and for each reading the share of labels that are predicted right.
 
         Args:
-            values: as the tower takes them.
+            values: the tower's inputs.
             known: reading → labels (clip, embedding).
         """
         embeddings = self.norm(self.tower(values))
-        told = {name: head(embeddings).float() for name, head in self.heads.items()}
-        loss = sum(cross_entropy(told[name], known[name].flatten()) for name in told)
-        return {"loss": loss, "right": {name: _right(told[name], known[name].flatten()) for name in told}}
+        logits = {name: head(embeddings).float() for name, head in self.heads.items()}
+        labels = {name: known[name].flatten() for name in logits}
+        loss = sum(cross_entropy(logits[name], labels[name]) for name in logits)
+        return {"loss": loss, "right": {name: _right(logits[name], labels[name]) for name in logits}}
 
     def set_attn_implementation(self, name: str) -> None:
-        """As a model's own."""
+        """Choose the encoder's attention function, as transformers' models do."""
         self.tower.encoder.set_attn_implementation(name)
 
 
-def _right(told: Tensor, known: Tensor) -> Tensor:
-    asked = known != UNASKED
-    return (told.argmax(-1) == known)[asked].float().mean()
+def _right(logits: Tensor, labels: Tensor) -> Tensor:
+    asked = labels != UNASKED
+    return (logits.argmax(-1) == labels)[asked].float().mean()

@@ -1,8 +1,8 @@
-"""What language models learn from: what is shown of a clip, what in words, and questions about it.
+"""Training data of the language models: signals and descriptions of a clip, and questions about the clip.
 
-The base is told everything in words, some of the three parts in any order, so it learns to put several
-sources together without ever seeing or hearing. An expert has one signal of its own; the other two parts come
-in words, or not at all.
+A clip has three parts: film, sound and picture. The base gets descriptions of one to three parts in any
+order, so it learns to combine several sources without seeing or hearing. An expert gets the signal of one
+part, and descriptions of the others or nothing.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from optmerge.omni.prompts import USUAL
 
 
 @dataclass(frozen=True)
-class Diet:
+class Curriculum:
     """How talks are drawn.
 
     Args:
-        own: the modality that is shown, never described; None for the base.
-        alone: chance that an expert gets nothing but its own.
-        most: how many of the three parts the base is told, at most.
-        captions: chance of being asked for a description.
-        closeups: how many questions for one shape are asked, of each part that may be described.
-        guesses: chance of a talk whose questions may need what isn't there: so every model learns the form
-            of all answers, and how to guess.
+        own: modality whose signal is given, so that it is never described; None for the base.
+        alone: chance that an expert gets nothing but its own signal.
+        most: most of the three parts that are described.
+        captions: chance that a talk asks for a description.
+        closeups: questions about single shapes, for each part that may be described.
+        guesses: chance that a talk's questions may need parts that are not given. Every model learns the
+            forms of all answers from these talks, and how to guess.
     """
 
     own: Modality | None = None
@@ -42,16 +42,22 @@ class Diet:
     closeups: int = 2
     guesses: float = 0.08
 
+    @property
+    def key(self) -> str:
+        """Text that seeds the draws; the shipped models learnt from draws with the word "Diet" in the key."""
+        fields = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
+        return f"Diet({fields})"
+
 
 @dataclass(frozen=True)
 class Talk:
-    """A clip that is talked about.
+    """A clip, what is given of the clip, and the turns about it.
 
     Args:
-        content: of the clip.
+        content: content of the clip.
         parts: what is given, in order: placeholders and descriptions.
-        shown: the modality whose placeholder is among them, if any.
-        turns: each asked as if it were the first.
+        shown: modality whose placeholder is among the parts, if any.
+        turns: questions with their answers, each asked as if it were the first.
     """
 
     content: Content
@@ -60,73 +66,74 @@ class Talk:
     turns: tuple[Question, ...]
 
 
-def talk(diet: Diet, seed: int, row: int) -> Talk:
-    """Talk number `row`: about another clip each."""
-    rng = random.Random(f"talk/{diet}/{seed}/{row}")
+def talk(curriculum: Curriculum, seed: int, row: int) -> Talk:
+    """Talk number `row` of a curriculum, about training clip number `row`."""
+    rng = random.Random(f"talk/{curriculum.key}/{seed}/{row}")
     content = clips.content("train", row, seed)
-    given = _given(rng, diet)
-    return Talk(content, parts(content, given, diet.own, rng), diet.own, _turns(rng, content, diet, given))
+    given = _given(rng, curriculum)
+    own = curriculum.own
+    return Talk(content, parts(content, given, own, rng), own, _turns(rng, content, curriculum, given))
 
 
 def parts(
     content: Content, given: Sequence[Modality], own: Modality | None, rng: random.Random | None = None
 ) -> tuple[str, ...]:
-    """What is given of a clip: the placeholder of what is shown, descriptions of the rest.
+    """What is given of a clip: a placeholder for its signal, descriptions of the other parts.
 
     Args:
-        content: of the clip.
-        given: in order.
-        own: what is shown.
-        rng: for descriptions in any order.
+        content: content of the clip.
+        given: modalities of the parts that are given, in order.
+        own: modality whose signal is given; None gives descriptions alone.
+        rng: source of the order within a description; row by row without one.
     """
     return tuple(USUAL[each] if each == own else described(content, each, rng) for each in given)
 
 
-def _given(rng: random.Random, diet: Diet) -> list[Modality]:
-    """In any order; an expert's own is always among them."""
-    others = [each for each in MODALITIES if each != diet.own]
-    most = min(diet.most, len(others))
-    if diet.own is not None and rng.random() < diet.alone:
+def _given(rng: random.Random, curriculum: Curriculum) -> list[Modality]:
+    """The parts that are given, in any order; an expert's own is always among them."""
+    others = [each for each in MODALITIES if each != curriculum.own]
+    most = min(curriculum.most, len(others))
+    if curriculum.own is not None and rng.random() < curriculum.alone:
         others = []
-    elif rng.random() < diet.guesses:
+    elif rng.random() < curriculum.guesses:
         others = rng.sample(others, rng.randint(0, most))
     else:
         others = rng.sample(others, rng.choices(range(1, most + 1), range(1, most + 1))[0])
-    own = [] if diet.own is None else [diet.own]
+    own = [] if curriculum.own is None else [curriculum.own]
     return rng.sample(own + others, len(own + others))
 
 
 def _turns(
-    rng: random.Random, content: Content, diet: Diet, given: Sequence[Modality]
+    rng: random.Random, content: Content, curriculum: Curriculum, given: Sequence[Modality]
 ) -> tuple[Question, ...]:
-    """A caption, perhaps, close-ups, and a question of each template that can be answered, in any order."""
-    told: list[Question] = []
-    describable = [each for each in given if diet.own in (None, each)]
-    if describable and rng.random() < diet.captions:
-        told.append(caption(content, rng.choice(describable)))
+    """A caption by chance, close-ups, and a question of each template that can be answered, in any order."""
+    found: list[Question] = []
+    describable = [each for each in given if curriculum.own in (None, each)]
+    if describable and rng.random() < curriculum.captions:
+        found.append(caption(content, rng.choice(describable)))
     for part in describable:
-        found = closeups(content, part, rng)
-        told += rng.sample(found, min(diet.closeups, len(found)))
-    guessing = not given or rng.random() < diet.guesses
+        near = closeups(content, part, rng)
+        found += rng.sample(near, min(curriculum.closeups, len(near)))
+    guessing = not given or rng.random() < curriculum.guesses
     fit = [
         each
         for each in templates().values()
-        if guessing or (set(each.needs) <= set(given) and diet.own in (None, *each.needs))
+        if guessing or (set(each.needs) <= set(given) and curriculum.own in (None, *each.needs))
     ]
     for each in fit:
         if (question := each.draw(rng, content)) is not None:
-            told.append(question.worked)
-    return tuple(rng.sample(told, len(told)))
+            found.append(question.worked)
+    return tuple(rng.sample(found, len(found)))
 
 
 class Talks(Dataset[Talk]):
-    """The first `count` talks of a diet, each made when it is asked for."""
+    """The first `count` talks of a curriculum, each drawn when it is asked for."""
 
-    def __init__(self, diet: Diet, count: int, *, seed: int) -> None:
-        self.diet, self.count, self.seed = diet, count, seed
+    def __init__(self, curriculum: Curriculum, count: int, *, seed: int) -> None:
+        self.curriculum, self.count, self.seed = curriculum, count, seed
 
     def __len__(self) -> int:
         return self.count
 
     def __getitem__(self, row: int) -> Talk:
-        return talk(self.diet, self.seed, row)
+        return talk(self.curriculum, self.seed, row)

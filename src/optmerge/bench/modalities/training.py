@@ -1,4 +1,4 @@
-"""From nothing to three experts: a base that only reads, towers that only see or hear, then both together."""
+"""Trains the modality benchmark's models: a base that only reads, towers, then experts that join the two."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from safetensors.torch import load_file, save_file
 from optmerge.bench import records
 from optmerge.bench.modalities import clips, looks, models, words
 from optmerge.bench.modalities.models import Size
-from optmerge.bench.modalities.packing import Pack
-from optmerge.bench.modalities.readings import Contents, Reader, Readings
-from optmerge.bench.modalities.talks import Diet, Talks
+from optmerge.bench.modalities.readings import Contents, Readings, TowerProbe
+from optmerge.bench.modalities.talk_batches import TalkBatch
+from optmerge.bench.modalities.talks import Curriculum, Talks
 from optmerge.bench.modalities.world import MODALITIES, Modality
-from optmerge.bench.training import staging
+from optmerge.bench.training import runner
 from optmerge.bench.training.learning import Stage, fit
-from optmerge.bench.training.staging import Traces
+from optmerge.bench.training.runner import StageFiles
 from optmerge.errors import InputError
 from optmerge.omni import OmniProcessor
 
 READING, BASE, START, TOWER = "reading", "base", "start", "-tower"
-"""The language model's stages, the folder of that with all towers, and how the towers' stages end."""
+"""Names of the language model's stages and of the model with all towers; ending of the towers' stages."""
 SIZE = Size()
 LINEAR = r"language_model\..*\.layers\..*\.(q|k|v|o|gate|up|down)_proj"
-"""What an expert's adapter lies on."""
+"""Regular expression of the matrices that get an expert's adapter."""
 
 _WORDS = Stage(pictures=64_000, learning_rate=2e-3, matrix_rate=0.01, batch=16, look_every=1000)
 _TOWER = Stage(pictures=96_000, learning_rate=3e-3, matrix_rate=0.02, batch=32)
@@ -51,7 +51,7 @@ STAGES: Mapping[str, Stage] = {
     **dict.fromkeys(MODALITIES, _EXPERT),
     "image": replace(_EXPERT, pictures=16_000),
 }
-"""Stage → settings, in the order they are trained; a picture is a clip."""
+"""Stage → settings, in the order in which they are trained; `pictures` counts clips."""
 
 
 def train(
@@ -63,27 +63,28 @@ def train(
     size: Size = SIZE,
     threads: int = 2,
 ) -> records.Record:
-    """Train the stages: a language model that is told one part of a clip at a time, then all of it, into
-    `out/base`; experts as adapters of `out/start` into `out/MODALITY`.
+    """Train a base into `out/base`, towers, and an expert for each modality into `out/MODALITY`.
 
-    Unfinished work, learning curves and the towers by themselves lie in `out/work`. A finished stage is
-    passed over, an unfinished one goes on from its last checkpoint. The same seed, thread count, machine type
-    and library versions give the same weights, killed in between or not. Base and towers don't need each
-    other, so several calls may train one stage each at the same time; an expert needs all of them.
+    The base reads descriptions of one part of a clip at a time, then of all parts. An expert is an adapter on
+    `out/start`, which joins base and towers. Unfinished work, learning curves and the towers lie in
+    `out/work`. A finished stage is passed over, an unfinished one goes on from its last checkpoint. The same
+    seed, thread count, machine type and library versions give the same weights, whether the training was
+    killed or not. Base and towers don't need each other, so several calls may train one stage each at the
+    same time; an expert needs all of them.
 
     Args:
-        out: a new folder, or one that an earlier call was writing.
-        seed: of the initial weights and of everything drawn.
+        out: a new folder, or one that an interrupted training left.
+        seed: seed of the initial weights and of all data.
         only: stages to train, by name; all of them if empty.
-        stages: settings of each.
+        stages: name → settings, in the order in which they are trained.
         size: shape of the models.
-        threads: processor threads; part of what the weights depend on.
+        threads: processor threads; the weights depend on their number.
 
     Raises:
-        InputError: a stage is unknown, or one that an expert starts from isn't there.
+        InputError: a stage is unknown, or a stage that an expert starts from isn't there.
     """
-    return staging.train(
-        staging.chosen(stages, only),
+    return runner.train_stages(
+        runner.chosen(stages, only),
         lambda name, stage: _train(name, stage, out, seed=seed, size=size),
         out,
         kind="omni/train",
@@ -95,12 +96,12 @@ def train(
 
 
 def _place(out: Path, name: str) -> Path:
-    """Folder of what a stage makes."""
+    """Folder of a stage's model."""
     return out / "work" / name if name == READING or name.endswith(TOWER) else out / name
 
 
 def _train(name: str, stage: Stage, out: Path, *, seed: int, size: Size) -> None:
-    """One stage, from its beginning or its last checkpoint to its finished folder."""
+    """Train one stage, from its beginning or its last checkpoint to its finished folder."""
     train_one = _language if name in (READING, BASE) else _tower if name.endswith(TOWER) else _expert
     torch.manual_seed(seed)
     train_one(name, stage, out, seed, size)
@@ -111,14 +112,14 @@ def _language(name: str, stage: Stage, out: Path, seed: int, size: Size) -> None
     model = models.language(size, tokenizer, seed=seed)
     if name == BASE and (before := _place(out, READING)).is_dir():
         model, _ = models.load(before)
-    # A description told back is what teaches to find things in a text.
-    diet = Diet(most=1, captions=1.0, closeups=6) if name == READING else Diet()
-    rows = Talks(diet, stage.steps * stage.batch, seed=seed)
+    # Repeating a description teaches to find things in a text.
+    curriculum = Curriculum(most=1, captions=1.0, closeups=6) if name == READING else Curriculum()
+    rows = Talks(curriculum, stage.steps * stage.batch, seed=seed)
 
     def look(model: Any) -> looks.Look:
         return looks.answers(model, tokenizer, told=MODALITIES)
 
-    _fit(model, rows, Pack(tokenizer), stage, out, name, seed, look)
+    _fit(model, rows, TalkBatch(tokenizer), stage, out, name, seed, look)
     models.save(model, tokenizer, _place(out, name))
 
 
@@ -126,17 +127,17 @@ def _tower(name: str, stage: Stage, out: Path, seed: int, size: Size) -> None:
     modality = cast(Modality, name.removesuffix(TOWER))
     tokenizer = words.tokenizer()
     config = models.tower_config(modality, size, tokenizer)
-    reader = Reader(models.tower(config, size, seed=seed), modality, size.width)
+    probe = TowerProbe(models.tower(config, size, seed=seed), modality, size.width)
     batches = Readings(OmniProcessor(tokenizer, {modality: config}), modality)
 
     def look(model: Any) -> looks.Look:
         return looks.readings(model, batches)
 
     rows = Contents(stage.steps * stage.batch, seed=seed)
-    _fit(reader, rows, batches, stage, out, name, seed, look)
+    _fit(probe, rows, batches, stage, out, name, seed, look)
     place = _place(out, name)
     place.mkdir(parents=True, exist_ok=True)
-    weights = copy.deepcopy(reader.tower).to(torch.bfloat16).state_dict()
+    weights = copy.deepcopy(probe.tower).to(torch.bfloat16).state_dict()
     save_file(weights, place / "model.safetensors")
 
 
@@ -147,8 +148,8 @@ def _expert(name: str, stage: Stage, out: Path, seed: int, size: Size) -> None:
     if not (out / START).is_dir():
         _assemble(out, size, out / "work" / f"{START}-{name}")
     model, processor = models.load(out / START)
-    torch.manual_seed(seed)  # of the adapter's first weights
-    # By its whole name: the other towers' projectors stay as they are.
+    torch.manual_seed(seed)  # for the adapter's first weights
+    # The projector's whole name: the other towers' projectors stay as they are.
     settings = LoraConfig(
         r=stage.rank,
         lora_alpha=stage.rank,
@@ -160,21 +161,21 @@ def _expert(name: str, stage: Stage, out: Path, seed: int, size: Size) -> None:
     def look(model: Any) -> looks.Look:
         return looks.answers(model.base_model.model, processor, shown=modality)
 
-    rows = Talks(Diet(own=modality), stage.steps * stage.batch, seed=seed)
-    _fit(learner, rows, Pack(processor.tokenizer, processor), stage, out, name, seed, look)
-    staging.save_adapter(learner, out / name, START)
+    rows = Talks(Curriculum(own=modality), stage.steps * stage.batch, seed=seed)
+    _fit(learner, rows, TalkBatch(processor.tokenizer, processor), stage, out, name, seed, look)
+    runner.save_adapter(learner, out / name, START)
 
 
 def _assemble(out: Path, size: Size, partial: Path) -> None:
-    """The model that all experts start from: base and towers as they were written.
+    """Write the model that all experts start from: base and towers as they were written.
 
     Args:
-        out: gets it.
+        out: folder of the training.
         size: shape of the models.
-        partial: folder until it is complete.
+        partial: folder of the model until it is complete.
 
     Raises:
-        InputError: one of them isn't there.
+        InputError: the base or a tower isn't there.
     """
     for name in (BASE, *(f"{modality}{TOWER}" for modality in MODALITIES)):
         if not (_place(out, name) / "model.safetensors").is_file():
@@ -193,7 +194,7 @@ def _assemble(out: Path, size: Size, partial: Path) -> None:
     models.save(models.joined(language, towers), tokenizer, partial)
     try:
         partial.rename(out / START)
-    except OSError:  # another expert's training has made the same meanwhile
+    except OSError:  # another expert's training has written the same model meanwhile
         shutil.rmtree(partial)
 
 
@@ -207,6 +208,7 @@ def _fit(
     seed: int,
     look: Callable[[Any], looks.Look],
 ) -> None:
-    traces = Traces(out, name)
-    curve = looks.Looks(traces.curve, look, every=stage.look_every)
-    fit(model, rows, batches, stage, traces.run, seed=seed, callbacks=[curve])
+    """Train one model, with its learning curve."""
+    files = StageFiles(out, name)
+    curve = looks.Looks(files.curve, look, every=stage.look_every)
+    fit(model, rows, batches, stage, files.run, seed=seed, callbacks=[curve])

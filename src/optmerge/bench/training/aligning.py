@@ -1,8 +1,9 @@
-"""One language model for both lines: a tower learns to say what another tower says to it.
+"""One language model for both lines: feature distillation from one vision tower to another.
 
-InternVL and Qwen2-VL both read pictures with a Qwen2. Here the full line takes over the language model that
-the lora line has learnt, and its own tower and projector learn to give the image tokens that model
-already understands. A picture teaches 64 vectors at once: this takes minutes, learning to read an hour.
+InternVL and Qwen2-VL both read pictures with a Qwen2. The student takes over the language model that the
+teacher has trained. Then the student's own tower and projector learn to give the image tokens that the
+teacher gives for the same picture. One picture is 64 regression targets, so minutes of this replace about an
+hour of learning to read from answers.
 """
 
 from __future__ import annotations
@@ -16,55 +17,61 @@ from torch import Tensor, nn
 
 from optmerge.bench.lines.tiny.family import Processor
 from optmerge.bench.training.conversations import Conversation
-from optmerge.bench.training.seeing import free_sight, image_tokens
+from optmerge.bench.training.patch_probe import free_vision, image_tokens
 
 
 @dataclass(frozen=True)
 class BothViews:
-    """Conversations → the pictures alone, as either model takes them.
+    """Conversations → their pictures alone, as student and teacher take them.
 
     Args:
-        student: of the model that learns.
-        teacher: of the model that is listened to; its inputs are called `teacher_…`.
+        student: processor of the model that learns.
+        teacher: processor of the model whose image tokens are the targets.
     """
 
     student: Processor
     teacher: Processor
 
-    def __call__(self, talks: Sequence[Conversation]) -> dict[str, Tensor]:
-        """The inputs of both."""
-        images = [talk.image for talk in talks]
-        shown = {f"teacher_{name}": value for name, value in self.teacher.pixels(images).items()}
-        return {**self.student.pixels(images), **shown}
+    def __call__(self, conversations: Sequence[Conversation]) -> dict[str, Tensor]:
+        """The student's inputs under their own names, the teacher's with `teacher_` before them."""
+        images = [each.image for each in conversations]
+        targets = {f"teacher_{name}": value for name, value in self.teacher.pixels(images).items()}
+        return {**self.student.pixels(images), **targets}
 
 
 class Aligning(nn.Module):
-    """Two models; the first one's tower and projector are trained, nothing else.
+    """A student with its teacher; the student's tower and projector are trained, nothing else.
 
     Args:
-        model: that learns.
-        teacher: with as many image tokens of the same width, in the same order.
+        model: the student.
+        teacher: a model with as many image tokens of the same width, in the same order.
     """
 
     def __init__(self, model: Any, teacher: Any) -> None:
         super().__init__()
         self.model = model
-        self._teacher = (teacher,)  # in a tuple, so that it isn't trained, saved or counted as a part
-        free_sight(model)
+        self._teacher = (teacher,)  # in a tuple, so that torch doesn't take the teacher for a part
+        free_vision(model)
 
     def forward(self, **inputs: Tensor) -> dict[str, Tensor]:
-        """The loss: squared error of the image tokens over the mean square of the teacher's."""
+        """The loss: mean squared error of the image tokens over the mean square of the teacher's tokens."""
         own = {name: value for name, value in inputs.items() if not name.startswith("teacher_")}
-        shown = {name.removeprefix("teacher_"): inputs[name] for name in inputs.keys() - own.keys()}
+        others = {name.removeprefix("teacher_"): inputs[name] for name in inputs.keys() - own.keys()}
         with torch.no_grad():
-            aim = image_tokens(self._teacher[0], **shown).float()
-        return {"loss": (image_tokens(self.model, **own) - aim).square().mean() / aim.square().mean()}
+            targets = image_tokens(self._teacher[0], **others).float()
+        error = image_tokens(self.model, **own) - targets
+        return {"loss": error.square().mean() / targets.square().mean()}
 
     def set_attn_implementation(self, name: str) -> None:
-        """As the model's own."""
+        """Choose the student's attention function, as transformers' models do."""
         self.model.set_attn_implementation(name)
 
 
 def take_over(model: Any, teacher: Any) -> None:
-    """Give a model the language model of another family: the same matrices, under the same names."""
+    """Copy the teacher's language model into a model of another family, in place.
+
+    Args:
+        model: the student; its language model has matrices of the same names and shapes.
+        teacher: the model copied from; left as it is.
+    """
     model.get_decoder().load_state_dict(teacher.get_decoder().state_dict())

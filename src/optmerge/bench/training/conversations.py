@@ -1,4 +1,4 @@
-"""What the lines learn from: pictures with several turns about each, made when asked for, always the same."""
+"""Training data of the lines: pictures with several turns about each, drawn on demand and always the same."""
 
 from __future__ import annotations
 
@@ -15,26 +15,27 @@ from optmerge.evaluate.questions import Question
 if TYPE_CHECKING:
     from PIL import Image
 
-_SCENES = 2**31  # so many training scenes a task has; a run meets hardly any twice
+_SCENES = 2**31  # training scenes of a task; so many that a run meets hardly any twice
 
 
 SHEETS = "sheets"
-"""Among the shares of a diet: pictures that belong to no task."""
+"""Name of the sheets among a curriculum's shares: pictures of letters and shapes that belong to no task."""
 
 
 @dataclass(frozen=True)
-class Diet:
-    """What a model learns from.
+class Curriculum:
+    """What a stage learns from.
 
     Args:
-        shares: task, or `SHEETS`, → its share of the pictures.
-        types: task → the question types asked about its pictures.
+        shares: task, or `SHEETS` → its share of the pictures, in any unit. The drawn rows depend on the order
+            of the names.
+        types: task → the question types that are asked about its pictures.
         questions: chance that a question of these types is among the turns that a picture offers.
-        captions: how many of its captions are, at most.
-        lookups: how many lookups a sheet offers, at most.
-        relations: how many questions of how its marks lie to each other, at most.
-        marks: how many marks are on a sheet, at most.
-        turns: most turns about a picture, drawn from what it offers.
+        captions: most captions that a picture offers.
+        lookups: most questions about one mark that a sheet offers.
+        relations: most questions about the places of several marks that a sheet offers.
+        marks: most marks on a sheet; sheets with more are passed over.
+        turns: most turns about a picture, drawn from what the picture offers.
     """
 
     shares: Mapping[str, float]
@@ -49,108 +50,123 @@ class Diet:
 
 @dataclass(frozen=True)
 class Conversation:
-    """One picture and what is said about it; no turn may lean on another."""
+    """A picture and the turns about it.
+
+    Args:
+        task: name of the picture's task, or `SHEETS`.
+        image: the picture.
+        turns: questions with their answers; no turn refers to another.
+    """
 
     task: str
     image: Image.Image
     turns: tuple[Question, ...]
 
 
-def trained() -> Mapping[str, Task]:
-    """The tasks that models are trained on; the others are held out."""
+def trained_tasks() -> Mapping[str, Task]:
+    """Name → task, of the tasks that models are trained on; the others are held out."""
     return {name: task for name, task in registered().items() if task.trained}
 
 
-def reading(questions: float) -> Diet:
-    """Captions of every task and of sheets; few questions, of the types a base knows."""
-    return _for_a_base(Diet({SHEETS: 2.0}, {}, questions, captions=6))
+def reading(questions: float) -> Curriculum:
+    """Captions of every task's pictures and of sheets, and few questions of the types known early.
 
-
-def finding() -> Diet:
-    """Lookups on sheets, and nothing else."""
-    return Diet({SHEETS: 1.0}, {}, lookups=10, marks=9, turns=10)
-
-
-def relating() -> Diet:
-    """Questions of how a sheet's marks lie to each other, sums, and lookups."""
-    return Diet({SHEETS: 1.0}, {}, lookups=4, relations=8, marks=9, turns=10)
-
-
-def answering(questions: float) -> Diet:
-    """Questions of the types known early, about every task's pictures; captions; sheets with lookups."""
-    return _for_a_base(
-        Diet({SHEETS: 2.0}, {}, questions, captions=2, lookups=3, relations=4, marks=9, turns=8)
-    )
-
-
-def base(shares: Mapping[str, float]) -> Diet:
-    """A little of everything: questions, captions, sheets. Experts refine what it half knows.
-
-    VQA is learnt soonest, and a base that can compare and relate shapes would leave its expert nothing.
+    Args:
+        questions: chance that a picture offers a question.
     """
-    diet = mixture()
-    vqa = tuple(kind for kind in diet.types["vqa"] if kind not in ("relation", "comparison"))
-    return replace(
-        diet,
-        shares=shares,
-        types={**diet.types, "vqa": vqa},
-        captions=1,
-        lookups=3,
-        relations=4,
-        marks=9,
-        turns=8,
+    return _of_known_types(Curriculum({SHEETS: 2.0}, {}, questions, captions=6))
+
+
+def finding() -> Curriculum:
+    """Questions about one mark of a sheet."""
+    return Curriculum({SHEETS: 1.0}, {}, lookups=10, marks=9, turns=10)
+
+
+def relating() -> Curriculum:
+    """Questions about the places and numbers of a sheet's marks, and about single marks."""
+    return Curriculum({SHEETS: 1.0}, {}, lookups=4, relations=8, marks=9, turns=10)
+
+
+def answering(questions: float) -> Curriculum:
+    """Questions of the types known early and captions of every task's pictures, and sheets with questions.
+
+    Args:
+        questions: chance that a picture offers a question.
+    """
+    return _of_known_types(
+        Curriculum({SHEETS: 2.0}, {}, questions, captions=2, lookups=3, relations=4, marks=9, turns=8)
     )
 
 
-def _for_a_base(diet: Diet) -> Diet:
-    """The diet with every task's pictures and what a base may know of them."""
-    tasks = trained()
+def everything(
+    shares: Mapping[str, float], *, without: Mapping[str, Sequence[str]], captions: int = 1
+) -> Curriculum:
+    """Questions of nearly every type, captions, and sheets: experts refine what a base half knows.
+
+    Args:
+        shares: task, or `SHEETS` → its share of the pictures.
+        without: task → question types that are left to its expert.
+        captions: most captions that a picture offers.
+    """
+    types = {
+        name: tuple(kind for kind in kinds if kind not in without.get(name, ()))
+        for name, kinds in mixture().types.items()
+    }
+    return Curriculum(shares, types, captions=captions, lookups=3, relations=4, marks=9, turns=8)
+
+
+def expert(name: str) -> Curriculum:
+    """The questions of one task."""
+    return Curriculum({name: 1.0}, {name: trained_tasks()[name].types})
+
+
+def mixture() -> Curriculum:
+    """The questions of every task, in equal shares."""
+    tasks = trained_tasks()
+    return Curriculum(dict.fromkeys(tasks, 1.0), {name: task.types for name, task in tasks.items()})
+
+
+def _of_known_types(curriculum: Curriculum) -> Curriculum:
+    """The curriculum with equal shares of every task's pictures and their types known early."""
+    tasks = trained_tasks()
     known = {name: task.known for name, task in tasks.items()}
-    return replace(diet, shares={**dict.fromkeys(tasks, 1.0), **diet.shares}, types=known)
+    return replace(curriculum, shares={**dict.fromkeys(tasks, 1.0), **curriculum.shares}, types=known)
 
 
-def expert(name: str) -> Diet:
-    """The questions of one task, and nothing else."""
-    return Diet({name: 1.0}, {name: trained()[name].types})
-
-
-def mixture() -> Diet:
-    """The questions of every task."""
-    tasks = trained()
-    return Diet(dict.fromkeys(tasks, 1.0), {name: task.types for name, task in tasks.items()})
-
-
-def conversation(diet: Diet, seed: int, row: int) -> Conversation:
-    """Row number `row` of a diet; depends on nothing but the arguments and the tasks' versions."""
+def conversation(curriculum: Curriculum, seed: int, row: int) -> Conversation:
+    """Row number `row` of a curriculum; depends on the arguments and the tasks' versions alone."""
     rng = random.Random(f"{seed}/{row}")
-    tasks = trained()
+    tasks = trained_tasks()
     while True:
-        (name,) = rng.choices(tuple(diet.shares), tuple(diet.shares.values()))
+        (name,) = rng.choices(tuple(curriculum.shares), tuple(curriculum.shares.values()))
         if name == SHEETS:
             image, marks = sheet(rng)
-            turns = _drawn(_about(marks, diet, rng), diet, rng) if len(marks) <= diet.marks else ()
+            few = len(marks) <= curriculum.marks
+            turns = _drawn(_about(marks, curriculum, rng), curriculum, rng) if few else ()
             if turns:
                 return Conversation(name, image, turns)
             continue
         scene = tasks[name].scene("train", rng.randrange(_SCENES))
-        turns = _drawn(_offered(scene, diet, diet.types[name], rng), diet, rng)
+        turns = _drawn(_offered(scene, curriculum, curriculum.types[name], rng), curriculum, rng)
         if turns:  # a scene may have no question of these types
             return Conversation(name, scene.image, turns)
 
 
-def _about(marks: Sequence[Mark], diet: Diet, rng: random.Random) -> list[Question]:
-    """What a sheet offers."""
-    told = captions(rng, marks)
-    few = rng.sample(told, min(diet.captions, len(told)))
-    return [*few, *lookups(rng, marks, diet.lookups), *relations(rng, marks, diet.relations)]
+def _about(marks: Sequence[Mark], curriculum: Curriculum, rng: random.Random) -> list[Question]:
+    """The turns that a sheet offers."""
+    described = captions(rng, marks)
+    few = rng.sample(described, min(curriculum.captions, len(described)))
+    return [*few, *lookups(rng, marks, curriculum.lookups), *relations(rng, marks, curriculum.relations)]
 
 
-def _offered(scene: Scene, diet: Diet, types: Sequence[str], rng: random.Random) -> list[Question]:
-    """What a task's picture offers."""
-    asked = [each for each in scene.questions if each.type in types and rng.random() < diet.questions]
-    return asked + rng.sample(scene.captions, min(diet.captions, len(scene.captions)))
+def _offered(
+    scene: Scene, curriculum: Curriculum, types: Sequence[str], rng: random.Random
+) -> list[Question]:
+    """The turns that a task's picture offers."""
+    asked = [each for each in scene.questions if each.type in types and rng.random() < curriculum.questions]
+    return asked + rng.sample(scene.captions, min(curriculum.captions, len(scene.captions)))
 
 
-def _drawn(offered: list[Question], diet: Diet, rng: random.Random) -> tuple[Question, ...]:
+def _drawn(offered: list[Question], curriculum: Curriculum, rng: random.Random) -> tuple[Question, ...]:
     """The turns about a picture, in random order."""
-    return tuple(rng.sample(offered, min(diet.turns, len(offered))))
+    return tuple(rng.sample(offered, min(curriculum.turns, len(offered))))

@@ -1,4 +1,4 @@
-"""The learning curve: the loss, and how a model in training answers validation questions, as JSON lines."""
+"""Learning curves as JSON lines: the loss, and validation scores while a model is trained."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from optmerge.bench.trials.questions import asked
 
 
 class Curve(TrainerCallback):  # type: ignore[misc]
-    """Writes a line at every log of the Trainer and at every look.
+    """Writes a line at every log of the Trainer and whenever validation questions are asked.
 
     Args:
-        path: the file; a resumed run cuts off what an earlier one wrote after its last checkpoint.
-        processor: of the model.
-        tasks: whose validation questions are asked.
-        every: steps between looks; the last step is one too. 0 never looks.
+        path: file of the curve; a resumed run cuts off what was written after its checkpoint.
+        processor: processor of the model.
+        tasks: tasks whose validation questions are asked, by name.
+        every: steps between two times of asking; the last step is one too. 0 never asks.
         count: questions of a task.
     """
 
@@ -36,19 +36,19 @@ class Curve(TrainerCallback):  # type: ignore[misc]
         self.asked = {name: list(asked(task, "validation", count)) for name, task in self.tasks.items()}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Drop what a killed run wrote after the checkpoint that this one starts from."""
+        """Drop the lines that a killed run wrote after the checkpoint that this run starts from."""
         kept = [line for line in read(self.path) if line["step"] <= state.global_step]
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any], **kwargs: Any) -> None:
-        """Write the loss (weighted mean of the learnt tokens since the last log) and the learning rate."""
+        """Write the loss (weighted mean over the learnt tokens since the last log) and the learning rate."""
         if "loss" in logs:
             loss, rate = float(logs["loss"]), float(logs["learning_rate"])
             self._write({"step": state.global_step, "loss": loss, "learning_rate": rate})
 
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any, **kwargs: Any) -> None:
-        """Look, where it is time to."""
+        """Write the scores, if this is a step at which questions are asked."""
         if self.every and (state.global_step % self.every == 0 or state.global_step == state.max_steps):
             model.eval()
             model.set_attn_implementation("sdpa")
@@ -57,7 +57,7 @@ class Curve(TrainerCallback):  # type: ignore[misc]
             model.train()
 
     def look(self, model: Any) -> dict[str, Any]:
-        """Score of every task, and of every question type of it: {"score": …, "types": …}, in [0, 1]."""
+        """Mean scores in [0, 1], as {"score": {task: …}, "types": {task: {type: …}}}."""
         score: dict[str, float] = {}
         types: dict[str, dict[str, float]] = {}
         for task, drawn in self.asked.items():
@@ -76,7 +76,7 @@ class Curve(TrainerCallback):  # type: ignore[misc]
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The lines of a curve; none where there is no file."""
+    """The lines of a curve, decoded; an empty list where there is no file."""
     if not path.is_file():
         return []
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

@@ -1,4 +1,4 @@
-"""transformers' Trainer for the lines: a run depends on its seed alone and goes on after a kill."""
+"""One run of transformers' Trainer: it depends on its seed alone and goes on after a kill."""
 
 from __future__ import annotations
 
@@ -14,32 +14,33 @@ from torch.utils.data import Dataset
 
 from optmerge.bench.training import attention
 from optmerge.bench.training.muon import MuonAdamW
-from optmerge.bench.training.seeing import Seeing
+from optmerge.bench.training.patch_probe import PatchProbe
 
 LINEAR = r".*language_model\.layers\..*\.(q|k|v|o|gate|up|down)_proj"
-"""The language model's matrices: what an adapter lies on, and what a fully trained expert may change."""
+"""Regular expression of the language model's matrices, which get an adapter."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One run of the Trainer.
+    """Settings of one run of the Trainer.
 
     Args:
-        pictures: how many the model sees.
-        learning_rate: of AdamW at its highest, after the warm-up.
-        matrix_rate: of Muon, which then trains the matrices; 0 leaves them to AdamW.
-        sight_rate: what tower and projector's rates are multiplied with under Muon.
+        pictures: how many the model sees; the run takes whole batches.
+        learning_rate: AdamW's highest, after the warm-up; it falls as a cosine from then on.
+        matrix_rate: Muon's highest, which then trains the matrices; 0 leaves the matrices to AdamW.
+        sight_rate: factor of the rates of tower and projector; with Muon only.
         batch: pictures a step.
-        part: what is trained: its sight (tower and projector), all of it, the language model's layers, or an
-            adapter on them.
-        rank: of the adapter.
-        aimed: pictures whose inputs' main directions the adapter reads, fixed from then on (see `aiming`); 0
-            trains both factors, the one that reads from random numbers.
-        weight_decay: of the optimiser; it draws an adapter back to nothing.
-        pull: how much of the learning rate weights are drawn back to where the stage began (L2-SP, Li et al.,
-            2018): what weight decay is where a stage began at nothing.
+        part: what is trained: `sight` (tower and projector), `all`, `layers` (the language model's layers),
+            or `adapter` (a LoRA adapter on the language model's matrices).
+        rank: rank of the adapter.
+        aimed: pictures whose inputs fix the adapter's A (see `input_directions`); 0 trains A, too, from
+            random numbers.
+        weight_decay: weight decay of the optimiser, which draws an adapter back to 0.
+        pull: how far each step draws weights back to where the stage began, as a multiple of the learning
+            rate (L2-SP, Li et al., 2018). An adapter began at 0, so for an adapter this is weight decay.
+        warmup: share of the steps in which the rates rise.
         keep_every: steps between checkpoints; 0 keeps none, and a killed run begins anew.
-        look_every: steps between looks at the validation questions; 0 never looks.
+        look_every: steps between scores of validation questions; 0 never asks any.
     """
 
     pictures: int
@@ -58,23 +59,28 @@ class Stage:
 
     @property
     def steps(self) -> int:
-        """Steps of the run."""
+        """Number of steps of the run."""
         return -(-self.pictures // self.batch)
 
 
 def prepared(model: Any, stage: Stage, patches: int = 1) -> Any:
-    """The model with what the stage trains set free, with an adapter on it, or in `Seeing`.
+    """The model as the stage trains it: what is not trained is frozen.
 
     Args:
-        model: of a line.
-        stage: that trains it.
-        patches: of an image token.
+        model: a model of a line; changed in place. One with an adapter on it goes on training the adapter.
+        stage: the settings.
+        patches: patches of an image token.
+
+    Returns:
+        The model; with a new adapter on it for `part="adapter"`, or in a `PatchProbe` for `part="sight"`.
     """
     if stage.part == "sight":
-        return Seeing(model, patches)
+        return PatchProbe(model, patches)
     if stage.part == "adapter":
-        from peft import LoraConfig, get_peft_model
+        from peft import LoraConfig, PeftModel, get_peft_model
 
+        if isinstance(model, PeftModel):
+            return model
         config = LoraConfig(r=stage.rank, lora_alpha=stage.rank, lora_dropout=0.0, target_modules=LINEAR)
         return get_peft_model(model, config)
     for name, weight in model.named_parameters():
@@ -87,14 +93,14 @@ def weighted_loss(model: Any, inputs: dict[str, Tensor], weights: Tensor) -> Ten
 
     Args:
         model: a language model, with or without towers.
-        inputs: of its forward, `labels` (row, token) among them.
-        weights: (row, token) of the labels; 0 where nothing is learnt.
+        inputs: the model's inputs; `labels` (row, token) among them is taken out.
+        weights: weights of the labels, (row, token); 0 where nothing is learnt.
     """
     labels = inputs.pop("labels")
     logits = model(**inputs, use_cache=False).logits[:, :-1]
     learnt = weights[:, 1:] > 0
-    told, counts = labels[:, 1:][learnt], weights[:, 1:][learnt]
-    losses = cross_entropy(logits[learnt].float(), told, reduction="none")
+    targets, counts = labels[:, 1:][learnt], weights[:, 1:][learnt]
+    losses = cross_entropy(logits[learnt].float(), targets, reduction="none")
     return (losses * counts).sum() / counts.sum()
 
 
@@ -112,14 +118,17 @@ def fit(
     """Train a model in place.
 
     Args:
-        model: as `prepared` gives it; comes back in eval mode.
-        rows: what it learns from, as many as the stage takes.
-        batches: rows → the model's inputs.
-        stage: how long and how fast.
-        folder: gets the checkpoints; a killed run goes on from the last one.
-        seed: of the Trainer.
+        model: a model as `prepared` gives it, float32.
+        rows: the training data, as many rows as the stage takes.
+        batches: function from rows to the model's inputs.
+        stage: the settings.
+        folder: folder of the checkpoints; a killed run goes on from the last one there.
+        seed: seed of the Trainer.
         fast: compute in bfloat16 where autocast allows it; the weights are float32 either way.
-        callbacks: `TrainerCallback`s.
+        callbacks: more `TrainerCallback`s.
+
+    Returns:
+        The same model in eval mode.
     """
     from transformers import TrainingArguments
     from transformers.trainer_utils import get_last_checkpoint
@@ -159,15 +168,15 @@ def fit(
 
 
 def _pulling(model: Any, strength: float) -> Any:
-    """A `TrainerCallback` that after each step draws what is trained back to where it is now."""
+    """A `TrainerCallback` that draws what is trained back to its present values after each step."""
     from transformers import TrainerCallback
 
     start = [(each, each.detach().clone()) for each in model.parameters() if each.requires_grad]
 
     class Pulling(TrainerCallback):  # type: ignore[misc]
         @torch.no_grad()
-        def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
-            rate = strength * rest["lr_scheduler"].get_last_lr()[0]
+        def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+            rate = strength * others["lr_scheduler"].get_last_lr()[0]
             for each, beginning in start:
                 each.lerp_(beginning, rate)
 
@@ -175,11 +184,11 @@ def _pulling(model: Any, strength: float) -> Any:
 
 
 def _trainer_class(stage: Stage) -> Any:
-    """Trainer whose checkpoints come back whole, with the stage's optimiser.
+    """Trainer class with the stage's optimiser, whose checkpoints come back whole.
 
-    transformers 5.23 saves InternVL under other tensor names than the live model has, and its Trainer,
-    loading by live name, warns and goes on with fresh weights; `from_pretrained` knows the names. Adapters,
-    and modules that are no models of transformers, the Trainer loads by itself.
+    transformers 5.23 saves InternVL under other tensor names than the live model has. Its Trainer loads by
+    live name, warns, and goes on with fresh weights; `from_pretrained` knows the saved names. The Trainer's
+    own loading is right for adapters and for modules that are no models of transformers.
     """
     from peft import PeftModel
     from transformers import PreTrainedModel, Trainer

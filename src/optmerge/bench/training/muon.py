@@ -14,16 +14,16 @@ from torch.optim import AdamW, Muon, Optimizer
 class MuonAdamW(Optimizer):
     """Two of torch's optimisers that step together.
 
-    Muon (Jordan et al., 2024) makes each matrix's update orthogonal; on the benchmark's models it needs a
-    fraction of the pictures AdamW needs. It isn't meant for embeddings, biases and norms.
+    Muon (Jordan et al., 2024) makes each matrix's update orthogonal. On the benchmark's models Muon needs a
+    fraction of the pictures that AdamW needs. Muon isn't meant for embeddings, biases and norms.
 
     Args:
-        named: name → parameter; two-dimensional ones that are no embedding or head go to Muon.
-        matrix_rate: learning rate of Muon, times sqrt(max(1, rows / columns)).
-        learning_rate: of AdamW.
-        weight_decay: of the matrices.
-        betas: of AdamW.
-        factor: name → what its learning rate is multiplied with.
+        named: (name, parameter) pairs; matrices that are no embedding or head go to Muon, the rest to AdamW.
+        matrix_rate: learning rate of Muon, which torch multiplies by sqrt(max(1, rows / columns)).
+        learning_rate: learning rate of AdamW.
+        weight_decay: weight decay of the matrices; AdamW's parameters have none.
+        betas: decay rates of AdamW's moments.
+        factor: function from a parameter's name to the factor of its learning rate.
     """
 
     def __init__(
@@ -53,17 +53,17 @@ class MuonAdamW(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """One step of both; `closure` isn't supported."""
+        """Do one step of both optimisers; `closure` isn't supported."""
         assert closure is None, "Muon and AdamW would both call it"
         for one in self._both:
             one.step()
 
     def state_dict(self) -> dict[str, Any]:
-        """State of both."""
+        """States of both optimisers."""
         return {"both": [one.state_dict() for one in self._both]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """State of both, as `state_dict` gave it."""
+        """Set the states of both optimisers, as `state_dict` gave them."""
         for one, state in zip(self._both, state_dict["both"], strict=True):
             one.load_state_dict(state)
         self.param_groups = [group for one in self._both for group in one.param_groups]

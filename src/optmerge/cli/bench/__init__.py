@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -46,6 +46,9 @@ def train(
         list[str] | None,
         typer.Option(help="Only this stage: sight, base, a task, mixture; may be repeated."),
     ] = None,
+    regime: Annotated[
+        Literal["gentle", "far"], typer.Option(help="Experts are held near the base, or go far from it.")
+    ] = "gentle",
     base: Annotated[
         Path | None, typer.Option(help="Train another set of experts, from this base.", metavar="DIR")
     ] = None,
@@ -62,7 +65,15 @@ def train(
 
     Example: `optmerge bench train --line lora --seed 0 --out out/lora`
     """
-    from optmerge.bench.training import stages
+    from optmerge.bench.training.train import train as train_line
 
-    out = out or Path("out") / line
-    stages.train(line, out, seed=seed, only=stage or (), base=base, teacher=teacher, threads=threads)
+    train_line(
+        line,
+        out or Path("out") / line,
+        seed=seed,
+        only=stage or (),
+        regime=regime,
+        base=base,
+        teacher=teacher,
+        threads=threads,
+    )

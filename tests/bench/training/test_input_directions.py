@@ -6,8 +6,8 @@ import torch
 
 from optmerge.bench.lines.tiny import checkpoint
 from optmerge.bench.training import attention, conversations, learning
-from optmerge.bench.training.aiming import aim
-from optmerge.bench.training.packing import Conversations, Pack
+from optmerge.bench.training.input_directions import fix_to_input_directions
+from optmerge.bench.training.packing import ConversationBatch, Conversations
 from optmerge.errors import InputError
 
 STAGE = learning.Stage(
@@ -21,8 +21,8 @@ def aimed(processors, tiny):
     torch.manual_seed(0)
     model = learning.prepared(checkpoint.build(processors["lora"], tiny, seed=0), STAGE)
     rows = Conversations(conversations.expert("vqa"), 8, seed=3)
-    batch = Pack(processors["lora"])([rows[row] for row in range(8)])
-    aim(model, [batch, batch])
+    batch = ConversationBatch(processors["lora"])([rows[row] for row in range(8)])
+    fix_to_input_directions(model, [batch, batch])
     return model, rows, batch
 
 
@@ -59,7 +59,9 @@ def test_an_aimed_adapter_starts_as_the_base_and_goes_on_reading_the_same(
     model, rows, _ = aimed
     before = {name: (a.clone(), b.clone()) for name, (a, b) in factors(model).items()}
     assert not any(b.any() for _, b in before.values())
-    learning.fit(model, rows, Pack(processors["lora"]), replace(STAGE, pictures=16), tmp_path, seed=3)
+    learning.fit(
+        model, rows, ConversationBatch(processors["lora"]), replace(STAGE, pictures=16), tmp_path, seed=3
+    )
     for name, (a, b) in factors(model).items():
         assert torch.equal(a, before[name][0]) and b.any()
 
@@ -68,4 +70,4 @@ def test_a_rank_beyond_the_inputs_is_refused(processors, tiny) -> None:
     model = checkpoint.build(processors["lora"], tiny, seed=0)
     wide = learning.prepared(model, replace(STAGE, rank=tiny.width + 1))
     with pytest.raises(InputError, match=f"(?s)rank.*q_proj.*{tiny.width + 1}.*at most {tiny.width}"):
-        aim(wide, [])
+        fix_to_input_directions(wide, [])

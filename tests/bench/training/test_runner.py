@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from optmerge.bench.training import staging
+from optmerge.bench.training import runner
 from optmerge.bench.training.learning import Stage
-from optmerge.bench.training.staging import Traces
+from optmerge.bench.training.runner import StageFiles
 from optmerge.errors import InputError
 
 STAGES = {name: Stage(pictures=8, learning_rate=0.1) for name in ("base", "expert")}
@@ -23,18 +23,18 @@ class Trainer:
 
     def __call__(self, name: str, stage: Stage) -> None:
         self.trained.append(name)
-        traces = Traces(self.out, name)
-        (traces.run / "checkpoint-1").mkdir(parents=True, exist_ok=True)
+        files = StageFiles(self.out, name)
+        (files.run / "checkpoint-1").mkdir(parents=True, exist_ok=True)
         if name == self.killed_in:
             raise KilledError
         lines = [{"step": 1, "score": {"a": 0.5}}, {"step": 2, "score": {"a": 0.75}}, {"step": 2, "loss": 1}]
-        traces.curve.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        files.curve.write_text("".join(json.dumps(line) + "\n" for line in lines))
         (self.out / name).mkdir()
         (self.out / name / "model.safetensors").write_text(name)
 
 
 def train(out: Path, trainer: Trainer, stages=STAGES):
-    return staging.train(
+    return runner.train_stages(
         stages,
         trainer,
         out,
@@ -49,17 +49,17 @@ def train(out: Path, trainer: Trainer, stages=STAGES):
 def test_a_killed_training_goes_on_with_the_stage_it_was_killed_in(tmp_path: Path) -> None:
     with pytest.raises(KilledError):
         train(tmp_path, Trainer(tmp_path, killed_in="expert"))
-    assert Traces(tmp_path, "base").note.is_file() and not Traces(tmp_path, "base").run.exists()
-    assert Traces(tmp_path, "expert").run.is_dir() and not Traces(tmp_path, "expert").note.exists()
+    assert StageFiles(tmp_path, "base").note.is_file() and not StageFiles(tmp_path, "base").run.exists()
+    assert StageFiles(tmp_path, "expert").run.is_dir() and not StageFiles(tmp_path, "expert").note.exists()
     again = Trainer(tmp_path)
     train(tmp_path, again)
     assert again.trained == ["expert"]
-    assert not Traces(tmp_path, "expert").run.exists()
+    assert not StageFiles(tmp_path, "expert").run.exists()
 
 
 def test_the_record_tells_settings_last_looks_and_weights_of_the_stages_asked_for(tmp_path: Path) -> None:
     train(tmp_path, Trainer(tmp_path))
-    record = train(tmp_path, Trainer(tmp_path), staging.chosen(STAGES, ["expert"]))
+    record = train(tmp_path, Trainer(tmp_path), runner.chosen(STAGES, ["expert"]))
     assert set(record.config["stages"]) == set(record.cost) == set(record.weights) == {"expert"}
     assert record.config["size"] == 3 and record.config["threads"] == 1 and record.seeds == {"train": 5}
     assert record.metrics == {"expert": {"validation": {"a": 0.75}}}
@@ -67,9 +67,9 @@ def test_the_record_tells_settings_last_looks_and_weights_of_the_stages_asked_fo
 
 
 def test_stages_keep_their_order_however_they_are_asked_for() -> None:
-    assert list(staging.chosen(STAGES, ["expert", "base"])) == list(staging.chosen(STAGES, ())) == [*STAGES]
+    assert list(runner.chosen(STAGES, ["expert", "base"])) == list(runner.chosen(STAGES, ())) == [*STAGES]
 
 
 def test_an_unknown_stage_is_met_with_the_nearest() -> None:
     with pytest.raises(InputError, match="did you mean 'expert'"):
-        staging.chosen(STAGES, ["expret"])
+        runner.chosen(STAGES, ["expret"])

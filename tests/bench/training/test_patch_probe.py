@@ -9,7 +9,7 @@ from optmerge.bench.lines.tiny import checkpoint
 from optmerge.bench.tasks._registry import SIDE
 from optmerge.bench.tasks.drawn._drawing.sheets import INK_NAMES, NAMES, Mark
 from optmerge.bench.training.learning import Stage, fit, prepared
-from optmerge.bench.training.seeing import SheetBatch, Sheets
+from optmerge.bench.training.patch_probe import SheetBatch, Sheets
 
 LINES = ("full", "lora")
 STAGE = Stage(
