@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ from optmerge.checkpoints.adapter_config import locate_base
 from optmerge.checkpoints.hub import locate
 from optmerge.checkpoints.json_files import read_object
 from optmerge.errors import CheckpointError, InputError
+from optmerge.evaluate.answering import CHAT_TOKENS, answers
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -22,13 +23,13 @@ class Chat:
 
     Args:
         model: of transformers, in eval mode; with PEFT's layers where it came as an adapter.
-        processor: of its family.
+        processor: of the model's family.
     """
 
     model: Any
     processor: Any
 
-    def ask(self, question: str, images: Sequence[Image.Image] = (), *, longest: int = 128) -> str:
+    def ask(self, question: str, images: Sequence[Image.Image] = (), *, longest: int = CHAT_TOKENS) -> str:
         """The answer, decoded greedily.
 
         Args:
@@ -40,8 +41,6 @@ class Chat:
             CheckpointError: the model has no chat template.
             InputError: images, and the model takes none.
         """
-        import torch
-
         if images and not hasattr(self.processor, "image_processor"):
             raise InputError("the model takes no images", got=f"{len(images)} of them")
         shown = [{"type": "image"} for _ in images]
@@ -56,12 +55,21 @@ class Chat:
             ) from None
         pixels = {"images": list(images)} if images else {}
         inputs = self.processor(text=[prompt], **pixels, return_tensors="pt").to(self.model.device)
-        with torch.inference_mode():
-            out = self.model.generate(**inputs, do_sample=False, max_new_tokens=longest)
-        told = out[0, inputs["input_ids"].shape[1] :]
+        return self.answer(inputs, longest=longest)
+
+    def answer(self, inputs: Mapping[str, Any], *, longest: int = CHAT_TOKENS) -> str:
+        """The answer to a prompt that the processor has made, decoded greedily.
+
+        Args:
+            inputs: of one prompt without padding, on the model's device.
+            longest: tokens at which an answer is cut off.
+        """
+        beside = {
+            name: each for name, each in inputs.items() if name not in ("input_ids", "attention_mask")
+        }
         tokenizer = getattr(self.processor, "tokenizer", self.processor)
-        answer: str = tokenizer.decode(told, skip_special_tokens=True)
-        return answer.strip()
+        prompts = inputs["input_ids"].tolist()
+        return answers(self.model, tokenizer, prompts, lambda rows, ids: beside, tokens=longest)[0]
 
 
 def load(ref: str | Path, *, device: str = "cpu") -> Chat:

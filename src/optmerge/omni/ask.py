@@ -8,6 +8,7 @@ from typing import Any
 
 from optmerge.errors import CheckpointError, InputError
 from optmerge.evaluate import chat
+from optmerge.evaluate.answering import CHAT_TOKENS
 from optmerge.omni.processor import OmniProcessor  # which makes the model known to the Auto classes
 
 Items = Mapping[str, Sequence[Any]]
@@ -36,7 +37,7 @@ def load(ref: str | Path, *, device: str = "cpu") -> chat.Chat:
     return found
 
 
-def answer(asked: chat.Chat, question: str, items: Items, *, longest: int = 128) -> str:
+def answer(asked: chat.Chat, question: str, items: Items, *, longest: int = CHAT_TOKENS) -> str:
     """The answer, decoded greedily.
 
     Args:
@@ -49,8 +50,6 @@ def answer(asked: chat.Chat, question: str, items: Items, *, longest: int = 128)
         InputError: placeholders and items don't match, or an item can't be used.
         CheckpointError: the chat template leaves out the question or an item.
     """
-    import torch
-
     processor = asked.processor
     text, chatted = prompt(processor, question, {m: len(each) for m, each in items.items() if each})
     inputs = processor(
@@ -60,10 +59,7 @@ def answer(asked: chat.Chat, question: str, items: Items, *, longest: int = 128)
         videos=list(items.get("video", ())),
         add_special_tokens=not chatted,
     ).to(asked.model.device)
-    with torch.inference_mode():
-        out = asked.model.generate(**inputs, do_sample=False, max_new_tokens=longest)
-    told: str = processor.tokenizer.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-    return told.strip()
+    return asked.answer(inputs, longest=longest)
 
 
 def prompt(processor: OmniProcessor, question: str, counts: Mapping[str, int]) -> tuple[str, bool]:

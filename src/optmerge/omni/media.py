@@ -1,4 +1,4 @@
-"""Pictures, sound and video from files, as the towers' extractors take them."""
+"""Sound and video from files, as the towers' extractors take them."""
 
 from __future__ import annotations
 
@@ -27,28 +27,6 @@ TIMED = ("matroska", "mov")
 
 class MediaWarning(UserWarning):
     """An item is changed before the model gets it: resampled, or cut off after the encoder's window."""
-
-
-def read_picture(path: Path) -> Image:
-    """A picture in RGB, its orientation put right.
-
-    Raises:
-        InputError: no such file, or no picture in it.
-    """
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
-    _check_there(path)
-    try:
-        with Image.open(path) as picture:
-            return ImageOps.exif_transpose(picture).convert("RGB")
-    except (
-        UnidentifiedImageError,
-        OSError,
-        ValueError,
-        SyntaxError,
-        Image.DecompressionBombError,
-    ) as problem:
-        raise InputError("the picture can't be read", where=path, got=problem) from None
 
 
 def read_audio(path: Path, rate: int, longest: float | None = None) -> Wave:
@@ -161,11 +139,6 @@ def chosen(pictures: Sequence[Any], frames: int, where: object) -> list[Any]:
     return [pictures[number] for number in spread(len(pictures), frames)]
 
 
-def _check_there(path: Path) -> None:
-    if not path.is_file():
-        raise InputError("no such file", where=path)
-
-
 def _pyav() -> Any:
     try:
         import av
@@ -177,7 +150,8 @@ def _pyav() -> Any:
 @contextmanager
 def _opened(path: Path, what: str) -> Iterator[Any]:
     av = _pyav()
-    _check_there(path)
+    if not path.is_file():
+        raise InputError("no such file", where=path)
     try:
         with av.open(str(path)) as container:
             _check_size(path, what)

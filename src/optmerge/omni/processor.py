@@ -18,8 +18,9 @@ from transformers import (
 )
 
 from optmerge.errors import CheckpointError, InputError
+from optmerge.evaluate.questions import read_picture
 from optmerge.omni.config import MODALITIES, OmniConfig, TowerConfig
-from optmerge.omni.media import chosen, heard, read_audio, read_picture, read_video
+from optmerge.omni.media import chosen, heard, read_audio, read_video
 from optmerge.omni.model import MASKS, VALUES
 from optmerge.omni.prompts import USUAL, check_counts, expand
 from optmerge.omni.towers import tower_kind

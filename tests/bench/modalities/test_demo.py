@@ -21,7 +21,8 @@ from optmerge.bench.modalities.sounds import RATE
 from optmerge.bench.modalities.world import MODALITIES
 from optmerge.cli import run as command
 from optmerge.errors import printable, readable
-from optmerge.omni.media import read_audio, read_picture, read_video
+from optmerge.evaluate.questions import read_picture
+from optmerge.omni.media import read_audio, read_video
 
 VOID = {"meta", "img", "source", "br"}
 

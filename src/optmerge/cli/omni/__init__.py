@@ -16,6 +16,7 @@ import typer
 from optmerge.cli.omni import modalities as omni_bench
 from optmerge.cli.options import DEFAULT_METHOD, AsJson, Settings
 from optmerge.errors import InputError, RecipeError, printable, readable
+from optmerge.evaluate.answering import CHAT_TOKENS
 from optmerge.recipe import override, parse_recipe
 
 app = typer.Typer(
@@ -139,7 +140,7 @@ def ask_command(
         list[Path] | None, typer.Option(help="Sound, also that of a video; repeat.", metavar="FILE")
     ] = None,
     video: Annotated[list[Path] | None, typer.Option(help="Video; repeat.", metavar="FILE")] = None,
-    longest: Annotated[int, typer.Option(help="Tokens of an answer, at most.", min=1)] = 128,
+    longest: Annotated[int, typer.Option(help="Tokens of an answer, at most.", min=1)] = CHAT_TOKENS,
     device: Annotated[str, typer.Option(help="Where it answers: cpu, cuda, cuda:1.")] = "cpu",
 ) -> None:
     """Ask about pictures, sound and video, greedily; one answer a line.
