@@ -6,7 +6,7 @@ import argparse
 import time
 from dataclasses import dataclass
 
-from optmerge.bench.tasks._registry import SPLITS, Split, Task, get, registered
+from optmerge.bench.tasks import SPLITS, DrawnTask, Split, drawn
 
 SCENES = 2000
 LIMIT = 500
@@ -30,7 +30,7 @@ class Rate:
     captions: float
 
 
-def measure(task: Task, split: Split, scenes: int) -> Rate:
+def measure(task: DrawnTask, split: Split, scenes: int) -> Rate:
     """Makes that many scenes, after one that opens fonts and data sets."""
     task.scene(split, 0)
     started = time.process_time()
@@ -55,7 +55,7 @@ def main() -> None:
     arguments = parser.parse_args()
     print(f"per second and core, {arguments.scenes} scenes each; at least {LIMIT} scenes wanted")
     print(f"{'task':14s} {'split':12s} {'plans':>8s} {'scenes':>8s} {'questions':>10s} {'captions':>9s}")
-    for task in [get(name) for name in arguments.tasks or registered()]:
+    for task in [drawn()[name] for name in arguments.tasks or drawn()]:
         for split in SPLITS:
             rate = measure(task, split, arguments.scenes)
             print(

@@ -1,8 +1,8 @@
 """One registry for what files and plug-ins add: methods, architectures, tasks, lines, towers, importers.
 
-A package of declarations is imported file by file, files with an underscore left out, and every declaration
-makes itself known by `Registry.add`. Other distributions add theirs through an entry point in the registry's
-group that names a module. Nothing is kept in a list by hand.
+A package of declarations is imported file by file, folders and files with an underscore left out, and every
+declaration makes itself known by `Registry.add`. Other distributions add theirs through an entry point in the
+registry's group that names a module. Nothing is kept in a list by hand.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Registry(Generic[Item]):
 
     Args:
         what: one item in a message, such as `method`.
-        package: dotted name of the package whose files declare items.
+        package: dotted name of the package whose files declare items, or names of several.
         group: entry-point group of plug-ins.
         error: raised for unknown names, duplicates and broken plug-ins.
         collect: (module) → (name, item) pairs that the module declares as constants, for packages
@@ -35,13 +35,14 @@ class Registry(Generic[Item]):
     def __init__(
         self,
         what: str,
-        package: str,
+        package: str | tuple[str, ...],
         group: str,
         *,
         error: type[InputError] = InputError,
         collect: Callable[[ModuleType], Iterable[tuple[str, Item]]] | None = None,
     ) -> None:
-        self._what, self._package, self._group = what, package, group
+        self._what, self._group = what, group
+        self._packages = (package,) if isinstance(package, str) else package
         self._error, self._collect = error, collect
         self._items: dict[str, Item] = {}
         self._owners: dict[str, str] = {}
@@ -108,9 +109,10 @@ class Registry(Generic[Item]):
                 raise
 
     def _import_files(self) -> None:
-        for module in pkgutil.iter_modules(import_module(self._package).__path__):
-            if not module.name.startswith("_"):
-                self._take(import_module(f"{self._package}.{module.name}"))
+        for package in self._packages:
+            for module in pkgutil.iter_modules(import_module(package).__path__):
+                if not module.ispkg and not module.name.startswith("_"):
+                    self._take(import_module(f"{package}.{module.name}"))
 
     def _import_plugins(self) -> None:
         for plugin in entry_points(group=self._group):

@@ -6,7 +6,7 @@ from rich.console import Console
 
 from optmerge.bench.demo import picture
 from optmerge.bench.demo import run as demo
-from optmerge.bench.tasks._registry import registered
+from optmerge.bench.tasks import registered
 from optmerge.bench.trials import cells
 from optmerge.bench.trials.selection import SCALES
 from optmerge.errors import CheckpointError

@@ -1,7 +1,7 @@
 from PIL import Image
 
+from optmerge.bench import tasks as registry
 from optmerge.bench.preview import contact_sheet
-from optmerge.bench.tasks import _registry as registry
 
 
 def sheet(tmp_path, **options):

@@ -1,4 +1,7 @@
-"""What every registered task promises the trainer and the tables, plug-ins included."""
+"""What every drawn task promises the trainer and the tables: plug-ins and the guide's example included.
+
+The rules are written down for authors in `optmerge.bench.tasks.drawn`.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +14,30 @@ import subprocess
 import sys
 from collections import Counter, defaultdict
 from functools import cache
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from optmerge.bench.tasks._registry import SIDE, SPLITS, Scene, get, registered
+from optmerge.bench.tasks import SIDE, SPLITS, DrawnTask, Scene, drawn
 from optmerge.evaluate.questions import Question
 
-TASKS = registered()
+GUIDE = """
+import sys
+from pathlib import Path
+from types import ModuleType
+
+def example(page):
+    text = Path(page).read_text("utf-8")
+    code = text.split("## A task of your own\\n")[1].split("```python\\n")[1].split("```")[0]
+    module = sys.modules["guide"] = ModuleType("guide")  # dataclasses look their module up
+    exec(code, vars(module))
+    return module.TASK
+"""
+PAGE = Path(__file__).parents[2] / "docs" / "guide.md"
+guide: dict[str, Any] = {}
+exec(GUIDE, guide)
+TASKS: dict[str, DrawnTask] = {**drawn(), "the guide's": guide["example"](PAGE)}
 every_task = pytest.mark.parametrize("name", TASKS)
 every_trained_task = pytest.mark.parametrize("name", [name for name, task in TASKS.items() if task.trained])
 
@@ -29,7 +49,7 @@ TEXT = re.compile(r"(?:[a-z]+|[A-Z0-9]+|[ .,:?()\[\]/%$-])+")
 
 @cache
 def scenes(name: str, split: str) -> list[Scene]:
-    return [get(name).scene(split, index) for index in range(SCENES[split])]
+    return [TASKS[name].scene(split, index) for index in range(SCENES[split])]
 
 
 def everything(name: str) -> list[Scene]:
@@ -59,7 +79,7 @@ def test_a_scene_is_a_picture_with_different_questions(name):
 
 @every_task
 def test_every_accepted_answer_scores_one_under_every_metric(name):
-    for metric in get(name).metrics.values():
+    for metric in TASKS[name].metrics.values():
         for question in (question for group in asked(name).values() for question in group):
             assert question.answers
             assert [metric(answer, question) for answer in question.answers] == [1.0] * len(question.answers)
@@ -67,7 +87,7 @@ def test_every_accepted_answer_scores_one_under_every_metric(name):
 
 @every_task
 def test_no_answer_and_nonsense_score_zero(name):
-    for metric in get(name).metrics.values():
+    for metric in TASKS[name].metrics.values():
         for group in asked(name).values():
             assert [metric(text, group[0]) for text in NONSENSE] == [0.0] * len(NONSENSE)
 
@@ -75,7 +95,7 @@ def test_no_answer_and_nonsense_score_zero(name):
 @every_task
 def test_shuffled_answers_score_at_chance(name):
     """Within a type: about how often two of its answers are equal; in all: far below a trained model."""
-    for metric in get(name).metrics.values():
+    for metric in TASKS[name].metrics.values():
         scores: list[float] = []
         for kind, group in asked(name).items():
             counts = Counter(question.answers[0] for question in group)
@@ -99,7 +119,7 @@ def test_no_two_splits_share_a_picture(name):
 @every_task
 def test_the_same_random_numbers_give_every_split_a_picture_of_its_own(name):
     """What a split may show depends on the split, not only on the numbers that a scene's name seeds."""
-    task = get(name)
+    task = TASKS[name]
     for seed in range(60):
         pictures = [task.draw(task.plan(random.Random(seed), split)).image.tobytes() for split in SPLITS]
         assert len(set(pictures)) == len(SPLITS)
@@ -107,7 +127,7 @@ def test_the_same_random_numbers_give_every_split_a_picture_of_its_own(name):
 
 @every_task
 def test_pictures_and_questions_vary_with_index_and_seed(name):
-    task = get(name)
+    task = TASKS[name]
     first, second, reseeded = task.scene("train", 0), task.scene("train", 1), task.scene("train", 0, seed=1)
     assert len({scene.image.tobytes() for scene in (first, second, reseeded)}) == 3
     assert len({scene.image.tobytes() for scene in scenes(name, "train")}) > 0.9 * SCENES["train"]
@@ -115,7 +135,7 @@ def test_pictures_and_questions_vary_with_index_and_seed(name):
 
 DIGEST = """
 import hashlib, json, sys
-from optmerge.bench.tasks._registry import SPLITS, registered
+from optmerge.bench.tasks import SPLITS, drawn
 
 def digest(task):
     found = hashlib.blake2b(digest_size=8)
@@ -131,10 +151,11 @@ def digest(task):
 @pytest.fixture(scope="module")
 def digests_elsewhere() -> dict[str, str]:
     """Every task's digest from another process with another hash seed, made in the opposite order."""
-    code = DIGEST + "print(json.dumps({name: digest(t) for name, t in reversed(registered().items())}))"
+    code = GUIDE + DIGEST + 'tasks = [*drawn().items(), ("the guide\'s", example(sys.argv[1]))]\n'
+    code += "print(json.dumps({name: digest(task) for name, task in reversed(tasks)}))"
     environment = {**os.environ, "PYTHONHASHSEED": "4242"}
     shown = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+        [sys.executable, "-c", code, str(PAGE)], capture_output=True, text=True, check=True, env=environment
     )
     return json.loads(shown.stdout)
 
@@ -143,7 +164,7 @@ def digests_elsewhere() -> dict[str, str]:
 def test_scenes_are_the_same_in_another_process(name, digests_elsewhere):
     space: dict[str, object] = {}
     exec(DIGEST, space)
-    assert space["digest"](get(name)) == digests_elsewhere[name]
+    assert space["digest"](TASKS[name]) == digests_elsewhere[name]
 
 
 @every_task
@@ -182,14 +203,14 @@ def test_no_answer_is_a_good_blind_guess(name):
 @every_task
 def test_every_type_is_asked_and_no_other(name):
     groups = asked(name)
-    assert set(groups) == set(get(name).types)
+    assert set(groups) == set(TASKS[name].types)
     total = sum(map(len, groups.values()))
     assert {kind for kind, group in groups.items() if len(group) < 0.01 * total} == set()
 
 
 @every_task
 def test_about_half_of_the_questions_are_known_to_the_base_and_none_of_a_held_out_task(name):
-    task, groups = get(name), asked(name)
+    task, groups = TASKS[name], asked(name)
     assert set(task.known) < set(task.types)
     share = sum(len(groups[kind]) for kind in task.known) / sum(map(len, groups.values()))
     assert 0.35 <= share <= 0.65 if task.trained else share == 0

@@ -1,4 +1,4 @@
-"""Pictures are read by one function, and what it can't read is refused by name wherever a picture is given."""
+"""Pictures are read by one function; what it can't read is refused by name wherever a picture is given."""
 
 from __future__ import annotations
 

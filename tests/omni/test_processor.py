@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from optmerge.errors import CheckpointError, InputError
-from optmerge.omni import OmniProcessor, add_placeholders
 from optmerge.evaluate.questions import read_picture
+from optmerge.omni import OmniProcessor, add_placeholders
 from optmerge.omni.media import MediaWarning, read_audio, read_video, spread
 from optmerge.omni.prompts import check_counts, expand, placeholders
 from worlds import omni as tiny

@@ -11,10 +11,10 @@ import torch
 
 from optmerge.bench.lines.tiny import checkpoint, tokenizer
 from optmerge.bench.lines.tiny.family import Processor, Size
-from optmerge.bench.tasks._registry import registered
+from optmerge.bench.tasks import drawn
 
 TINY = Size(vision_width=32, vision_layers=1, width=32, layers=2, heads=1, groups=1, mlp=48)
-TRAINED = [name for name, task in registered().items() if task.trained]
+TRAINED = [name for name, task in drawn().items() if task.trained]
 
 
 def make_processor(line: str) -> Processor:

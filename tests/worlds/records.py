@@ -8,12 +8,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from optmerge.bench.tasks._registry import registered
+from optmerge.bench.tasks import drawn
 from optmerge.bench.trials.cells import Cell, Result, TaskScores
 from optmerge.bench.trials.selection import SCALES
 
-TASKS = {name: task.version for name, task in registered().items()}
-TRAINED = [name for name, task in registered().items() if task.trained]
+TASKS = {name: task.version for name, task in drawn().items()}
+TRAINED = [name for name, task in drawn().items() if task.trained]
 CREATED = "2026-01-01T00:00:00.{:06d}+00:00"
 
 METHODS = {

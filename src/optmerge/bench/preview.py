@@ -1,19 +1,30 @@
-"""A contact sheet: some of a task's scenes as one picture, each with a question and its answer below."""
+"""A contact sheet: some of a task's pictures in one, each with a question and its answer below."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
-from optmerge.bench.tasks._registry import SIDE, Scene, Split, Task
+from optmerge.bench.tasks import DrawnTask, Split, Task
 from optmerge.bench.tasks.drawn._drawing.fonts import font, wrapped
-from optmerge.evaluate.questions import Question
+from optmerge.bench.tasks.real._rows import seen
+from optmerge.evaluate.questions import Item, Question
 
-_SCALE = 2
-_MARGIN, _LINE, _FONT = 8, 15, font("sans", 12)
-_WIDTH = SIDE * _SCALE
+_WIDTH, _MARGIN, _LINE, _FONT = 224, 8, 15, font("sans", 12)
+_Colour = str | tuple[int, int, int]
 _QUESTION, _ANSWER, _CAPTION = "black", (0, 100, 30), (90, 90, 90)
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """A picture, and what stands below it: (line, colour) pairs."""
+
+    image: Image.Image
+    lines: list[tuple[str, _Colour]]
 
 
 def contact_sheet(
@@ -26,43 +37,66 @@ def contact_sheet(
     columns: int = 6,
     captions: bool = False,
 ) -> None:
-    """Writes the first scenes of a split as a PNG file.
+    """Writes the first pictures of a split as a PNG file.
 
-    Scene n shows its question number n (counted round), so that the sheet goes through every type.
+    Scene n of a drawn task shows its question number n (counted round), so that the sheet goes through every
+    type. Of a video the picture in the middle is shown.
 
     Args:
-        task: whose scenes.
+        task: whose pictures.
         split: which of them.
-        seed: as in `Task.scene`.
+        seed: of a drawn task's scenes.
         path: the file; an existing one is replaced.
-        rows: of scenes.
-        columns: of scenes.
-        captions: whether a caption follows the question.
+        rows: of pictures.
+        columns: of pictures.
+        captions: whether a caption follows the question of a drawn scene.
+
+    Raises:
+        InputError: the task's data set isn't there or can't be read.
     """
-    scenes = [task.scene(split, index, seed) for index in range(rows * columns)]
-    texts = [_lines(scene, index, captions) for index, scene in enumerate(scenes)]
-    height = _WIDTH + _LINE * max(map(len, texts)) + 2 * _MARGIN
+    made = (
+        _scenes(task, split, seed, captions)
+        if isinstance(task, DrawnTask)
+        else _items(task, split, rows * columns)
+    )
+    cells = list(islice(made, rows * columns))
+    height = _WIDTH + _LINE * max(len(cell.lines) for cell in cells) + 2 * _MARGIN
     width = _WIDTH + 2 * _MARGIN
     sheet = Image.new("RGB", (columns * width, rows * height), "white")
     pen = ImageDraw.Draw(sheet)
-    for index, (scene, lines) in enumerate(zip(scenes, texts, strict=True)):
+    for index, cell in enumerate(cells):
         left, top = index % columns * width + _MARGIN, index // columns * height + _MARGIN
-        sheet.paste(scene.image.resize((_WIDTH, _WIDTH), Image.Resampling.NEAREST), (left, top))
-        for number, (line, colour) in enumerate(lines):
+        sheet.paste(ImageOps.contain(cell.image, (_WIDTH, _WIDTH), Image.Resampling.NEAREST), (left, top))
+        for number, (line, colour) in enumerate(cell.lines):
             pen.text((left, top + _WIDTH + _LINE * number), line, colour, _FONT)
     sheet.save(path, format="PNG")
 
 
-def _lines(scene: Scene, index: int, captions: bool) -> list[tuple[str, str | tuple[int, int, int]]]:
-    """What stands below a scene: (line, colour) pairs."""
+def _scenes(task: DrawnTask, split: Split, seed: int, captions: bool) -> Iterator[_Cell]:
+    index = 0
+    while True:
+        scene = task.scene(split, index, seed)
+        lines = _asked(scene.questions[index % len(scene.questions)])
+        if captions:
+            caption = scene.captions[index % len(scene.captions)]
+            lines += [*_wrapped(caption.text, _CAPTION), *_wrapped(caption.answers[0], _ANSWER)]
+        yield _Cell(scene.image, lines)
+        index += 1
 
-    def both(question: Question, kind: str, colour: str | tuple[int, int, int]) -> None:
-        lines.extend((line, colour) for line in wrapped(f"{kind}{question.text}", _FONT, _WIDTH))
-        lines.extend((line, _ANSWER) for line in wrapped(question.answers[0], _FONT, _WIDTH))
 
-    lines: list[tuple[str, str | tuple[int, int, int]]] = []
-    question = scene.questions[index % len(scene.questions)]
-    both(question, f"{question.type}: ", _QUESTION)
-    if captions:
-        both(scene.captions[index % len(scene.captions)], "", _CAPTION)
-    return lines
+def _items(task: Task, split: Split, n: int) -> Iterator[_Cell]:
+    for item in task.items(split, n):
+        yield _Cell(_picture(item), _asked(item.question))
+
+
+def _picture(item: Item) -> Image.Image:
+    return item.image or seen(item, 1)[0]
+
+
+def _asked(question: Question) -> list[tuple[str, _Colour]]:
+    text = _wrapped(f"{question.type}: {question.text}", _QUESTION)
+    return [*text, *_wrapped(question.answers[0], _ANSWER)]
+
+
+def _wrapped(text: str, colour: _Colour) -> list[tuple[str, _Colour]]:
+    return [(line, colour) for line in wrapped(text, _FONT, _WIDTH)]

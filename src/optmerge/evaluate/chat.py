@@ -64,9 +64,7 @@ class Chat:
             inputs: of one prompt without padding, on the model's device.
             longest: tokens at which an answer is cut off.
         """
-        beside = {
-            name: each for name, each in inputs.items() if name not in ("input_ids", "attention_mask")
-        }
+        beside = {name: each for name, each in inputs.items() if name not in ("input_ids", "attention_mask")}
         tokenizer = getattr(self.processor, "tokenizer", self.processor)
         prompts = inputs["input_ids"].tolist()
         return answers(self.model, tokenizer, prompts, lambda rows, ids: beside, tokens=longest)[0]

@@ -6,7 +6,7 @@ import torch
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
 
 from optmerge.bench.lines.tiny import checkpoint
-from optmerge.bench.tasks._registry import get
+from optmerge.bench.tasks import get
 from optmerge.errors import CheckpointError, InputError
 
 LINES = ("full", "lora")
@@ -29,7 +29,7 @@ def picture(index: int = 0):
 
 @pytest.mark.parametrize("line", LINES)
 def test_a_saved_model_comes_back_with_the_same_logits(line: str, folders, processors, tiny) -> None:
-    before, (model, processor) = processors[line], checkpoint.load(folders[line])
+    before, (model, processor) = processors[line], checkpoint.load(line, folders[line])
     original = checkpoint.build(before, tiny, seed=0).eval()
     ours, loaded = before.inputs([ASKED], [picture()]), processor.inputs([ASKED], [picture()])
     assert ours.keys() == loaded.keys() and all(torch.equal(ours[key], loaded[key]) for key in ours)
@@ -39,7 +39,7 @@ def test_a_saved_model_comes_back_with_the_same_logits(line: str, folders, proce
 
 @pytest.mark.parametrize("line", LINES)
 def test_logits_depend_on_the_picture(line: str, folders) -> None:
-    model, processor = checkpoint.load(folders[line])
+    model, processor = checkpoint.load(line, folders[line])
     with torch.no_grad():
         one, other = (model(**processor.inputs([ASKED], [picture(i)])).logits[0, -1] for i in range(2))
     assert not torch.equal(one, other)
@@ -106,9 +106,9 @@ def test_transformers_own_loader_accounts_for_every_tensor(line: str, folders) -
 
 def test_a_missing_folder_another_family_and_an_unknown_line_are_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="optmerge bench train"):
-        checkpoint.load(tmp_path / "nowhere")
+        checkpoint.load("full", tmp_path / "nowhere")
     (tmp_path / "config.json").write_text('{"model_type": "llava"}')
     with pytest.raises(CheckpointError, match="llava"):
-        checkpoint.load(tmp_path)
+        checkpoint.load("full", tmp_path)
     with pytest.raises(InputError, match="full"):
         checkpoint.family_of("ful")

@@ -4,7 +4,7 @@ from string import ascii_uppercase
 import pytest
 
 from optmerge.bench.lines.tiny import tokenizer
-from optmerge.bench.tasks._registry import registered
+from optmerge.bench.tasks import drawn
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +16,7 @@ def pieces(core, text: str) -> list[str]:
     return [core.decode([token]) for token in core.encode(text).ids]
 
 
-@pytest.mark.parametrize("task", registered().values(), ids=registered())
+@pytest.mark.parametrize("task", drawn().values(), ids=drawn())
 def test_every_text_of_a_task_comes_back(core, task) -> None:
     for index in range(2000, 2100):
         scene = task.scene("train", index)

@@ -10,7 +10,7 @@ from functools import cache
 
 from optmerge.bench.modalities import clips
 from optmerge.bench.modalities.asking import FAMILIES, NEEDS
-from optmerge.bench.tasks._registry import SPLITS
+from optmerge.bench.tasks import SPLITS
 from optmerge.evaluate.scoring.vqa import exact_match, normalise
 
 POSSIBLE = {

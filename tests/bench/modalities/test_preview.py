@@ -3,7 +3,7 @@ from PIL import Image
 
 from optmerge.bench.modalities import clips, preview
 from optmerge.bench.modalities.sounds import RATE
-from optmerge.bench.tasks._registry import SIDE
+from optmerge.bench.tasks import SIDE
 
 
 def sheet(tmp_path, number=2):

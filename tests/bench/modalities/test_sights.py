@@ -8,7 +8,7 @@ from PIL import Image
 
 from optmerge.bench.modalities import clips, sights
 from optmerge.bench.modalities.sights import FAR, FRAMES, NEAR
-from optmerge.bench.tasks._registry import SIDE
+from optmerge.bench.tasks import SIDE
 from optmerge.bench.tasks.drawn._drawing.shapes import COLOURS, TINT, Item, render, style
 
 CONTENTS = [clips.content("train", index) for index in range(60)]

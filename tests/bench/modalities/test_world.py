@@ -3,7 +3,7 @@ from collections import Counter
 from itertools import pairwise
 
 from optmerge.bench.modalities import clips, world
-from optmerge.bench.tasks._registry import SPLITS
+from optmerge.bench.tasks import SPLITS
 
 
 def contents(split, number=600):

@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 from PIL import Image, ImageChops
 
-from optmerge.bench.tasks._registry import SIDE
+from optmerge.bench.tasks import SIDE
 from optmerge.bench.tasks.drawn._data.chart_tables import labels
 from optmerge.bench.tasks.drawn._drawing import charts
 from optmerge.bench.tasks.drawn._drawing.charts import SIZE, Chart, bars, points, render

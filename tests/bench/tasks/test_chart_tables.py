@@ -7,7 +7,7 @@ from importlib.resources import files
 
 import pytest
 
-from optmerge.bench.tasks._registry import SPLITS
+from optmerge.bench.tasks import SPLITS
 from optmerge.bench.tasks.drawn._data import chart_tables as tables
 from optmerge.bench.tasks.drawn._data.chart_tables import TRENDS, comparison, run, trend_of
 from optmerge.errors import InputError

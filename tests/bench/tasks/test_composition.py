@@ -3,7 +3,7 @@ from collections import Counter
 
 import pytest
 
-from optmerge.bench.tasks._registry import SIDE, get, registered
+from optmerge.bench.tasks import SIDE, drawn, get
 from optmerge.bench.tasks.drawn import composition
 from optmerge.bench.tasks.drawn._drawing import charts, gallery
 from optmerge.bench.tasks.drawn._drawing.charts import Chart
@@ -46,7 +46,7 @@ def test_every_kind_of_picture_and_every_type_comes_up() -> None:
 
 
 def test_questions_use_only_words_that_a_trained_task_teaches() -> None:
-    taught = set().union(*(words_of(name, 400) for name, task in registered().items() if task.trained))
+    taught = set().union(*(words_of(name, 400) for name, task in drawn().items() if task.trained))
     assert words_of("composition", 400) <= taught
 
 

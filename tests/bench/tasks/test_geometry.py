@@ -8,7 +8,7 @@ from itertools import combinations, pairwise
 import pytest
 from PIL import ImageChops
 
-from optmerge.bench.tasks._registry import SIDE
+from optmerge.bench.tasks import SIDE
 from optmerge.bench.tasks.drawn._drawing import figures, problems
 from optmerge.bench.tasks.drawn._drawing.problems import Problem
 from optmerge.bench.tasks.drawn._drawing.strokes import Figure, Label, half_size, render

@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 from PIL import ImageChops
 
-from optmerge.bench.tasks import _registry as registry
+from optmerge.bench import tasks as registry
 from optmerge.bench.tasks.drawn import grounding
 from optmerge.bench.tasks.drawn._drawing.shapes import COLOURS, KINDS, render
 from optmerge.bench.tasks.drawn._drawing.words import box_words

@@ -3,7 +3,7 @@ from collections import Counter
 
 import pytest
 
-from optmerge.bench.tasks._registry import SPLITS, get
+from optmerge.bench.tasks import SPLITS, get
 from optmerge.bench.tasks.drawn import ocr
 from optmerge.bench.tasks.drawn._drawing.pages import SMALLEST, fits
 from optmerge.evaluate.questions import Question

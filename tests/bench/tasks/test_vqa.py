@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from optmerge.bench.tasks import _registry as registry
+from optmerge.bench import tasks as registry
 from optmerge.bench.tasks.drawn import vqa
 from optmerge.bench.tasks.drawn._data import easy_vqa
 from optmerge.bench.tasks.drawn._drawing.shapes import COLOURS, KINDS, TINT

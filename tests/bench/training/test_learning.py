@@ -7,7 +7,7 @@ import torch
 from transformers import TrainerCallback
 
 from optmerge.bench.lines.tiny import checkpoint
-from optmerge.bench.tasks._registry import get
+from optmerge.bench.tasks import get
 from optmerge.bench.training import conversations, curve, learning
 from optmerge.bench.training.packing import ConversationBatch, Conversations
 

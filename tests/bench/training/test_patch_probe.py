@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from optmerge.bench.lines.tiny import checkpoint
-from optmerge.bench.tasks._registry import SIDE
+from optmerge.bench.tasks import SIDE
 from optmerge.bench.tasks.drawn._drawing.sheets import INK_NAMES, NAMES, Mark
 from optmerge.bench.training.learning import Stage, fit, prepared
 from optmerge.bench.training.patch_probe import SheetBatch, Sheets

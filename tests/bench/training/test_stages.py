@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from optmerge.bench.tasks._registry import get
+from optmerge.bench.tasks import get
 from optmerge.bench.training.conversations import trained_tasks
 from optmerge.bench.training.stages import stages_of
 from optmerge.errors import InputError

@@ -8,14 +8,13 @@ from safetensors.torch import load_file
 
 from optmerge.bench.lines.tiny import asking, checkpoint
 from optmerge.bench.records import Record
-from optmerge.bench.tasks._registry import get
+from optmerge.bench.tasks import get
 from optmerge.bench.training import train as training
 from optmerge.bench.training.conversations import trained_tasks
 from optmerge.bench.training.curve import read
 from optmerge.bench.training.packing import ConversationBatch
 from optmerge.bench.training.stages import LineStage, stages_of
 from optmerge.bench.training.train import train
-from optmerge.bench.trials import questions
 from optmerge.errors import CheckpointError, InputError
 from worlds import lines as tiny_lines
 
@@ -134,9 +133,9 @@ def test_what_is_trained_can_be_asked(line: str, trained: Trained) -> None:
     out, _ = trained[line]
     for name in NAMES:
         adapter = out / name if line == "lora" and name != "base" else None
-        model, processor = checkpoint.load(out / "base" if adapter else out / name, adapter=adapter)
-        asked = list(questions.asked(get("ocr"), "test", 2))
-        assert len(asking.answers(model, processor, asked, longest=2)) == 2
+        model, processor = checkpoint.load(line, out / "base" if adapter else out / name, adapter=adapter)
+        asked = list(get("ocr").items("test", 2))
+        assert len(asking.answers(model, processor, asked, tokens=2)) == 2
 
 
 def test_full_experts_differ_from_their_base_in_the_language_models_layers_only(trained: Trained) -> None:

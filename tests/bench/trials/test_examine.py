@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 
+from optmerge.bench import lines
 from optmerge.bench.lines.tiny import checkpoint
-from optmerge.bench.tasks._registry import get
+from optmerge.bench.tasks import get
 from optmerge.bench.trials import examine
 from optmerge.bench.trials.cells import read_all
 from optmerge.bench.trials.errands import Errand
 from optmerge.bench.trials.merging import merge
 from optmerge.bench.trials.orders import order
-from optmerge.bench.trials.questions import asked
 from optmerge.errors import RunError
 
 
@@ -38,24 +38,25 @@ def test_every_kind_of_model_answers_and_is_recorded(zoo, tmp_path, line, model)
 def test_what_is_kept_is_the_merged_model_and_what_it_said(zoo, tmp_path):
     done = errand(zoo, tmp_path, "full", "ties", keep=True)
     result = examine.run(done)
-    assert checkpoint.load(done.folder / "model")
+    assert checkpoint.load("full", done.folder / "model")
     said = json.loads((done.folder / "answers.json").read_text())
-    task, first = get("vqa"), next(asked(get("vqa"), "test", 1))
+    task, first = get("vqa"), next(get("vqa").items("test", 1))
     assert said["vqa"][0]["question"] == first.question.text
     assert said["vqa"][0]["right"] == list(first.question.answers)
     scores = [
         task.metric(each["said"], a.question)
-        for each, a in zip(said["vqa"], asked(task, "test", 4), strict=True)
+        for each, a in zip(said["vqa"], task.items("test", 4), strict=True)
     ]
     assert scores == result.tasks["vqa"].scores.tolist()
 
 
 def test_an_adapter_added_to_the_base_says_what_it_says_beside_it(zoo, tmp_path):
     job = errand(zoo, tmp_path, "lora", "expert:ocr")
-    added, processor = examine._load(job)
-    beside, _ = checkpoint.load(job.job.base, adapter=job.job.model)
-    base, _ = checkpoint.load(job.job.base)
-    inputs = processor.inputs(["what is this?"], [next(asked(get("ocr"), "test", 1)).image])
+    loaded = lines.get("lora").load(job.job.model, base=job.job.base, device="cpu", dtype="float32")
+    added, processor = loaded.model, loaded.processor
+    beside, _ = checkpoint.load("lora", job.job.base, adapter=job.job.model)
+    base, _ = checkpoint.load("lora", job.job.base)
+    inputs = processor.inputs(["what is this?"], [next(get("ocr").items("test", 1)).image])
     with torch.inference_mode():
         one, other, without = (model(**inputs).logits for model in (added, beside, base))
     assert torch.allclose(one, other, atol=1e-4) and not torch.allclose(one, without, atol=1e-2)
@@ -73,7 +74,7 @@ def test_whatever_goes_wrong_is_recorded_and_leaves_nothing_behind(zoo, tmp_path
 
 def test_right_answers_score_one_by_type_and_metric():
     task = get("grounding")
-    questions = [each.question for each in asked(task, "test", 20)]
+    questions = [each.question for each in task.items("test", 20)]
     perfect = examine.score(task, questions, [question.answers[0] for question in questions])
     assert perfect.scores.tolist() == [1.0] * 20 and set(perfect.metrics.values()) == {1.0}
     assert sum(n for _, n in perfect.types.values()) == 20

@@ -6,9 +6,9 @@ from collections import Counter
 import pytest
 
 from optmerge.bench import records
+from optmerge.bench.lines import members
 from optmerge.bench.trials.orders import QUICK_METHODS, VALIDATION, order
 from optmerge.bench.trials.selection import SCALES
-from optmerge.bench.trials.zoo import members
 from optmerge.errors import CheckpointError, InputError
 from optmerge.methods import registered
 from worlds import records as synthetic
@@ -73,7 +73,7 @@ def test_a_mixture_belongs_to_a_set_or_to_the_line_or_is_missing(zoo, tmp_path):
     line = shutil.copytree(zoo / "full", tmp_path / "zoo/full")
     mixture = line / "mixture"
     shutil.move(mixture / "0", line / "experts/0/mixture")
-    assert members(line.parent, "full", 0).mixture == line / "experts/0/mixture"
+    assert members("full", line.parent, 0).mixture == line / "experts/0/mixture"
     shutil.rmtree(line / "experts/0/mixture")
     assert order(line.parent, ["full"], [0], ["average"]).remarks == ("full set 0: no mixture in the zoo",)
     shutil.copytree(line / "base", mixture, dirs_exist_ok=True)
@@ -100,10 +100,10 @@ def test_the_first_set_may_lie_beside_the_base_as_training_leaves_it(zoo, tmp_pa
     shutil.copytree(zoo / "lora/experts/0", line / "experts/1")
     found = cells(tmp_path, [], [], ["average"])
     assert {cell.expert_set for cell in found if cell.merged} == {0, 1}
-    assert members(tmp_path, "lora", 0).experts["ocr"] == line / "ocr"
+    assert members("lora", tmp_path, 0).experts["ocr"] == line / "ocr"
     shutil.rmtree(line / "mixture")
     shutil.copytree(zoo / "lora/mixture/0", line / "mixture")
-    assert members(tmp_path, "lora", 0).own_mixture and not members(tmp_path, "lora", 1).own_mixture
+    assert members("lora", tmp_path, 0).own_mixture and not members("lora", tmp_path, 1).own_mixture
     with pytest.raises(CheckpointError, match="experts/2/vqa"):
         order(tmp_path, ["lora"], [2], [])
     shutil.rmtree(line / "base")

@@ -7,7 +7,7 @@ from statistics import fmean
 import pytest
 from rich.console import Console
 
-from optmerge.bench.tasks._registry import registered
+from optmerge.bench.tasks import registered
 from optmerge.bench.trials import output, paper
 from optmerge.bench.trials.rows import AVERAGE
 

@@ -2,8 +2,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from optmerge.bench.tasks._registry import Question
 from optmerge.errors import InputError
+from optmerge.evaluate.questions import Question
 from optmerge.evaluate.scoring.boxes import Box, Form, iou, iou_at, parse_box
 
 PLACES = st.floats(0, 1)

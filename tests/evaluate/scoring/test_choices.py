@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optmerge.bench.tasks._registry import Question
+from optmerge.evaluate.questions import Question
 from optmerge.evaluate.scoring.choices import accuracy, read_choice, read_options
 
 ANGLES = {"A": "40°", "B": "60°", "C": "80°", "D": "100°"}

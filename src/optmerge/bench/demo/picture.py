@@ -6,14 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
-from optmerge.bench.tasks._registry import SIDE
 from optmerge.bench.tasks.drawn._drawing.fonts import font, wrapped
 from optmerge.evaluate.scoring.boxes import Box
 
-_SCALE, _MARGIN, _LINE = 2, 12, 17
-_WIDE = SIDE * _SCALE
+_WIDE, _MARGIN, _LINE = 224, 12, 17
 _TITLE, _HEAD, _TEXT, _STRONG = (
     font("sans bold", 20),
     font("sans bold", 16),
@@ -45,7 +43,7 @@ class Card:
     """A scene, what was asked about it, and what was answered.
 
     Args:
-        image: RGB, `SIDE`×`SIDE` pixels.
+        image: RGB, of any size; it is shown in a square.
         question: text.
         truth: a right answer.
         answers: in the order they are shown.
@@ -96,12 +94,13 @@ def _card(
 ) -> None:
     """The picture, the question in so many lines, the truth, and every answer."""
     left, top = at
-    sheet.paste(card.image.resize((_WIDE, _WIDE), Image.Resampling.NEAREST), at)
+    shown = ImageOps.contain(card.image, (_WIDE, _WIDE), Image.Resampling.NEAREST)
+    sheet.paste(shown, at)
     for answer in card.answers:
         if answer.box:
             colour = RIGHT if answer.right else WRONG
-            x1, y1 = left + _WIDE * answer.box.x1, top + _WIDE * answer.box.y1
-            x2, y2 = left + _WIDE * answer.box.x2, top + _WIDE * answer.box.y2
+            x1, y1 = left + shown.width * answer.box.x1, top + shown.height * answer.box.y1
+            x2, y2 = left + shown.width * answer.box.x2, top + shown.height * answer.box.y2
             pen.rectangle((x1, y1, x2, y2), None, colour, 2)
             pen.text((x1 + 4, y1 + 2), answer.who, colour, _STRONG, stroke_width=2, stroke_fill="white")
     under = top + _WIDE + 4

@@ -11,18 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from optmerge.bench.demo import picture
-from optmerge.bench.tasks._registry import Task, registered
+from optmerge.bench.lines import checkout, default_zoo
+from optmerge.bench.tasks import Task, registered
 from optmerge.bench.trials import cells, examine, orders, output
 from optmerge.bench.trials.cells import BASE, EXPERT, Result
 from optmerge.bench.trials.entrants import standings
 from optmerge.bench.trials.errands import Errand
 from optmerge.bench.trials.orders import Job
-from optmerge.bench.trials.questions import asked
 from optmerge.bench.trials.run import Progress
 from optmerge.bench.trials.run import run as run_order
 from optmerge.bench.trials.selection import average, best_scale, sweeps
 from optmerge.bench.trials.workers import Workers
-from optmerge.bench.trials.zoo import default_zoo
 from optmerge.errors import RunError
 from optmerge.evaluate.questions import Question
 from optmerge.evaluate.scoring.boxes import parse_box
@@ -34,9 +33,10 @@ QUESTIONS = 60
 """Of each capability: so many that the demo takes about a minute."""
 
 
-def default_records() -> Path:
-    """`results/bench` of the source tree this package runs from: where scales were chosen."""
-    return Path(__file__).parents[4] / "results" / "bench"
+def default_records() -> Path | None:
+    """`results/bench` of the source tree that this package runs from: where scales were chosen."""
+    tree = checkout()
+    return tree / "results" / "bench" if tree else None
 
 
 def run(
@@ -95,9 +95,9 @@ def run(
     return found
 
 
-def _swept(folder: Path, line: str) -> list[Result]:
+def _swept(folder: Path | None, line: str) -> list[Result]:
     """The recorded results on a line's validation split."""
-    everything = cells.read_all(folder) if folder.is_dir() else []
+    everything = cells.read_all(folder) if folder and folder.is_dir() else []
     return [each for each in everything if each.cell.split == "validation" and each.cell.line == line]
 
 
@@ -129,17 +129,18 @@ def illustrate(path: Path, found: Sequence[tuple[Result, Path]], *, each: int = 
         said = {who: json.loads(kept.read_text("utf-8"))[name] for who, kept in files.items()}
         columns[task.title] = [
             picture.Card(
-                scene.image,
-                scene.question.text,
-                scene.question.answers[0],
-                [_answer(task, who, kept[row]["said"], scene.question) for who, kept in said.items()],
+                item.image,
+                item.question.text,
+                item.question.answers[0],
+                [_answer(task, who, kept[row]["said"], item.question) for who, kept in said.items()],
             )
-            for row, scene in enumerate(asked(task, "test", each))
+            for row, item in enumerate(task.items("test", each))
+            if item.image is not None
         ]
     title = f"One base, {len(columns)} experts, one merged model ({best.cell.model})"
     return picture.draw(path, title, columns)
 
 
 def _answer(task: Task, who: str, said: str, question: Question) -> picture.Answer:
-    box = parse_box(said) if task.name == "grounding" else None
+    box = parse_box(said, "hundredths") if parse_box(question.answers[0], "hundredths") else None
     return picture.Answer(who, said, task.metric(said, question) == 1.0, box)

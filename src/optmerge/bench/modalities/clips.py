@@ -12,7 +12,7 @@ from PIL import Image
 from optmerge.bench.modalities import sights, sounds
 from optmerge.bench.modalities.asking import Asked, questions
 from optmerge.bench.modalities.world import Content, plan
-from optmerge.bench.tasks._registry import Split
+from optmerge.bench.tasks import Split
 from optmerge.omni.media import Wave
 
 VERSION = 1

@@ -16,14 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from optmerge.bench.lines.tiny.asking import equally_long
 from optmerge.bench.modalities import clips, words
 from optmerge.bench.modalities.asking import FAMILIES, Asked, Family, templates
 from optmerge.bench.modalities.models import extracted
 from optmerge.bench.modalities.readings import signal
 from optmerge.bench.modalities.talks import parts
 from optmerge.bench.modalities.world import MODALITIES, Modality
-from optmerge.bench.tasks._registry import Split
+from optmerge.bench.tasks import Split
+from optmerge.evaluate.answering import equally_long
 from optmerge.omni import OmniForConditionalGeneration, OmniProcessor
 from optmerge.omni.model import VALUES
 from optmerge.omni.prompts import expand

@@ -22,7 +22,7 @@ from optmerge.bench.lines.tiny.tokenizer import END, STOP
 from optmerge.bench.modalities.sights import FRAMES
 from optmerge.bench.modalities.sounds import SECONDS
 from optmerge.bench.modalities.world import Modality
-from optmerge.bench.tasks._registry import SIDE
+from optmerge.bench.tasks import SIDE
 from optmerge.omni import OmniConfig, OmniForConditionalGeneration, OmniProcessor, TowerConfig
 from optmerge.omni.prompts import USUAL
 from optmerge.omni.tower import Tower

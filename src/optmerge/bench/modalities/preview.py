@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from optmerge.bench.modalities.clips import Clip, clip
 from optmerge.bench.modalities.sights import FRAMES
 from optmerge.bench.modalities.sounds import RATE
-from optmerge.bench.tasks._registry import SIDE, Split
+from optmerge.bench.tasks import SIDE, Split
 from optmerge.bench.tasks.drawn._drawing.fonts import font
 from optmerge.omni.media import Wave
 

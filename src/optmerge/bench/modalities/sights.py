@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from optmerge.bench.modalities.world import CAST, Actor, Thing
-from optmerge.bench.tasks._registry import SIDE
+from optmerge.bench.tasks import SIDE
 from optmerge.bench.tasks.drawn._drawing.fonts import FAMILIES, font
 from optmerge.bench.tasks.drawn._drawing.shapes import LETTER_SIZE, Item, Style, render, style, tint
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
-from optmerge.bench.tasks._registry import Split, held_apart
+from optmerge.bench.tasks import Split, held_apart
 from optmerge.bench.tasks.drawn._drawing.shapes import COLOURS, KINDS
 
 Modality = Literal["audio", "video", "image"]

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from optmerge.bench.tasks._registry import Scene, Task, registered
+from optmerge.bench.tasks import DrawnTask, Scene, drawn
 from optmerge.bench.tasks.drawn._drawing.relations import relations
 from optmerge.bench.tasks.drawn._drawing.sheets import Mark, captions, lookups, sheet
 from optmerge.evaluate.questions import Question
@@ -63,9 +63,9 @@ class Conversation:
     turns: tuple[Question, ...]
 
 
-def trained_tasks() -> Mapping[str, Task]:
+def trained_tasks() -> Mapping[str, DrawnTask]:
     """Name → task, of the tasks that models are trained on; the others are held out."""
-    return {name: task for name, task in registered().items() if task.trained}
+    return {name: task for name, task in drawn().items() if task.trained}
 
 
 def reading(questions: float) -> Curriculum:

@@ -12,9 +12,8 @@ from transformers import TrainerCallback
 
 from optmerge.bench.lines.tiny.asking import answers
 from optmerge.bench.lines.tiny.family import Processor
-from optmerge.bench.tasks._registry import Task
+from optmerge.bench.tasks import Task
 from optmerge.bench.training import attention
-from optmerge.bench.trials.questions import asked
 
 
 class Curve(TrainerCallback):  # type: ignore[misc]
@@ -33,7 +32,7 @@ class Curve(TrainerCallback):  # type: ignore[misc]
     ) -> None:
         self.path, self.processor, self.every = path, processor, every
         self.tasks = tasks if every else {}
-        self.asked = {name: list(asked(task, "validation", count)) for name, task in self.tasks.items()}
+        self.asked = {name: list(task.items("validation", count)) for name, task in self.tasks.items()}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Drop the lines that a killed run wrote after the checkpoint that this run starts from."""

@@ -19,7 +19,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import Dataset
 
 from optmerge.bench.lines.tiny.family import Processor
-from optmerge.bench.tasks._registry import SIDE
+from optmerge.bench.tasks import SIDE
 from optmerge.bench.tasks.drawn._drawing.sheets import INK_NAMES, NAMES, Mark, on_grid, sheet
 
 if TYPE_CHECKING:

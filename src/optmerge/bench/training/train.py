@@ -167,7 +167,7 @@ def _train(name: str, stage: LineStage, training: _Training) -> None:
         rows = Conversations(stage.curriculum, count, seed=seed)
         batches = ConversationBatch(processor)
     if stage.teacher is not None:
-        teacher, its_processor = checkpoint.load(_teacher(stage, training))
+        teacher, its_processor = checkpoint.load(stage.teacher[0], _teacher(stage, training))
         take_over(model, teacher)
         learner, batches = Aligning(model, teacher), BothViews(processor, its_processor)
     else:
@@ -197,12 +197,12 @@ def _start(name: str, stage: LineStage, training: _Training) -> tuple[Any, Proce
     """The model a stage starts from, as it was written: that of an earlier pass, the base, or a new one."""
     earlier = _earlier_passes(name, stage, training)
     if earlier and stage.settings.part == "adapter":
-        model, processor = checkpoint.load(training.base)
+        model, processor = checkpoint.load(training.line, training.base)
         return _trainable(model, earlier[-1]), processor
     if earlier:
-        return checkpoint.load(earlier[-1])
+        return checkpoint.load(training.line, earlier[-1])
     if stage.role != "base":
-        return checkpoint.load(training.base)
+        return checkpoint.load(training.line, training.base)
     processor = checkpoint.processor(training.line, training.size)
     return checkpoint.build(processor, training.size, seed=training.seed + stage.seed), processor
 

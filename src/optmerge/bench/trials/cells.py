@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optmerge.bench import records
-from optmerge.bench.tasks._registry import Split
+from optmerge.bench.tasks import Split
 from optmerge.errors import InputError
 
 CAPABILITIES = "capabilities"

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from optmerge.bench.tasks._registry import registered
+from optmerge.bench.tasks import registered
 from optmerge.bench.trials.cells import BASE, EXPERT, MIXTURE, ROUTING, Result
 from optmerge.bench.trials.selection import Sweeps, best_scale, current, sweeps, tested, trained
 from optmerge.bench.trials.statistics import Scores

@@ -22,12 +22,14 @@ class Errand:
         out: folder of the records.
         scratch: folder of merged models while they are asked.
         keep: leave merged models there, and what everyone said.
+        device: of torch, where models are merged and answer.
     """
 
     job: Job
     out: Path
     scratch: Path
     keep: bool = False
+    device: str = "cpu"
 
     @property
     def folder(self) -> Path:

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections import defaultdict
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Iterable, Sequence
 from statistics import fmean
 from typing import Any
 
 import numpy as np
-import torch
 
-from optmerge.bench import records
-from optmerge.bench.lines.tiny.checkpoint import load
-from optmerge.bench.lines.tiny.family import Processor, write_json
-from optmerge.bench.tasks._registry import Task, registered
-from optmerge.bench.trials.answering import Album, Eyes, answer
+from optmerge.bench import lines, records
+from optmerge.bench.lines import Answers
+from optmerge.bench.lines.tiny.family import write_json
+from optmerge.bench.tasks import Task, registered
 from optmerge.bench.trials.cells import Result, TaskScores
 from optmerge.bench.trials.errands import Errand, recorded
 from optmerge.bench.trials.merging import merge
@@ -32,48 +28,23 @@ def run(errand: Errand) -> Result:
 def _examine(errand: Errand) -> Result:
     job, cost, merged = errand.job, {}, None
     if job.experts:
-        made = merge(job.recipe, errand.model)
+        made = merge(job.recipe, errand.model, device=errand.device)
         cost["merge_seconds"] = round(made.seconds, 4)
         if made.peak_bytes is not None:
             cost["merge_peak_bytes"] = made.peak_bytes
         merged = records.weights_hash(errand.model)
-    model, processor = _load(errand)
+    line = lines.get(job.cell.line)
+    model = line.load(job.model or errand.model, base=job.base, device=errand.device, dtype=line.dtype)
     started = time.perf_counter()
     tasks = [task for name, task in registered().items() if name in job.cell.tasks]
-    albums = [_eyes().album(model, processor, task, job.cell.split, job.cell.n) for task in tasks]
-    replies = _answers(model, processor, albums)
+    answered = model.answers(tasks, job.cell.split, job.cell.n)
     cost["answer_seconds"] = round(time.perf_counter() - started, 3)
     scores = {
-        task.name: score(task, album.questions, said)
-        for task, album, said in zip(tasks, albums, replies, strict=True)
+        task.name: score(task, each.questions, each.texts) for task, each in zip(tasks, answered, strict=True)
     }
     if errand.keep:
-        write_json(errand.answers, _told(tasks, albums, replies))
+        write_json(errand.answers, _told(tasks, answered))
     return Result(job.cell, scores, cost, merged)
-
-
-@cache
-def _eyes() -> Eyes:
-    """One for each process."""
-    return Eyes()
-
-
-def _load(errand: Errand) -> tuple[Any, Processor]:
-    """The job's model; an adapter is added to the base's weights, as one would to use it."""
-    folder = errand.job.model or errand.model
-    if not (folder / "adapter_config.json").is_file():
-        return load(folder)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # peft calls transformers by an older name
-        model, processor = load(errand.job.base, adapter=folder)
-    return model.merge_and_unload().eval(), processor
-
-
-def _answers(model: Any, processor: Processor, albums: Sequence[Album]) -> list[list[str]]:
-    """What is said to each album's questions; all are asked together, since more of them have one length."""
-    texts = [question.text for album in albums for question in album.questions]
-    said = iter(answer(model, processor, texts, torch.cat([album.features for album in albums])))
-    return [[next(said) for _ in album.questions] for album in albums]
 
 
 def score(task: Task, questions: Sequence[Question], replies: Sequence[str]) -> TaskScores:
@@ -85,7 +56,7 @@ def score(task: Task, questions: Sequence[Question], replies: Sequence[str]) -> 
         types[question.type].append(float(value))
     return TaskScores(
         scores=scores,
-        types={name: (fmean(types[name]), len(types[name])) for name in task.types if name in types},
+        types={name: (fmean(types[name]), len(types[name])) for name in _in_order(task, types)},
         metrics={
             name: fmean(metric(said, question) for said, question in pairs)
             for name, metric in task.metrics.items()
@@ -93,14 +64,18 @@ def score(task: Task, questions: Sequence[Question], replies: Sequence[str]) -> 
     )
 
 
-def _told(
-    tasks: Sequence[Task], albums: Sequence[Album], replies: Sequence[Sequence[str]]
-) -> dict[str, list[dict[str, Any]]]:
+def _in_order(task: Task, types: Iterable[str]) -> list[str]:
+    """Question types in the order of the tables; those that the task doesn't name come last, by name."""
+    there = set(types)
+    return [name for name in task.types if name in there] + sorted(there - set(task.types))
+
+
+def _told(tasks: Sequence[Task], answered: Sequence[Answers]) -> dict[str, list[dict[str, Any]]]:
     """What was asked, said and right."""
     return {
         task.name: [
             {"question": question.text, "type": question.type, "said": said, "right": question.answers}
-            for question, said in zip(album.questions, answers, strict=True)
+            for question, said in zip(each.questions, each.texts, strict=True)
         ]
-        for task, album, answers in zip(tasks, albums, replies, strict=True)
+        for task, each in zip(tasks, answered, strict=True)
     }

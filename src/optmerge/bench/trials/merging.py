@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from optmerge.engine.merge import Options
 from optmerge.engine.merge import merge as merge_here
 from optmerge.errors import MergeWarning, OptMergeError, RunError
 from optmerge.methods import registered
@@ -34,12 +35,13 @@ class Merge:
     peak_bytes: int | None
 
 
-def merge(recipe: Mapping[str, Any], out: Path) -> Merge:
+def merge(recipe: Mapping[str, Any], out: Path, *, device: str = "cpu") -> Merge:
     """Merges in a fresh process, forked off one that has everything imported and has done nothing.
 
     Args:
         recipe: as in `optmerge.merge`.
         out: a new folder.
+        device: where tensors are merged.
 
     Raises:
         RunError: the merge failed; with its own message.
@@ -53,7 +55,7 @@ def merge(recipe: Mapping[str, Any], out: Path) -> Merge:
         ]
     )
     ours, theirs = context.Pipe()
-    process = context.Process(target=_merge, args=(theirs, dict(recipe), out), daemon=True)
+    process = context.Process(target=_merge, args=(theirs, dict(recipe), out, device), daemon=True)
     process.start()
     theirs.close()
     try:
@@ -75,7 +77,7 @@ def merge(recipe: Mapping[str, Any], out: Path) -> Merge:
     return Merge(seconds, None if idle is None else peak - idle)
 
 
-def _merge(pipe: Connection, recipe: dict[str, Any], out: Path) -> None:
+def _merge(pipe: Connection, recipe: dict[str, Any], out: Path, device: str) -> None:
     """What the process does: say that it is ready, wait, merge, say how it went."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started it ends it
     torch.set_num_threads(1)
@@ -85,7 +87,7 @@ def _merge(pipe: Connection, recipe: dict[str, Any], out: Path) -> None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", MergeWarning)  # a hundred merges say the same
-            merge_here(recipe, out)
+            merge_here(recipe, out, Options(device=device))
         pipe.send((None, time.perf_counter() - started))
     except Exception as problem:
         words = str(problem) if isinstance(problem, OptMergeError) else f"{type(problem).__name__}: {problem}"

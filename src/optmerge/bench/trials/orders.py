@@ -7,12 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from optmerge.bench.lines.tiny.checkpoint import family_of
-from optmerge.bench.tasks._registry import registered as tasks
-from optmerge.bench.trials import zoo
+from optmerge.bench import lines as known
+from optmerge.bench.lines import Members
 from optmerge.bench.trials.cells import BASE, EXPERT, MIXTURE, Cell
 from optmerge.bench.trials.selection import SCALES
-from optmerge.bench.trials.zoo import Members
 from optmerge.methods import get, registered
 
 TEST, VALIDATION = 1000, 300
@@ -82,15 +80,15 @@ def order(
         InputError: a line or method is unknown, or a method doesn't take so many experts.
         CheckpointError: a model is missing.
     """
-    chosen = [family_of(line).line for line in lines] or zoo.lines(zoo_folder)
-    names, remarks = _methods(methods)
+    chosen = [known.get(line) for line in lines] or known.held(zoo_folder)
+    remarks: dict[str, None] = {}
     jobs: dict[str, Job] = {}
     for line in chosen:
-        numbers = sets or zoo.expert_sets(zoo_folder, line)[: 1 if quick else None] or [0]
+        numbers = sets or line.sets(zoo_folder)[: 1 if quick else None] or [0]
         for number in numbers:
-            found = zoo.members(zoo_folder, line, number)
-            if found.mixture is None:
-                remarks.append(f"{line} set {number}: no mixture in the zoo")
+            found = line.members(zoo_folder, number)
+            names, unfit = _methods(methods, len(found.experts))
+            remarks |= dict.fromkeys([*unfit, *_lacking(found)])
             for job in _jobs(found, names, n, sweep=not quick):
                 jobs.setdefault(job.cell.identity(), job)
     ranked = sorted(jobs.values(), key=lambda job: job.cell.split == "validation")
@@ -99,12 +97,21 @@ def order(
 
 def test_of(job: Job, n: int) -> Job:
     """The test with `n` questions a task of what a validation job tries."""
-    return replace(job, cell=replace(job.cell, split="test", n=n, tasks=_versions("test")))
+    return replace(job, cell=replace(job.cell, split="test", n=n, tasks=_versions(job.cell.line, "test")))
 
 
-def _methods(names: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The methods that take one expert per trained task, and a remark on each that doesn't."""
-    experts = sum(task.trained for task in tasks().values())
+def _lacking(found: Members) -> Iterator[str]:
+    """What a line or set lacks, in words."""
+    where = f"{found.line} set {found.expert_set}"
+    for name, task in known.get(found.line).tasks().items():
+        if task.trained and name not in found.experts:
+            yield f"{where}: no expert of {name} in the zoo"
+    if found.mixture is None:
+        yield f"{where}: no mixture in the zoo"
+
+
+def _methods(names: Sequence[str], experts: int) -> tuple[list[str], list[str]]:
+    """The methods that take so many experts, and a remark on each that doesn't."""
     if names:
         for name in names:
             get(name).check_experts(experts)
@@ -117,9 +124,9 @@ def _methods(names: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _jobs(found: Members, methods: Sequence[str], n: int, *, sweep: bool) -> Iterator[Job]:
-    hashes = zoo.weights(found)
+    hashes = known.weights(found)
     base = {BASE: hashes[BASE]}
-    cell = Cell(found.line, BASE, None, "test", n, _versions("test"), base)
+    cell = Cell(found.line, BASE, None, "test", n, _versions(found.line, "test"), base)
     yield Job(cell, found.base, model=found.base)
     cell = replace(cell, expert_set=found.expert_set)
     for task, folder in found.experts.items():
@@ -143,13 +150,13 @@ def _merges(job: Job, *, sweep: bool) -> Iterator[Job]:
     job = replace(job, cell=replace(job.cell, parameters=dict(use.parameters)))
     yield replace(job, cell=replace(job.cell, scale=use.scale, default=True))
     if sweep and not get(use.name).fixed_scale:
-        cell = replace(
-            job.cell, split="validation", n=min(VALIDATION, job.cell.n), tasks=_versions("validation")
-        )
+        asked = _versions(job.cell.line, "validation")
+        cell = replace(job.cell, split="validation", n=min(VALIDATION, job.cell.n), tasks=asked)
         for scale in SCALES:
             yield replace(job, cell=replace(cell, scale=scale, default=scale == use.scale))
 
 
-def _versions(split: str) -> dict[str, int]:
-    """Task → version; scales aren't chosen on what is held out."""
-    return {name: task.version for name, task in tasks().items() if task.trained or split == "test"}
+def _versions(line: str, split: str) -> dict[str, int]:
+    """Task → version of what a line is asked; scales aren't chosen on what is held out."""
+    asked = known.get(line).tasks()
+    return {name: task.version for name, task in asked.items() if task.trained or split == "test"}

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from importlib.resources import files
 from statistics import fmean
 
-from optmerge.bench.tasks._registry import registered
+from optmerge.bench.tasks import registered
 from optmerge.bench.trials.cells import EXPERT, MIXTURE
 from optmerge.bench.trials.rows import AVERAGE, Row
 

@@ -62,6 +62,7 @@ def run(
     *,
     n: int,
     keep: bool = False,
+    device: str = "cpu",
     report: Callable[[Progress], None] = lambda progress: None,
     kind: str = cells.CAPABILITIES,
     test_of: Callable[[Job, int], Job] = test_of,
@@ -77,6 +78,7 @@ def run(
         scratch: folder for merged models.
         n: test questions a task, for the scales that sweeps choose.
         keep: leave merged models and answers in `scratch`.
+        device: of torch, where models are merged and answer.
         report: called after every cell.
         kind: of the benchmark's records.
         test_of: (validation job, questions) → the test of what it tries.
@@ -111,7 +113,7 @@ def run(
                 if earlier := finished.get(job.cell.identity()):
                     done(job, earlier, reused=True)
                 else:
-                    pool.give(Errand(job, out, scratch, keep))
+                    pool.give(Errand(job, out, scratch, keep, device))
             if pool.busy:
                 errand, result = pool.take()
                 if isinstance(result, WorkerError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
-from optmerge.bench.tasks._registry import registered
+from optmerge.bench.tasks import registered
 from optmerge.bench.trials.cells import PROTOCOL, Result
 
 SCALES = (0.1, 0.3, 0.5, 0.7, 1.0, 1.5)

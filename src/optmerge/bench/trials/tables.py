@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 
-from optmerge.bench.tasks._registry import registered
+from optmerge.bench.tasks import registered
 from optmerge.bench.trials.cells import BASE, EXPERT, MIXTURE, ROUTING
 from optmerge.bench.trials.grid import Entry, Grid
 from optmerge.bench.trials.rows import AVERAGE, Row

@@ -12,6 +12,7 @@ from optmerge.cli.bench.options import (
     AsJson,
     AsLatex,
     AsMarkdown,
+    Device,
     Jobs,
     Keep,
     Methods,
@@ -43,17 +44,20 @@ def run(
     out: Records = RECORDS,
     scratch: Scratch = Path("out/bench"),
     jobs: Jobs = 2,
+    device: Device = "cpu",
     keep: Keep = False,
 ) -> None:
     """Merge with every method, ask everyone everything, and record it; run again to continue.
 
     Example: `optmerge bench run --line full --quick`
     """
+    from optmerge.bench.lines import default_zoo
     from optmerge.bench.trials import examine, orders, output
     from optmerge.bench.trials.entrants import standings
     from optmerge.bench.trials.run import run as run_order
-    from optmerge.bench.trials.zoo import default_zoo
+    from optmerge.engine.planning.request import check_device
 
+    check_device(device)
     questions = n or (orders.QUICK if quick else orders.TEST)
     order = orders.order(
         zoo or default_zoo(),
@@ -64,7 +68,9 @@ def run(
         quick=quick,
     )
     perform(
-        lambda pool, report: run_order(order, pool, out, scratch, n=questions, keep=keep, report=report),
+        lambda pool, report: run_order(
+            order, pool, out, scratch, n=questions, keep=keep, device=device, report=report
+        ),
         examine.run,
         lambda results, shown: output.show_scores(standings(results, n=questions), "terminal", shown),
         remarks=order.remarks,
@@ -133,7 +139,7 @@ def preview(
     Example: `optmerge bench preview chart --out chart.png`
     """
     from optmerge.bench.preview import contact_sheet
-    from optmerge.bench.tasks._registry import get
+    from optmerge.bench.tasks import get
 
     chosen = get(task)
     out.parent.mkdir(parents=True, exist_ok=True)

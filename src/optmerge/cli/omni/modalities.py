@@ -69,10 +69,10 @@ def run(
 
     Example: `optmerge omni run --quick`
     """
+    from optmerge.bench.lines import default_zoo
     from optmerge.bench.modalities import examine, orders, output
     from optmerge.bench.modalities.rows import standing
     from optmerge.bench.trials.run import run as run_order
-    from optmerge.bench.trials.zoo import default_zoo
 
     questions = n or (orders.QUICK if quick else orders.TEST)
     chosen = method or (orders.QUICK_METHODS if quick else ())

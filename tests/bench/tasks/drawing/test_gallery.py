@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from optmerge.bench.tasks._registry import SIDE
+from optmerge.bench.tasks import SIDE
 from optmerge.bench.tasks.drawn._drawing import gallery
 from optmerge.bench.tasks.drawn._drawing.gallery import Framed
 from optmerge.bench.tasks.drawn._drawing.strokes import Style, half_size

@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 from PIL import Image, ImageChops
 
-from optmerge.bench.tasks._registry import SIDE
+from optmerge.bench.tasks import SIDE
 from optmerge.bench.tasks.drawn._drawing.fonts import FAMILIES
 from optmerge.bench.tasks.drawn._drawing.pages import (
     INKS,

@@ -1,6 +1,6 @@
 import random
 
-from optmerge.bench.tasks._registry import SIDE
+from optmerge.bench.tasks import SIDE
 from optmerge.bench.tasks.drawn._drawing.placement import place
 
 

@@ -97,9 +97,9 @@ def test_every_kind_of_question_comes_up_and_none_twice() -> None:
 
 
 def test_no_task_asks_the_same() -> None:
-    from optmerge.bench.tasks._registry import registered
+    from optmerge.bench.tasks import drawn
 
     told = {question.text for seed in SEEDS for question in asked(seed)[1]}
-    for task in registered().values():
+    for task in drawn().values():
         for index in range(40):
             assert not told & {question.text for question in task.scene("train", index).questions}

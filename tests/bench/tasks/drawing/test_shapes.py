@@ -3,7 +3,7 @@ import random
 import pytest
 from PIL import Image, ImageChops
 
-from optmerge.bench.tasks._registry import SIDE
+from optmerge.bench.tasks import SIDE
 from optmerge.bench.tasks.drawn._drawing.fonts import FAMILIES
 from optmerge.bench.tasks.drawn._drawing.shapes import COLOURS, KINDS, Item, Style, render, style, tint
 

@@ -3,7 +3,7 @@ import random
 import numpy as np
 import pytest
 
-from optmerge.bench.tasks._registry import SIDE
+from optmerge.bench.tasks import SIDE
 from optmerge.bench.tasks.drawn._drawing.sheets import (
     INK_NAMES,
     NAMES,

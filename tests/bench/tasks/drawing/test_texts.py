@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from optmerge.bench.tasks._registry import SPLITS, Split
+from optmerge.bench.tasks import SPLITS, Split
 from optmerge.bench.tasks.drawn._drawing import texts
 
 MAKERS: dict[str, Callable[[random.Random, Split], object]] = {

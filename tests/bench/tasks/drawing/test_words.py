@@ -1,4 +1,4 @@
-from optmerge.bench.tasks._registry import SIDE
+from optmerge.bench.tasks import SIDE
 from optmerge.bench.tasks.drawn._drawing.words import PLACES, box_words, place_of
 
 

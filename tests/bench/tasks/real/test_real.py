@@ -8,6 +8,7 @@ import pytest
 
 from optmerge.bench.modalities.scores import accuracies
 from optmerge.bench.tasks.real import avqa, music_avqa
+from optmerge.bench.tasks.real._rows import heard, seen
 from optmerge.errors import InputError
 from worlds.videos import COLOURS, encode
 
@@ -68,10 +69,10 @@ def test_an_avqa_row_is_a_question_with_lettered_choices(write):
     "said", ["B", "(B)", "b)", "Yacht consignment", "yacht consignment.", "The answer is B"]
 )
 def test_avqa_takes_the_right_choice_by_letter_or_words(write, said):
-    (sample,) = avqa.load(*write(AVQA))
-    assert avqa.score(said, sample.question) == 1
-    assert avqa.score("motorboat", sample.question) == avqa.score("A", sample.question) == 0
-    assert avqa.score("", sample.question) == 0
+    (item,) = avqa.load(*write(AVQA))
+    assert avqa.TASK.metric(said, item.question) == 1
+    assert avqa.TASK.metric("motorboat", item.question) == avqa.TASK.metric("A", item.question) == 0
+    assert avqa.TASK.metric("", item.question) == 0
 
 
 def test_a_music_avqa_row_is_a_question_with_its_words_filled_in(write):
@@ -87,12 +88,13 @@ def test_a_music_avqa_row_is_a_question_with_its_words_filled_in(write):
     assert other.question.text == "Is the cello louder than the flute?"
     assert (one.question.family, one.question.needs) == ("temporal", ("audio", "video"))
     assert (other.question.family, other.question.needs) == ("comparative", ("audio",))
-    assert music_avqa.score("Left.", one.question) == 1 and music_avqa.score("right", one.question) == 0
+    assert music_avqa.TASK.metric("Left.", one.question) == 1
+    assert music_avqa.TASK.metric("right", one.question) == 0
 
 
 def test_music_avqa_counts_may_be_digits(write):
-    (sample,) = music_avqa.load(*write({**MUSIC, "anser": "two"}))
-    assert music_avqa.score("2", sample.question) == music_avqa.score("two", sample.question) == 1
+    (item,) = music_avqa.load(*write({**MUSIC, "anser": "two"}))
+    assert music_avqa.TASK.metric("2", item.question) == music_avqa.TASK.metric("two", item.question) == 1
 
 
 def test_accuracies_are_of_each_type_of_each_modality_and_of_all(write):
@@ -103,8 +105,8 @@ def test_accuracies_are_of_each_type_of_each_modality_and_of_all(write):
         ('["Visual", "Counting"]', 0),
         ('["Visual", "Counting"]', 1),
     ]
-    samples = music_avqa.load(*write(*({**MUSIC, "type": kind} for kind, _ in kinds)))
-    table = accuracies((sample.question, s) for sample, (_, s) in zip(samples, kinds, strict=True))
+    items = music_avqa.load(*write(*({**MUSIC, "type": kind} for kind, _ in kinds)))
+    table = accuracies((item.question, s) for item, (_, s) in zip(items, kinds, strict=True))
     shares = {cell: (accuracy.share, accuracy.asked) for cell, accuracy in table.items()}
     assert shares[("audio",), "counting"] == (0.5, 2)
     assert shares[("audio",), None] == (2 / 3, 3)
@@ -178,14 +180,14 @@ def test_a_missing_video_is_named_with_its_row_and_the_others_counted(write, nam
 def test_sound_and_pictures_come_out_of_a_video(write, tmp_path, ending):
     path, media = write(MUSIC, media=False)
     encode(tmp_path / f"{MUSIC['video_id']}{ending}", seconds=2.0, pitch=440.0)
-    (sample,) = music_avqa.load(path, media)
-    wave = sample.heard(16_000)
+    (item,) = music_avqa.load(path, media)
+    wave = heard(item, 16_000)
     assert wave.dtype == np.float32 and abs(len(wave) - 32_000) < 2_100  # a codec pads by a block or two
     middle = wave[8_000:24_000]
     strengths = np.abs(np.fft.rfft(middle * np.hanning(len(middle))))
     assert abs(np.argmax(strengths) - 440) <= 2
     assert 0.1 < np.sqrt(np.mean(middle**2)) < 0.25  # half of what the left side alone has, or near
-    pictures = [np.asarray(picture).mean((0, 1)) for picture in sample.seen(8)]
+    pictures = [np.asarray(picture).mean((0, 1)) for picture in seen(item, 8)]
     assert len(pictures) == 8
     for number, mean in enumerate(pictures):
         assert np.abs(mean - COLOURS[number // 2]).max() < 30
@@ -194,9 +196,9 @@ def test_sound_and_pictures_come_out_of_a_video(write, tmp_path, ending):
 def test_frames_are_evenly_spread(tmp_path, write):
     path, media = write(AVQA, media=False)
     encode(tmp_path / f"{AVQA['video_name']}.mp4", seconds=4.0)
-    (sample,) = avqa.load(path, media)
+    (item,) = avqa.load(path, media)
     shown = [
-        np.argmin([np.abs(np.asarray(p).mean((0, 1)) - c).sum() for c in COLOURS]) for p in sample.seen(4)
+        np.argmin([np.abs(np.asarray(p).mean((0, 1)) - c).sum() for c in COLOURS]) for p in seen(item, 4)
     ]
     assert shown == [0, 1, 2, 3]
     assert all(one <= other for one, other in pairwise(shown))
@@ -206,8 +208,8 @@ def test_unreadable_media_are_named_with_their_row(write, tmp_path):
     path, media = write(AVQA, media=False)
     video = tmp_path / f"{AVQA['video_name']}.mp4"
     video.write_bytes(b"this was never a video" * 100)
-    (sample,) = avqa.load(path, media)
-    for read in (lambda: sample.heard(16_000), lambda: sample.seen(8)):
+    (item,) = avqa.load(path, media)
+    for read in (lambda: heard(item, 16_000), lambda: seen(item, 8)):
         with pytest.raises(InputError) as raised:
             read()
         assert video.name in str(raised.value) and "rows.json row 1" in str(raised.value)
@@ -216,10 +218,10 @@ def test_unreadable_media_are_named_with_their_row(write, tmp_path):
 def test_a_video_without_sound_and_one_without_pictures_are_named_with_their_row(write, tmp_path):
     path, media = write(AVQA, media=False)
     encode(tmp_path / f"{AVQA['video_name']}.mp4", pitch=None, seconds=0.5)
-    (sample,) = avqa.load(path, media)
+    (item,) = avqa.load(path, media)
     with pytest.raises(InputError, match=r"no sound[\s\S]*rows\.json row 1"):
-        sample.heard(16_000)
-    assert len(sample.seen(3)) == 3
-    encode(sample.media, frames_a_second=None, seconds=0.5)
+        heard(item, 16_000)
+    assert len(seen(item, 3)) == 3
+    encode(item.video, frames_a_second=None, seconds=0.5)
     with pytest.raises(InputError, match=r"no video[\s\S]*rows\.json row 1"):
-        sample.seen(3)
+        seen(item, 3)

@@ -1,4 +1,4 @@
-"""Make, write and read the models of a line."""
+"""Make, write and read the models of the tiny lines."""
 
 from __future__ import annotations
 
@@ -11,16 +11,19 @@ from typing import Any
 import torch
 
 from optmerge.bench.lines.tiny import initial, internvl, qwen2_vl, tokenizer
-from optmerge.bench.lines.tiny.family import Family, Processor, Size
+from optmerge.bench.lines.tiny.family import Processor, Size, TinyFamily
 from optmerge.errors import CheckpointError, InputError, did_you_mean
 
-FAMILIES: Mapping[str, Family] = {"internvl": internvl.FAMILY, "qwen2_vl": qwen2_vl.FAMILY}
-"""transformers' model type → family."""
-LINES: Mapping[str, Family] = {family.line: family for family in FAMILIES.values()}
+LINES: Mapping[str, TinyFamily] = {"full": internvl.FAMILY, "lora": qwen2_vl.FAMILY}
+"""Line → family of its models."""
 
 
-def family_of(line: str) -> Family:
-    """The family of a line; raises `InputError` with the closest known name otherwise."""
+def family_of(line: str) -> TinyFamily:
+    """The family of a line that is made here.
+
+    Raises:
+        InputError: there is no such line; with the closest name.
+    """
     if line not in LINES:
         raise InputError(f"unknown line {line!r}", where="line", hint=did_you_mean(line, LINES))
     return LINES[line]
@@ -50,12 +53,22 @@ def save(model: Any, processor: Processor, folder: Path, *, dtype: torch.dtype =
     processor.save(folder)
 
 
-def load(folder: Path | str, *, adapter: Path | str | None = None) -> tuple[Any, Processor]:
-    """Model (float32, in eval mode) and processor of a folder that `save` or a merge wrote.
+def load(
+    line: str,
+    folder: Path | str,
+    *,
+    adapter: Path | str | None = None,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> tuple[Any, Processor]:
+    """Model in eval mode and processor of a folder that `save` or a merge wrote.
 
     Args:
-        folder: a checkpoint of either line.
+        line: whose family the model is of.
+        folder: a checkpoint of the line.
         adapter: a PEFT folder to put onto it.
+        device: of torch.
+        dtype: of the weights.
 
     Raises:
         CheckpointError: there is no model in the folder, or one of another family.
@@ -64,9 +77,9 @@ def load(folder: Path | str, *, adapter: Path | str | None = None) -> tuple[Any,
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # a bar for 20 ms of work only tears the caller's output apart
-    folder = Path(folder)
-    family = _family_in(folder)
-    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+    folder, family = Path(folder), family_of(line)
+    check(folder, line)
+    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype, local_files_only=True)
     if adapter is not None:
         from peft import PeftModel
 
@@ -74,31 +87,15 @@ def load(folder: Path | str, *, adapter: Path | str | None = None) -> tuple[Any,
     tokens = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     images = family.reload(json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8")))
     size = Size(patch=_patch(model.config.vision_config.patch_size), merge=family.merge(model.config))
-    return model.eval(), Processor(family, tokens, images, size.grid, size.merge)
+    return model.to(device).eval(), Processor(family, tokens, images, size.grid, size.merge)
 
 
 def check(folder: Path, line: str) -> None:
-    """Whether a folder holds a model of the line, by its config.
+    """Makes sure that a folder holds a model of a line's family, by its config.
 
     Raises:
-        CheckpointError: it holds none, or one of another line.
+        CheckpointError: it holds none, or one of another family.
     """
-    found = _family_in(folder).line
-    if found != line:
-        raise CheckpointError(
-            f"this is a model of the {found} line",
-            where=folder,
-            expected=f"one of the {line} line",
-            hint="correct the path or --line",
-        )
-
-
-def _patch(value: int | list[int] | tuple[int, ...]) -> int:
-    """InternVL's configuration gives height and width, Qwen2-VL's one number."""
-    return value if isinstance(value, int) else value[0]
-
-
-def _family_in(folder: Path) -> Family:
     if not (folder / "config.json").is_file():
         raise CheckpointError(
             "there is no model here",
@@ -107,8 +104,17 @@ def _family_in(folder: Path) -> Family:
             hint="run `optmerge bench train` to make the benchmark's models, or correct the path",
         )
     kind = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
-    if kind not in FAMILIES:
+    wanted = family_of(line).kind
+    if kind != wanted:
         raise CheckpointError(
-            "this isn't a model of the benchmark", where=folder, got=kind, expected=" or ".join(FAMILIES)
+            f"this is no model of the {line} line",
+            where=folder,
+            got=kind,
+            expected=wanted,
+            hint="correct the path or --line",
         )
-    return FAMILIES[kind]
+
+
+def _patch(value: int | list[int] | tuple[int, ...]) -> int:
+    """InternVL's configuration gives height and width, Qwen2-VL's one number."""
+    return value if isinstance(value, int) else value[0]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from optmerge.bench.lines.tiny.tokenizer import END
-from optmerge.bench.tasks._registry import SIDE
+from optmerge.bench.tasks import SIDE
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -47,11 +47,11 @@ class Size:
 
 
 @dataclass(frozen=True)
-class Family:
-    """A model family of transformers.
+class TinyFamily:
+    """How tiny models of one of transformers' families are made, and how their prompts are laid out.
 
     Args:
-        line: name of the benchmark's line that uses it.
+        kind: transformers' `model_type`.
         special: tokens of the family besides the chat's own.
         extra: attribute → token, as the family's processor asks for them.
         template: chat template (Jinja); writes `mark` for an image.
@@ -66,7 +66,7 @@ class Family:
         settings: (processor, size) → name → content of the JSON files `AutoProcessor` reads.
     """
 
-    line: str
+    kind: str
     special: tuple[str, ...]
     extra: Mapping[str, str]
     template: str
@@ -94,13 +94,13 @@ class Processor:
         merge: patches along a side of an image token.
     """
 
-    family: Family
+    family: TinyFamily
     tokenizer: Any
     image_processor: Any
     grid: int
     merge: int
 
-    def pixels(self, images: Sequence[Image.Image]) -> dict[str, Tensor]:
+    def pixels(self, images: Sequence[Image.Image | None]) -> dict[str, Tensor]:
         """The model's inputs for these pictures, in order."""
         batch = self.image_processor(images=list(images), return_tensors="pt")
         return {name: batch[name] for name in ("pixel_values", "image_grid_thw") if name in batch}
@@ -129,9 +129,12 @@ class Processor:
     def inputs(self, questions: Sequence[str], images: Sequence[Image.Image]) -> dict[str, Tensor]:
         """What `generate` takes for questions of equally many tokens about one picture each."""
         ids = torch.tensor([self.tokens(question) for question in questions])
-        kinds = (ids == self.piece).int()
-        extra = {"mm_token_type_ids": kinds} if self.family.axes > 1 else {}
-        return {"input_ids": ids, "attention_mask": torch.ones_like(ids), **extra, **self.pixels(images)}
+        mask = torch.ones_like(ids)
+        return {"input_ids": ids, "attention_mask": mask, **self.kinds(ids), **self.pixels(images)}
+
+    def kinds(self, ids: Tensor) -> dict[str, Tensor]:
+        """Which tokens are pieces of an image, where the family numbers those by their place."""
+        return {"mm_token_type_ids": (ids == self.piece).int()} if self.family.axes > 1 else {}
 
     @cached_property
     def piece(self) -> int:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from optmerge.bench.lines.tiny.family import Family, Size
+from optmerge.bench.lines.tiny.family import Size, TinyFamily
 from optmerge.bench.lines.tiny.tokenizer import END, STOP
-from optmerge.bench.tasks._registry import SIDE
+from optmerge.bench.tasks import SIDE
 
 OPEN, CLOSE, PIECE, VIDEO = "<img>", "</img>", "<IMG_CONTEXT>", "<video>"
 
@@ -96,8 +96,8 @@ def settings(image_processor: Any, pieces: int) -> Mapping[str, Mapping[str, Any
     }
 
 
-FAMILY = Family(
-    line="full",
+FAMILY = TinyFamily(
+    kind="internvl",
     special=(OPEN, CLOSE, PIECE, VIDEO),
     extra={
         "start_image_token": OPEN,

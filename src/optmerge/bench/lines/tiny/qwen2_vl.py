@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from optmerge.bench.lines.tiny.family import Family, Size
+from optmerge.bench.lines.tiny.family import Size, TinyFamily
 from optmerge.bench.lines.tiny.tokenizer import END, STOP
-from optmerge.bench.tasks._registry import SIDE
+from optmerge.bench.tasks import SIDE
 
 OPEN, CLOSE, PIECE, VIDEO = "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"
 
@@ -92,8 +92,8 @@ def settings(image_processor: Any, pieces: int) -> Mapping[str, Mapping[str, Any
     }
 
 
-FAMILY = Family(
-    line="lora",
+FAMILY = TinyFamily(
+    kind="qwen2_vl",
     special=(OPEN, CLOSE, PIECE, VIDEO),
     extra={"image_token": PIECE, "video_token": VIDEO, "vision_bos_token": OPEN, "vision_eos_token": CLOSE},
     template=TEMPLATE,

@@ -16,7 +16,7 @@ from itertools import product
 from string import ascii_uppercase, digits, punctuation
 from typing import Any
 
-from optmerge.bench.tasks._registry import registered
+from optmerge.bench.tasks import drawn
 from optmerge.bench.tasks.drawn._drawing.sheets import captions, sheet
 
 START, END, STOP = "<|im_start|>", "<|im_end|>", "<|endoftext|>"
@@ -65,7 +65,7 @@ def texts(scenes: int = 1000) -> Iterator[str]:
         for caption in captions(rng, sheet(rng)[1]):
             yield caption.text
             yield from caption.answers
-    for task in registered().values():
+    for task in drawn().values():
         for index in range(scenes):
             scene = task.scene("train", index)
             for question in (*scene.captions, *scene.questions):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from optmerge.bench import records
+from optmerge.bench.lines import default_zoo
 from optmerge.bench.modalities import clips, exam, orders
 from optmerge.bench.modalities.asking import Asked
 from optmerge.bench.modalities.demo import files, page
@@ -16,7 +17,6 @@ from optmerge.bench.modalities.demo.story import CLIP, Exchange, Speaker, Story,
 from optmerge.bench.modalities.describe import NAMES
 from optmerge.bench.modalities.training import BASE
 from optmerge.bench.modalities.world import MODALITIES, Modality
-from optmerge.bench.trials.zoo import default_zoo
 from optmerge.checkpoints.output_files import disk_errors
 from optmerge.engine.merge import Options
 from optmerge.omni import ask

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from itertools import product
 
-from optmerge.bench.tasks._registry import Scene, Split, Task, held_apart, register
+from optmerge.bench.tasks import DrawnTask, Scene, Split, held_apart
 from optmerge.bench.tasks.drawn._data import chart_tables as tables
 from optmerge.bench.tasks.drawn._drawing import chart_words, charts
 from optmerge.bench.tasks.drawn._drawing.charts import TOPS, Chart, Look, random_look
@@ -204,15 +204,15 @@ def _real_shares(
 
 _MAKERS = {"columns": _columns, "rows": _rows, "line": _line, "lines": _lines, "pie": _pie}
 
-CHART = register(
-    Task(
-        name="chart",
-        title="Chart",
-        version=1,
-        types=chart_words.TYPES,
-        known=chart_words.KNOWN,
-        plan=plan,
-        draw=draw,
-        metrics={"relaxed_accuracy": metric(relaxed_accuracy), "exact_match": metric(exact_match)},
-    )
+TASK = DrawnTask(
+    name="chart",
+    title="Chart",
+    version=1,
+    types=chart_words.TYPES,
+    known=chart_words.KNOWN,
+    plan=plan,
+    draw=draw,
+    metrics={"relaxed_accuracy": metric(relaxed_accuracy), "exact_match": metric(exact_match)},
+    order=3,
+    trained=True,
 )

@@ -14,7 +14,7 @@ from typing import Any
 
 from PIL import Image
 
-from optmerge.bench.tasks._registry import Scene, Split, Task, held_apart, register
+from optmerge.bench.tasks import DrawnTask, Scene, Split, held_apart
 from optmerge.bench.tasks.drawn import chart, grounding
 from optmerge.bench.tasks.drawn._drawing import charts, gallery, shapes, strokes, texts, tiles
 from optmerge.bench.tasks.drawn._drawing.fonts import font
@@ -209,16 +209,13 @@ def accuracy(prediction: str, question: Question) -> float:
     return _METRICS[question.type](prediction, question)
 
 
-register(
-    Task(
-        name="composition",
-        title="Composition",
-        version=1,
-        types=tuple(_METRICS),
-        known=(),
-        plan=plan,
-        draw=draw,
-        metrics={"accuracy": accuracy},
-        trained=False,
-    )
+TASK = DrawnTask(
+    name="composition",
+    title="Composition",
+    version=1,
+    types=tuple(_METRICS),
+    plan=plan,
+    draw=draw,
+    metrics={"accuracy": accuracy},
+    order=6,
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from optmerge.bench.tasks._registry import Scene, Split, Task, held_apart, register
+from optmerge.bench.tasks import DrawnTask, Scene, Split, held_apart
 from optmerge.bench.tasks.drawn._drawing import problem_words, problems
 from optmerge.bench.tasks.drawn._drawing.problems import Problem
 from optmerge.bench.tasks.drawn._drawing.strokes import render
@@ -39,15 +39,15 @@ def draw(content: Drawn) -> Scene:
     )
 
 
-GEOMETRY = register(
-    Task(
-        name="geometry",
-        title="Geometry",
-        version=1,
-        types=problem_words.TYPES,
-        known=problem_words.KNOWN,
-        plan=plan,
-        draw=draw,
-        metrics={"accuracy": accuracy},
-    )
+TASK = DrawnTask(
+    name="geometry",
+    title="Geometry",
+    version=1,
+    types=problem_words.TYPES,
+    known=problem_words.KNOWN,
+    plan=plan,
+    draw=draw,
+    metrics={"accuracy": accuracy},
+    order=2,
+    trained=True,
 )

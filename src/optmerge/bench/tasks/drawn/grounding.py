@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from optmerge.bench.tasks._registry import Scene, Split, Task, held_apart, register
+from optmerge.bench.tasks import DrawnTask, Scene, Split, held_apart
 from optmerge.bench.tasks.drawn._drawing.asking import APART, BIGGER, alone_beside
 from optmerge.bench.tasks.drawn._drawing.fonts import FAMILIES
 from optmerge.bench.tasks.drawn._drawing.placement import place
@@ -205,15 +205,15 @@ def mean_iou(said: str, question: Question) -> float:
     return iou(box, right) if box and right else 0.0
 
 
-register(
-    Task(
-        name="grounding",
-        title="Grounding",
-        version=1,
-        types=tuple(_CANDIDATES),
-        known=("attributes", "letter"),
-        plan=plan,
-        draw=draw,
-        metrics={"iou_at_0.5": iou_at(0.5), "mean_iou": mean_iou},
-    )
+TASK = DrawnTask(
+    name="grounding",
+    title="Grounding",
+    version=1,
+    types=tuple(_CANDIDATES),
+    known=("attributes", "letter"),
+    plan=plan,
+    draw=draw,
+    metrics={"iou_at_0.5": iou_at(0.5), "mean_iou": mean_iou},
+    order=5,
+    trained=True,
 )

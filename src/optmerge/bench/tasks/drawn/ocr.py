@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from optmerge.bench.tasks._registry import Scene, Split, Task, held_apart, register
+from optmerge.bench.tasks import DrawnTask, Scene, Split, held_apart
 from optmerge.bench.tasks.drawn._drawing import texts
 from optmerge.bench.tasks.drawn._drawing.pages import INKS, LIGHT_INKS, Line, Look, look, render
 from optmerge.evaluate.questions import Question
@@ -214,15 +214,15 @@ def _caption(text: str, answer: str) -> Question:
     return Question(text, (answer,), "caption")
 
 
-register(
-    Task(
-        name="ocr",
-        title="OCR",
-        version=1,
-        types=("word", "number", "letter", "date", "code", "line", "colour", "field"),
-        known=("word", "number"),
-        plan=plan,
-        draw=draw,
-        metrics={"exact_match": metric(ocr.exact_match), "anls": metric(ocr.anls)},
-    )
+TASK = DrawnTask(
+    name="ocr",
+    title="OCR",
+    version=1,
+    types=("word", "number", "letter", "date", "code", "line", "colour", "field"),
+    known=("word", "number"),
+    plan=plan,
+    draw=draw,
+    metrics={"exact_match": metric(ocr.exact_match), "anls": metric(ocr.anls)},
+    order=4,
+    trained=True,
 )

@@ -13,7 +13,7 @@ from functools import cache
 
 from PIL import Image, ImageChops
 
-from optmerge.bench.tasks._registry import SIDE, Scene, Split, Task, held_apart, register
+from optmerge.bench.tasks import SIDE, DrawnTask, Scene, Split, held_apart
 from optmerge.bench.tasks.drawn._data import easy_vqa
 from optmerge.bench.tasks.drawn._drawing.asking import TYPES, questions
 from optmerge.bench.tasks.drawn._drawing.fonts import FAMILIES
@@ -164,15 +164,15 @@ def _place(picture: Image.Image) -> str:
     return place_of((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
 
 
-register(
-    Task(
-        name="vqa",
-        title="VQA",
-        version=1,
-        types=TYPES,
-        known=("colour", "presence"),
-        plan=plan,
-        draw=draw,
-        metrics={"exact_match": metric(exact_match)},
-    )
+TASK = DrawnTask(
+    name="vqa",
+    title="VQA",
+    version=1,
+    types=TYPES,
+    known=("colour", "presence"),
+    plan=plan,
+    draw=draw,
+    metrics={"exact_match": metric(exact_match)},
+    order=1,
+    trained=True,
 )

@@ -1,7 +1,8 @@
 """AVQA (Yang et al. 2022): four choices about everyday videos, which are those of VGGSound.
 
 `train_qa.json` and `val_qa.json` are lists of rows with a video's name (`<YouTube id>_<second>`), choices,
-and the number of the right one. Accuracy is the share of right choices, for each question type and in all.
+and the number of the right one. They lie in the data set's folder, the videos in its subfolder `videos`.
+Accuracy is the share of right choices, made by letter or in words, for each question type and in all.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from pydantic import Field, model_validator
 
 from optmerge.bench.modalities.asking import Asked
 from optmerge.bench.modalities.world import Modality
-from optmerge.bench.tasks.real.samples import Name, Row, Sample, Text, find_media, read_rows, row_name
+from optmerge.bench.tasks import DataSet, Split
+from optmerge.bench.tasks.real._rows import Name, Row, Text, find_media, read_rows, row_name
+from optmerge.evaluate.questions import Item
 from optmerge.evaluate.scoring import choices
 
 NEEDS: Mapping[str, tuple[Modality, ...]] = {
@@ -23,9 +26,8 @@ NEEDS: Mapping[str, tuple[Modality, ...]] = {
     "Both": ("audio", "video"),
 }
 LETTERS = "ABCDEFGHIJ"
-
-score = choices.accuracy
-"""(prediction, question) → 1 if the right choice is made, by its letter or in its words."""
+FILES: Mapping[Split, str] = {"train": "train_qa.json", "test": "val_qa.json"}
+"""Split → annotation file; results are published on the file of the validation questions."""
 
 
 class _Row(Row):
@@ -43,7 +45,7 @@ class _Row(Row):
         return self
 
 
-def load(annotations: Path, media: Path) -> tuple[Sample, ...]:
+def load(annotations: Path, media: Path) -> tuple[Item, ...]:
     """Every row as a question that lists its choices `(A)`, `(B)`, …; the answer is a letter.
 
     Args:
@@ -56,7 +58,7 @@ def load(annotations: Path, media: Path) -> tuple[Sample, ...]:
     rows = read_rows(annotations, _Row)
     videos = find_media(media, [row.video_name for row in rows], annotations)
     return tuple(
-        Sample(_asked(row), video, row_name(annotations, index))
+        Item(_asked(row), video=video, where=row_name(annotations, index))
         for index, (row, video) in enumerate(zip(rows, videos, strict=True))
     )
 
@@ -71,3 +73,14 @@ def _asked(row: _Row) -> Asked:
         needs=NEEDS[row.question_relation],
         choices=tuple(LETTERS[: len(listed)]),
     )
+
+
+TASK = DataSet(
+    name="avqa",
+    title="AVQA",
+    version=1,
+    types=(),
+    metrics={"accuracy": choices.accuracy},
+    splits=tuple(FILES),
+    load=lambda folder, split: load(folder / FILES[split], folder / "videos"),
+)

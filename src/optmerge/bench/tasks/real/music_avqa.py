@@ -1,8 +1,9 @@
 """MUSIC-AVQA (Li et al. 2022): open questions about performances, answered with one of 42 words.
 
 `avqa-train.json`, `avqa-val.json` and `avqa-test.json` are lists of rows. A row's type and the words for its
-question's placeholders are JSON within strings; the answer's name is spelt `anser`. Accuracy is the share of
-exact answers: of each type, of audio, visual and audio-visual questions, and of all.
+question's placeholders are JSON within strings; the answer's name is spelt `anser`. The files lie in the data
+set's folder, the videos in its subfolder `videos`. Accuracy is the share of exact answers, numbers as words
+or digits: of each type, of audio, visual and audio-visual questions, and of all.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from pydantic import Json, model_validator
 
 from optmerge.bench.modalities.asking import Asked
 from optmerge.bench.modalities.world import Modality
-from optmerge.bench.tasks.real.samples import Name, Row, Sample, Text, find_media, read_rows, row_name
+from optmerge.bench.tasks import DataSet, Split
+from optmerge.bench.tasks.real._rows import Name, Row, Text, find_media, read_rows, row_name
+from optmerge.evaluate.questions import Item
 from optmerge.evaluate.scoring import metric
 from optmerge.evaluate.scoring.vqa import exact_match
 
@@ -25,10 +28,13 @@ NEEDS: Mapping[str, tuple[Modality, ...]] = {
     "Visual": ("video",),
     "Audio-Visual": ("audio", "video"),
 }
+FILES: Mapping[Split, str] = {
+    "train": "avqa-train.json",
+    "validation": "avqa-val.json",
+    "test": "avqa-test.json",
+}
+"""Split → annotation file."""
 _PLACEHOLDER = re.compile(r"<[^<>]*>")
-
-score = metric(exact_match)
-"""(prediction, question) → 1 if the answer is the same word; numbers may be written as digits."""
 
 
 class _Row(Row):
@@ -52,7 +58,7 @@ class _Row(Row):
         return _PLACEHOLDER.sub(lambda _: next(words), self.question_content)
 
 
-def load(annotations: Path, media: Path) -> tuple[Sample, ...]:
+def load(annotations: Path, media: Path) -> tuple[Item, ...]:
     """Every row, those marked as deleted too: the published accuracies count them all.
 
     Args:
@@ -66,7 +72,7 @@ def load(annotations: Path, media: Path) -> tuple[Sample, ...]:
     videos = find_media(media, [row.video_id for row in rows], annotations)
     answers = tuple(sorted({row.anser for row in rows}))
     return tuple(
-        Sample(_asked(row, answers), video, row_name(annotations, index))
+        Item(_asked(row, answers), video=video, where=row_name(annotations, index))
         for index, (row, video) in enumerate(zip(rows, videos, strict=True))
     )
 
@@ -74,3 +80,14 @@ def load(annotations: Path, media: Path) -> tuple[Sample, ...]:
 def _asked(row: _Row, answers: tuple[str, ...]) -> Asked:
     modality, family = row.type
     return Asked(row.text, (row.anser,), f"{modality} {family}", family.lower(), NEEDS[modality], answers)
+
+
+TASK = DataSet(
+    name="music_avqa",
+    title="MUSIC-AVQA",
+    version=1,
+    types=(),
+    metrics={"exact_match": metric(exact_match)},
+    splits=tuple(FILES),
+    load=lambda folder, split: load(folder / FILES[split], folder / "videos"),
+)

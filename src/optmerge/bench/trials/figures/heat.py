@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from optmerge.bench.tasks._registry import get
+from optmerge.bench.tasks import get
 from optmerge.bench.trials.cells import BASE, EXPERT, MIXTURE, ROUTING
 from optmerge.bench.trials.figures.style import Board, panels, ranked, score_of
 from optmerge.bench.trials.rows import AVERAGE

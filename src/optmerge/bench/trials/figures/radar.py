@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from optmerge.bench.tasks._registry import get
+from optmerge.bench.tasks import get
 from optmerge.bench.trials.cells import BASE, MIXTURE, ROUTING
 from optmerge.bench.trials.figures.style import GREY, INK, Board, look, panels, ranked, score_of
 from optmerge.bench.trials.selection import trained

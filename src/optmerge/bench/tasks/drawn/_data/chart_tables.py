@@ -19,7 +19,7 @@ from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
-from optmerge.bench.tasks._registry import Split, held_apart
+from optmerge.bench.tasks import Split, held_apart
 from optmerge.errors import InputError
 
 TRENDS = ("rising", "falling", "up then down", "down then up")

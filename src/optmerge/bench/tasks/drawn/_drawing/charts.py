@@ -13,7 +13,7 @@ from itertools import pairwise
 
 from PIL import Image, ImageDraw, ImageFont
 
-from optmerge.bench.tasks._registry import SIDE
+from optmerge.bench.tasks import SIDE
 from optmerge.bench.tasks.drawn._drawing.fonts import font
 from optmerge.bench.tasks.drawn._drawing.shapes import COLOURS, Colour
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from optmerge.bench.tasks._registry import SIDE
+from optmerge.bench.tasks import SIDE
 from optmerge.bench.tasks.drawn._drawing.strokes import (
     Figure,
     Label,

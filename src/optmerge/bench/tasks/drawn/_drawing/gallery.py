@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from optmerge.bench.tasks._registry import SIDE
+from optmerge.bench.tasks import SIDE
 from optmerge.bench.tasks.drawn._drawing import figures, strokes
 from optmerge.bench.tasks.drawn._drawing.figures import Layout
 from optmerge.bench.tasks.drawn._drawing.shapes import Box

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import permutations, product
 
-from optmerge.bench.tasks._registry import SIDE
+from optmerge.bench.tasks import SIDE
 from optmerge.bench.tasks.drawn._drawing import figures
 from optmerge.bench.tasks.drawn._drawing.figures import Layout
 from optmerge.bench.tasks.drawn._drawing.strokes import Figure, Style, random_style

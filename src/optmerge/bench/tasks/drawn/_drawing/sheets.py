@@ -14,7 +14,7 @@ from string import ascii_uppercase, digits
 
 from PIL import Image, ImageDraw
 
-from optmerge.bench.tasks._registry import SIDE
+from optmerge.bench.tasks import SIDE
 from optmerge.bench.tasks.drawn._drawing import shapes
 from optmerge.bench.tasks.drawn._drawing.fonts import FAMILIES
 from optmerge.bench.tasks.drawn._drawing.pages import INKS, LIGHT_INKS, capitals, faded, noisy

@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from optmerge.bench.tasks._registry import Split, held_apart
+from optmerge.bench.tasks import Split, held_apart
 
 _REAL = """
 ACE ACT AIR ANT ARM ART BAG BAR BAT BED BEE BIG BOX BUS CAB CAN CAP CAR CAT COW CUP DAY DOG DOT DRY EAR EGG

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw
 
-from optmerge.bench.tasks._registry import SIDE, Split
+from optmerge.bench.tasks import SIDE, Split
 from optmerge.bench.tasks.drawn._drawing import texts
 from optmerge.bench.tasks.drawn._drawing.fonts import FAMILIES
 from optmerge.bench.tasks.drawn._drawing.pages import capitals

@@ -1,19 +1,18 @@
-"""What the real data sets have in common: rows of a JSON file, and a video with sound for each."""
+"""What data sets of videos have in common: rows of a JSON file, and a video with sound for each row."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import GenericAlias
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, StringConstraints, TypeAdapter, ValidationError
 
-from optmerge.bench.modalities.asking import Asked
 from optmerge.errors import InputError
+from optmerge.evaluate.questions import Item
 from optmerge.omni.media import MediaWarning, Wave, read_audio, read_video
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
 
 class Row(BaseModel):
-    """A row as the annotation file has it; types are as declared, further names don't matter."""
+    """A row as the annotation file has it; values have the declared types, and other names are ignored."""
 
     model_config = ConfigDict(strict=True, frozen=True)
 
@@ -35,51 +34,41 @@ class Row(BaseModel):
 _Row = TypeVar("_Row", bound=Row)
 
 
-@dataclass(frozen=True)
-class Sample:
-    """A question about a video.
+def seen(item: Item, frames: int) -> list[Image]:
+    """So many pictures of an item's video, the middles of equal parts.
 
-    Args:
-        question: as a model is asked it.
-        media: the video's file, there when the data set was loaded.
-        where: the annotation file and the row, for messages.
+    Raises:
+        InputError: no video can be read; names file and row.
     """
+    with _named(item) as video:
+        return read_video(video, frames)
 
-    question: Asked
-    media: Path
-    where: str
 
-    def seen(self, frames: int) -> list[Image]:
-        """So many pictures of the video, the middles of equal parts.
+def heard(item: Item, rate: int) -> Wave:
+    """The sound of an item's video: float32 samples in [-1, 1], so many a second, channels averaged.
 
-        Raises:
-            InputError: names file and row; no video can be read.
-        """
-        with self._named():
-            return read_video(self.media, frames)
+    Raises:
+        InputError: no sound can be read; names file and row.
+    """
+    with _named(item) as video, warnings.catch_warnings():
+        warnings.simplefilter("ignore", MediaWarning)  # hardly any video has an encoder's rate
+        return read_audio(video, rate)
 
-    def heard(self, rate: int) -> Wave:
-        """The sound as float32 samples in [-1, 1], so many a second, channels averaged.
 
-        Raises:
-            InputError: names file and row; no sound can be read.
-        """
-        with self._named(), warnings.catch_warnings():
-            warnings.simplefilter("ignore", MediaWarning)  # hardly any video has an encoder's rate
-            return read_audio(self.media, rate)
-
-    @contextmanager
-    def _named(self) -> Iterator[None]:
-        try:
-            yield
-        except InputError as error:
-            raise InputError(
-                error.what,
-                where=f"{error.where}, for {self.where}",
-                got=error.got,
-                expected=error.expected,
-                hint=error.hint or "fetch the file again, or take the row out of the annotation file",
-            ) from None
+@contextmanager
+def _named(item: Item) -> Iterator[Path]:
+    """The item's video; whatever is wrong with it is said of its row."""
+    assert item.video is not None
+    try:
+        yield item.video
+    except InputError as error:
+        raise InputError(
+            error.what,
+            where=f"{error.where}, for {item.where}",
+            got=error.got,
+            expected=error.expected,
+            hint=error.hint or "fetch the file again, or take the row out of the annotation file",
+        ) from None
 
 
 def read_rows(path: Path, kind: type[_Row]) -> tuple[_Row, ...]:
