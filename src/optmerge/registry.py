@@ -41,8 +41,7 @@ class Registry(Generic[Item]):
         error: type[InputError] = InputError,
         collect: Callable[[ModuleType], Iterable[tuple[str, Item]]] | None = None,
     ) -> None:
-        self._what, self._group = what, group
-        self._packages = (package,) if isinstance(package, str) else package
+        self._what, self._package, self._group = what, package, group
         self._error, self._collect = error, collect
         self._items: dict[str, Item] = {}
         self._owners: dict[str, str] = {}
@@ -109,7 +108,7 @@ class Registry(Generic[Item]):
                 raise
 
     def _import_files(self) -> None:
-        for package in self._packages:
+        for package in (self._package,) if isinstance(self._package, str) else self._package:
             for module in pkgutil.iter_modules(import_module(package).__path__):
                 if not module.ispkg and not module.name.startswith("_"):
                     self._take(import_module(f"{package}.{module.name}"))

@@ -1,4 +1,4 @@
-"""What every drawn task promises the trainer and the tables: plug-ins and the guide's example included.
+"""What every drawn task promises the trainer and the tables: plug-ins and the documentation's examples included.
 
 The rules are written down for authors in `optmerge.bench.tasks.drawn`.
 """
@@ -22,22 +22,27 @@ import pytest
 from optmerge.bench.tasks import SIDE, SPLITS, DrawnTask, Scene, drawn
 from optmerge.evaluate.questions import Question
 
-GUIDE = """
+PAGES = """
 import sys
 from pathlib import Path
 from types import ModuleType
 
-def example(page):
-    text = Path(page).read_text("utf-8")
-    code = text.split("## A task of your own\\n")[1].split("```python\\n")[1].split("```")[0]
-    module = sys.modules["guide"] = ModuleType("guide")  # dataclasses look their module up
-    exec(code, vars(module))
-    return module.TASK
+def tasks_on_pages(docs):
+    \"\"\"The tasks that the documentation writes as examples, by name.\"\"\"
+    found = {}
+    for page in ("guide.md", "how-to/add-a-drawn-task.md"):
+        text = (Path(docs) / page).read_text("utf-8").split("## A task of your own\\n")[-1]
+        name = f"page{len(found)}"
+        module = sys.modules[name] = ModuleType(name)  # dataclasses look their module up
+        exec(text.split("```python\\n")[1].split("```")[0], vars(module))
+        found[module.TASK.name] = module.TASK
+    return found
 """
-PAGE = Path(__file__).parents[2] / "docs" / "guide.md"
-guide: dict[str, Any] = {}
-exec(GUIDE, guide)
-TASKS: dict[str, DrawnTask] = {**drawn(), "the guide's": guide["example"](PAGE)}
+DOCS = Path(__file__).parents[2] / "docs"
+space: dict[str, Any] = {}
+exec(PAGES, space)
+TASKS: dict[str, DrawnTask] = {**drawn(), **space["tasks_on_pages"](DOCS)}
+
 every_task = pytest.mark.parametrize("name", TASKS)
 every_trained_task = pytest.mark.parametrize("name", [name for name, task in TASKS.items() if task.trained])
 
@@ -151,11 +156,11 @@ def digest(task):
 @pytest.fixture(scope="module")
 def digests_elsewhere() -> dict[str, str]:
     """Every task's digest from another process with another hash seed, made in the opposite order."""
-    code = GUIDE + DIGEST + 'tasks = [*drawn().items(), ("the guide\'s", example(sys.argv[1]))]\n'
-    code += "print(json.dumps({name: digest(task) for name, task in reversed(tasks)}))"
+    code = PAGES + DIGEST + "tasks = {**drawn(), **tasks_on_pages(sys.argv[1])}\n"
+    code += "print(json.dumps({name: digest(task) for name, task in reversed(tasks.items())}))"
     environment = {**os.environ, "PYTHONHASHSEED": "4242"}
     shown = subprocess.run(
-        [sys.executable, "-c", code, str(PAGE)], capture_output=True, text=True, check=True, env=environment
+        [sys.executable, "-c", code, str(DOCS)], capture_output=True, text=True, check=True, env=environment
     )
     return json.loads(shown.stdout)
 

@@ -134,7 +134,7 @@ def illustrate(path: Path, found: Sequence[tuple[Result, Path]], *, each: int = 
                 item.question.answers[0],
                 [_answer(task, who, kept[row]["said"], item.question) for who, kept in said.items()],
             )
-            for row, item in enumerate(task.items("test", each))
+            for row, item in enumerate(task.items("test", min(each, len(said["base"]))))
             if item.image is not None
         ]
     title = f"One base, {len(columns)} experts, one merged model ({best.cell.model})"

@@ -16,8 +16,9 @@ from optmerge.errors import CheckpointError, InputError
 
 def checkout() -> Path | None:
     """Folder of the source tree that this package runs from; None where it is installed by itself."""
-    found = Path(__file__).resolve().parents
-    return next((folder for folder in found if (folder / "pyproject.toml").is_file()), None)
+    package = Path(__file__).resolve().parents[2]
+    tree = package.parents[1]
+    return tree if package.parent.name == "src" and (tree / "pyproject.toml").is_file() else None
 
 
 def default_zoo() -> Path:
