@@ -376,10 +376,22 @@ def test_outputs_are_replaced_only_when_asked(home: Path, tmp_path: Path) -> Non
         compose(recipe(home, "lora", output=output), out)
         with pytest.raises(OutputError):
             compose(recipe(home, "lora", output=output), out)
-        again = compose(recipe(home, "lora", "ties", output=output), out, options=Options("overwrite"))
+        again = compose(recipe(home, "lora", "ties", output=output), out, options=Options(mode="overwrite"))
         assert again.result is not None and again.result.plan.recipe.method.name == "ties"
-    with pytest.raises(OutputError, match="an input lies in the output folder"):
+    with pytest.raises(OutputError, match="isn't empty"):
         compose(recipe(home), home)
+
+
+@pytest.mark.parametrize("output", ["dense", "adapter"])
+def test_a_composition_is_not_written_over_its_own_input(output: str, home: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    expert = compose(recipe(home, "lora", output=output), out).path
+    before = files_of(out)
+    with pytest.raises(OutputError, match=r"output folder is an input|input lies in the output folder"):
+        compose(
+            recipe(home, output=output) | {"experts": [str(expert)]}, out, options=Options(mode="overwrite")
+        )
+    assert files_of(out) == before
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
@@ -396,7 +408,7 @@ def test_a_second_composition_into_the_folder_is_refused_and_leaves_the_first_al
     def start_another(*_: object) -> None:
         for mode in () if refused else ("new", "overwrite", "resume"):
             with pytest.raises(OutputError) as problem:
-                compose(asked, out, options=Options(mode))
+                compose(asked, out, options=Options(mode=mode))
             refused.append(problem.value)
 
     compose(asked, out, watch=lambda plan: nullcontext(start_another))
@@ -408,7 +420,7 @@ def test_a_second_composition_into_the_folder_is_refused_and_leaves_the_first_al
 def test_a_finished_composition_is_resumed_at_once(home: Path, tmp_path: Path) -> None:
     compose(recipe(home), tmp_path / "out")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
-    again = compose(recipe(home), tmp_path / "out", options=Options("resume")).result
+    again = compose(recipe(home), tmp_path / "out", options=Options(mode="resume")).result
     assert again is not None and again.resumed_tensors == len(again.plan.tensors)
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
 

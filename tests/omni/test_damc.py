@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -225,9 +226,10 @@ def test_an_output_is_replaced_only_when_asked(home: Path, tmp_path: Path) -> No
     compose(recipe(home, "audio"), tmp_path / "out")
     with pytest.raises(InputError, match="--overwrite"):
         compose(recipe(home, "image"), tmp_path / "out")
-    with pytest.raises(InputError, match="the output folder is an input"):
-        compose(recipe(home, "audio"), home / "audio", options=Options("overwrite"))
-    compose(recipe(home, "image"), tmp_path / "out", options=Options("overwrite"))
+    inside = recipe(home, "audio") | {"experts": [str(shutil.copytree(home / "audio", tmp_path / "out/in"))]}
+    with pytest.raises(InputError, match="an input lies in the output folder"):
+        compose(inside, tmp_path / "out", options=Options(mode="overwrite"))
+    compose(recipe(home, "image"), tmp_path / "out", options=Options(mode="overwrite"))
     assert list(OmniProcessor.from_pretrained(tmp_path / "out").towers) == ["image"]
 
 
@@ -243,7 +245,7 @@ def test_an_interrupted_composition_is_owned_resumed_and_ends_the_same(
     def stop(*_: object) -> None:
         for mode in ("overwrite", "resume"):
             with pytest.raises(InputError, match="another merge is writing"):
-                compose(asked, out, mode=mode)
+                compose(asked, out, options=Options(mode=mode))
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
@@ -254,11 +256,11 @@ def test_an_interrupted_composition_is_owned_resumed_and_ends_the_same(
     with pytest.raises(InputError, match="--resume"):
         compose(asked, out)
     with pytest.raises(InputError, match="another expert 'audio'"):
-        compose(recipe(home, "image"), out, mode="resume")
-    compose(asked, out, mode="resume")
+        compose(recipe(home, "image"), out, options=Options(mode="resume"))
+    compose(asked, out, options=Options(mode="resume"))
     assert files_of(out) == files_of(composed)
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
-    compose(asked, out, mode="resume")
+    compose(asked, out, options=Options(mode="resume"))
     assert before == {path: path.stat().st_mtime_ns for path in out.rglob("*")}
 
 
@@ -266,6 +268,6 @@ def test_nothing_of_an_earlier_output_is_left_beside_the_new_one(home: Path, tmp
     out = tmp_path / "out"
     compose(recipe(home, "image", "audio"), out)
     (out / "mine.txt").write_text("a note")
-    compose(recipe(home, "image", method="naivemc"), out, mode="overwrite")
+    compose(recipe(home, "image", method="naivemc"), out, options=Options(mode="overwrite"))
     assert (out / "towers/image").is_dir() and not any((out / "towers").rglob("audio/*"))
     assert (out / "mine.txt").read_text() == "a note"
