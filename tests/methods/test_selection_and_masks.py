@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from optmerge.methods._fast import radix
 from optmerge.methods._fast.masks import DropKey, dropped, hashes
 from optmerge.methods._fast.radix import MagnitudeSelection, magnitude_threshold
 from worlds.deltas import randn
@@ -57,6 +59,16 @@ def test_subnormal_huge_negative_and_zero_entries_are_ordered() -> None:
 def test_strided_tensors_are_selected_from_like_any_other() -> None:
     values = randn(20, 30, seed=0, dtype=torch.float32).T
     assert magnitude_threshold(values, 0.2) == kth(values.contiguous(), 20)
+
+
+def test_the_compiled_count_is_that_of_the_tensor_code() -> None:
+    values = randn(3 * radix.BINS, seed=1, dtype=torch.float32)
+    for each in (values, torch.round(values * 8) / 8):
+        first = radix._count(each, 16, None)
+        assert np.array_equal(radix._count_compiled(each, 16, None), first)
+        prefix = int(first.argmax())
+        second = radix._count(each, 0, prefix)
+        assert second.sum() and np.array_equal(radix._count_compiled(each, 0, prefix), second)
 
 
 def mask(

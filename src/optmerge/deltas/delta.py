@@ -23,7 +23,8 @@ class Dense:
     """A delta held entry by entry.
 
     Args:
-        values: expert − base, float32 or float64, any shape.
+        values: expert − base, float32 or float64, any shape, on any device. Deltas that are merged together
+            must be on one device and of one type; `as_deltas` makes the type one.
     """
 
     values: Tensor
@@ -35,12 +36,12 @@ class Dense:
 
     @property
     def dtype(self) -> torch.dtype:
-        """float32 or float64."""
+        """Type of the entries, float32 or float64."""
         return self.values.dtype
 
     @property
     def parts(self) -> tuple[Tensor, ...]:
-        """The tensors it is held in."""
+        """Tensors that hold the delta: `values` alone."""
         return (self.values,)
 
     def dense(self) -> Tensor:
@@ -65,8 +66,8 @@ class LowRank:
     """A delta held as factors, τ = up · down; rank 0 is an exact zero.
 
     Args:
-        up: (m, r), float32 or float64.
-        down: (r, n), same type.
+        up: (m, r), float32 or float64, on any device; together with others as for `Dense`.
+        down: (r, n), of the type of `up` and on its device.
         full_shape: shape of the tensor when it isn't (m, n), as for convolutions (m, c, h, w), n = c·h·w.
     """
 
@@ -81,12 +82,12 @@ class LowRank:
 
     @property
     def dtype(self) -> torch.dtype:
-        """float32 or float64."""
+        """Type of both factors, float32 or float64."""
         return self.up.dtype
 
     @property
     def parts(self) -> tuple[Tensor, ...]:
-        """The tensors it is held in."""
+        """Tensors that hold the delta: `up` and `down`."""
         return (self.up, self.down)
 
     @property
@@ -119,7 +120,8 @@ Delta = Dense | LowRank
 def as_deltas(deltas: Tensor | Sequence[Tensor | Delta]) -> list[Delta]:
     """An (N, …) tensor, or a sequence of tensors and deltas, as a list of deltas of one float type.
 
-    float64 where any of them is, float32 otherwise: integers and half precision are raised to it.
+    The type is float64 where one of them is float64, else float32, also for integers and half precision.
+    Nothing changes device.
     """
     given = [delta if isinstance(delta, Dense | LowRank) else Dense(delta) for delta in deltas]
     wide = any(delta.dtype == torch.float64 for delta in given)
@@ -158,7 +160,7 @@ def inner_product(first: Delta, second: Delta) -> float:
 
 
 def pieces(values: Tensor) -> Iterator[Tensor]:
-    """The entries in order, few enough at a time that a float64 copy of them is no matter."""
+    """The entries in order, flat, at most 2¹⁸ at a time: a float64 copy of them takes at most 2 MiB."""
     flat = values.flatten()
     for start in range(0, flat.numel(), PIECE_ELEMENTS):
         yield flat[start : start + PIECE_ELEMENTS]

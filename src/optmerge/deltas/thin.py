@@ -9,12 +9,12 @@ LEAF = 112
 """Columns below which a Gram matrix isn't split any more."""
 
 WELL_CONDITIONED = 1e-4
-"""Ratio of a Cholesky factor's diagonal above which it is used: what Q lacks of orthogonality is its square's
-inverse times the rounding of float64, 1e-8."""
+"""Smallest ratio of the least to the greatest diagonal entry of a Cholesky factor that is used for Q. The
+orthogonality error of Q is about ε/ratio², with ε = 1e-16 the rounding of float64: at most 1e-8."""
 
 
 def gram(matrix: Tensor, out: Tensor | None = None) -> Tensor:
-    """AᵀA, (n, n), for a little more than half of a product's work: blocks below the diagonal are copied."""
+    """AᵀA, (n, n). Blocks below the diagonal are copied from above it: almost half of the work is saved."""
     n = matrix.shape[1]
     out = matrix.new_empty(n, n) if out is None else out
     if n <= LEAF:
@@ -31,8 +31,8 @@ def gram(matrix: Tensor, out: Tensor | None = None) -> Tensor:
 def thin_qr(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """A = QR with Q (m, R) orthonormal and R square, of a float64 matrix (m, R).
 
-    From the Cholesky factor of AᵀA, a few times faster than Householder's, where the columns are far enough
-    from dependent; Q·R is A to rounding either way.
+    Where the columns are far enough from linearly dependent, R is the Cholesky factor of AᵀA, which is a few
+    times faster than Householder's QR. Q·R is A to rounding either way.
 
     Source: Stathopoulos & Wu 2002, "A block orthogonalization procedure".
     """

@@ -26,7 +26,7 @@ class Context:
             (E, out, in), `transposed_stack` (E, in, out), `flatten` (out, …) as for convolutions, `vector`
             for no matrix at all.
             None decides by the number of dimensions: 2 is a matrix, 3 a stack, more is flattened.
-        survey: what the method's own survey of all tensors found; None without one.
+        survey: what the method's own survey found in this tensor, or in all tensors; None without one.
     """
 
     tensor: str = ""
@@ -43,17 +43,17 @@ class Context:
 class Survey(Protocol):
     """What a method must learn from a whole tensor, or from all its tensors, before it can merge a slice.
 
-    A pass may be observed slice by slice, by several threads at once.
+    `while survey.begin_pass(): survey.observe(…) for every slice; survey.end_pass()`, then `survey.result()`.
     """
 
     def begin_pass(self) -> bool:
-        """True when one more pass over all tensors is needed."""
+        """Whether one more pass is needed; called before each pass, and once after the last."""
 
     def observe(self, deltas: Sequence[Delta], context: Context) -> None:
-        """Takes note of one tensor, or one slice of it."""
+        """Takes note of one slice, its deltas weighted; called by several threads at once."""
 
     def end_pass(self) -> None:
-        """Called after the last tensor of a pass."""
+        """Called after the last slice of a pass."""
 
     def result(self) -> Any:
-        """What `Context.survey` will hold."""
+        """What `Context.survey` will hold; called once, when no more pass is needed."""

@@ -85,10 +85,10 @@ class Sources:
         """Elements of a flattened tensor from `start` on into `out`, in its type, unchecked.
 
         Args:
-            expert: whose; None for the base's.
+            expert: the expert that is read; None for the base.
             name: the base's name of the tensor.
-            start: first element.
-            out: flat; of the stored type, or one to convert to.
+            start: first element that is read.
+            out: flat, on the CPU; of the stored type, or of one to convert to.
         """
         reader, own = self._base, name
         if expert is not None:
@@ -113,9 +113,9 @@ class Sources:
         """Every expert's delta, in the order of the recipe.
 
         Args:
-            tensor: which.
+            tensor: the tensor.
             base: the same rows of the base.
-            rows: which rows.
+            rows: rows of the tensor; None for all of it.
         """
         return [self._delta(expert, tensor, base, rows) for expert in self.inputs.experts]
 

@@ -22,7 +22,7 @@ _HASHES = 1 << 16
 
 @dataclass(frozen=True)
 class DropKey:
-    """What tells one mask from another."""
+    """The two 32-bit keys of a mask's hash, which differ from mask to mask."""
 
     first: int
     second: int
@@ -35,7 +35,7 @@ class DropKey:
 
 
 def drop_limit(drop: float) -> int:
-    """Hashes below it are dropped."""
+    """The 16-bit hash below which entries are dropped with probability `drop`."""
     return min(round(drop * _HASHES), _HASHES - 1)
 
 

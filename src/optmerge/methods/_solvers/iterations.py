@@ -29,7 +29,7 @@ class Optimizer:
         name: `adam` (β .9/.999, ε 1e-8) or `sgd`.
         lr: learning rate.
         steps: number of steps.
-        momentum: of SGD.
+        momentum: μ of SGD, v ← μv + gradient, in [0, 1). Adam ignores it.
     """
 
     name: Literal["adam", "sgd"]
