@@ -49,9 +49,15 @@ def test_the_tower_comes_nearer_to_its_teachers_tokens_and_nothing_else_moves(
         assert all(torch.equal(weight, language[name]) for name, weight in moved.state_dict().items())
 
 
-def test_a_taken_over_language_model_answers_as_its_teacher(pair, processors) -> None:
+def test_a_taken_over_language_model_answers_as_its_teacher_but_for_the_norms_epsilon(
+    pair, processors
+) -> None:
     model, teacher = (each.eval() for each in pair)
     take_over(model, teacher)
+    norms = [each for each in model.get_decoder().modules() if hasattr(each, "variance_epsilon")]
+    assert norms and {each.variance_epsilon for each in norms} == {1e-6}
+    for norm in norms:
+        norm.variance_epsilon = teacher.config.text_config.rms_norm_eps
     ids = torch.tensor([processors["full"].ids("what color is the star?")])
     assert torch.equal(ids, torch.tensor([processors["lora"].ids("what color is the star?")]))
     with torch.no_grad():

@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 
+from optmerge.bench.lines.tiny import checkpoint
 from optmerge.bench.tasks import get
 from optmerge.bench.training.conversations import trained_tasks
 from optmerge.bench.training.stages import stages_of
+from optmerge.bench.training.train import SIZE
 from optmerge.errors import InputError
 
-RESULTS = Path(__file__).parents[3] / "results"
+ROOT = Path(__file__).parents[3]
 RECORDED = {
     "full": [
         "sight",
@@ -42,7 +44,7 @@ def records(line: str) -> list[dict[str, Any]]:
     """The records of a line's trainings, in the order in which the trainings ended."""
 
     def found() -> Iterator[dict[str, Any]]:
-        for path in (RESULTS / "bench").rglob("*.json*"):
+        for path in (ROOT / "results" / "bench").rglob("*.json*"):
             text = path.read_text(encoding="utf-8")
             for record in map(json.loads, text.splitlines() if path.suffix == ".jsonl" else [text]):
                 if record["kind"] == f"{line}/train":
@@ -87,6 +89,28 @@ def test_what_the_records_leave_out_is_what_the_zoos_page_told() -> None:
     for name in ("base-2", "base-3", "base-6", "base"):
         curriculum = lora[name].curriculum
         assert curriculum.types["chart"] == get("chart").types and curriculum.captions == 1
+
+
+@pytest.mark.parametrize("line", RECORDED)
+def test_a_new_model_has_the_configuration_of_the_shipped_ones(line: str) -> None:
+    model = checkpoint.build(checkpoint.processor(line, SIZE), SIZE, seed=0)
+    new = json.loads(json.dumps(model.config.to_dict()))
+    shipped = json.loads((ROOT / "zoo" / line / "base" / "config.json").read_text(encoding="utf-8"))
+    differing = {
+        key
+        for key, value in flat(shipped)
+        if dict(flat(new)).get(key) != value and key.split(".")[-1] != "dtype"
+    }
+    assert differing == {"architectures", "use_cache"}  # set when a model is saved or trained
+
+
+def flat(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value of a configuration under the path of its keys."""
+    for key, value in config.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
 
 
 @pytest.mark.parametrize("line", RECORDED)

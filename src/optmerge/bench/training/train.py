@@ -219,4 +219,7 @@ def _trainable(model: Any, adapter: Path) -> Any:
     """The model with an adapter on it that goes on training."""
     from peft import PeftModel
 
-    return PeftModel.from_pretrained(model, str(adapter), is_trainable=True)
+    learner = PeftModel.from_pretrained(model, str(adapter), is_trainable=True)
+    # The Trainer's checkpoints compare the base's vocabulary; a relative path would be looked for on the hub.
+    learner.peft_config["default"].base_model_name_or_path = model.name_or_path
+    return learner
