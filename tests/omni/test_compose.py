@@ -375,8 +375,11 @@ def test_outputs_are_replaced_only_when_asked(home: Path, tmp_path: Path) -> Non
             compose(recipe(home, "lora", output=output), out)
         again = compose(recipe(home, "lora", "ties", output=output), out, mode="overwrite")
         assert again.result is not None and again.result.plan.recipe.method.name == "ties"
-    with pytest.raises(OutputError, match="holds an input"):
+    with pytest.raises(OutputError, match="isn't empty"):
         compose(recipe(home), home)
+    inside = shutil.copytree(home / "llm", tmp_path / "dense" / "llm")
+    with pytest.raises(OutputError, match="holds an input"):
+        compose(recipe(home) | {"base": str(inside)}, tmp_path / "dense", mode="overwrite")
 
 
 def test_a_finished_composition_is_resumed_at_once(home: Path, tmp_path: Path) -> None:
