@@ -380,6 +380,9 @@ def test_outputs_are_replaced_only_when_asked(home: Path, tmp_path: Path) -> Non
         assert again.result is not None and again.result.plan.recipe.method.name == "ties"
     with pytest.raises(OutputError, match="isn't empty"):
         compose(recipe(home), home)
+    inside = shutil.copytree(home / "llm", tmp_path / "dense" / "llm")
+    with pytest.raises(OutputError, match="holds an input"):
+        compose(recipe(home) | {"base": str(inside)}, tmp_path / "dense", mode="overwrite")
 
 
 @pytest.mark.parametrize("output", ["dense", "adapter"])

@@ -76,7 +76,7 @@ class MethodChoice(BaseModel):
         return dict(self.model_extra or {})
 
 
-Method = Annotated[MethodChoice, BeforeValidator(_named)]
+NamedMethod = Annotated[MethodChoice, BeforeValidator(_named)]
 
 
 class Match(_Strict):
@@ -117,7 +117,7 @@ class Rule(_Strict):
     """
 
     match: Match
-    method: Method | None = None
+    method: NamedMethod | None = None
     copy_from: str | None = None
 
     @model_validator(mode="after")
@@ -170,7 +170,7 @@ class Recipe(_Strict):
 
     base: str
     experts: Annotated[list[Annotated[Expert, BeforeValidator(_located)]], Field(min_length=1)]
-    method: Method
+    method: NamedMethod
     select: Select = Select()
     rules: list[Rule] = []
     ignore: Patterns = []
