@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib.util
 import re
 import shlex
+import sys
 import tomllib
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -88,27 +90,12 @@ def _made_by(page: Path) -> list[str]:
 def test_the_rooms_are_those_of_the_import_contract() -> None:
     text = (ROOT / "docs/explain/architecture.md").read_text("utf-8").partition("## Rooms\n")[2]
     rows = re.findall(r"^\| (`.*?`) \|", text, flags=re.MULTILINE)
-    (contract,) = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"][
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"][
         "contracts"
     ]
+    contract = next(each for each in contracts if each["containers"] == ["optmerge"])
     layers = [re.findall(r"\w+", layer) for layer in contract["layers"]]
     assert [re.findall(r"\w+", row) for row in rows][: len(layers)] == layers
-
-
-def _example(heading: str) -> str:
-    """The code under a heading of the guide."""
-    text = (ROOT / "docs/guide.md").read_text("utf-8")
-    return text.split(f"## {heading}\n")[1].split("```python\n")[1].split("```")[0]
-
-
-def test_the_guides_method_works_as_it_stands():
-    from optmerge.methods import registered
-    from worlds.methods import own_registry
-
-    registered()
-    with own_registry():
-        exec(_example("A method of your own"), {"__name__": "guide"})
-        assert "signed_sum" in registered()
 
 
 def _code(page: str) -> str:
@@ -131,6 +118,63 @@ def test_the_how_to_pages_architecture_is_right_about_every_parameter() -> None:
     assert declared.canonical("embed_out.weight") == "lm_head.weight"
     assert all(declared.canonical(name) == name for name in model.state_dict())
     assert declared.tied({"tie_word_embeddings": True}) == (("lm_head.weight", "gpt_neox.embed_in.weight"),)
+
+
+def test_the_how_to_pages_method_is_a_median_in_the_memory_that_it_declares() -> None:
+    import torch
+    from perf.workspace import cases, measured
+
+    from optmerge.methods import merge_deltas, registered
+    from worlds.methods import own_registry
+
+    deltas = torch.randn(5, 6, 4, generator=torch.Generator().manual_seed(0))
+    with own_registry():
+        exec(_code("add-a-method.md"), {"__name__": "median"})
+        assert torch.equal(merge_deltas("median", deltas), deltas.median(dim=0).values)
+        merged = merge_deltas("median", deltas, towards_mean=1.0)
+        torch.testing.assert_close(merged, merge_deltas("average", deltas))
+        method = registered()["median"]
+        held = [(measured(method, case), method.resources.workspace(case)) for case in cases(method)]
+    assert all(most <= declared <= 1.2 * most for most, declared in held), held
+
+
+def test_the_how_to_pages_line_loads_models_and_asks_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = ModuleType("pocket")
+    monkeypatch.setitem(sys.modules, "pocket", module)  # dataclasses look their module up
+    exec(_code("add-a-line.md"), vars(module))
+    (tmp_path / "pocket").symlink_to(ROOT / "zoo" / "lora")
+    line = module.LINE
+    found = line.members(tmp_path, *line.sets(tmp_path))
+    tasks = list(line.tasks().values())
+    for folder in (found.base, found.experts["chart"]):
+        model = line.load(folder, base=found.base, device="cpu", dtype=line.dtype)
+        answered = model.answers(tasks, "validation", 2)
+        assert [(len(each.questions), len(each.texts)) for each in answered] == [(2, 2)] * len(tasks)
+        assert all(text for each in answered for text in each.texts)
+
+
+def test_the_how_to_pages_tower_makes_embeddings_of_a_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from optmerge.omni.towers import _kind
+    from worlds import omni as tiny
+    from worlds.plugins import forget, install
+
+    forget(monkeypatch, _kind, "_KINDS")
+    install(monkeypatch, tmp_path, "optmerge.towers", _code("add-a-tower.md"))
+    text = (ROOT / "docs/how-to/add-a-tower.md").read_text("utf-8")
+    entry = text.split("```python\n")[2].split("```")[0]
+    monkeypatch.setattr(tiny, "ENCODERS", eval(f"{{{entry}}}", {"_VISION": tiny._VISION}))
+    model = tiny.model("vit")
+    processor = tiny.processor(model)
+    assert model.config.towers["image"].grid == (2, 2)
+    first, second = (processor("<image> what", images=[tiny.picture(seed)]) for seed in (1, 2))
+    with torch.no_grad():
+        assert not torch.equal(model(**first).logits[:, -1], model(**second).logits[:, -1])
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What every drawn task promises the trainer and the tables: plug-ins and the documentation's examples included.
+"""What every drawn task promises the trainer and the tables, plug-ins and the how-to page's example included.
 
 The rules are written down for authors in `optmerge.bench.tasks.drawn`.
 """
@@ -28,15 +28,11 @@ from pathlib import Path
 from types import ModuleType
 
 def tasks_on_pages(docs):
-    \"\"\"The tasks that the documentation writes as examples, by name.\"\"\"
-    found = {}
-    for page in ("guide.md", "how-to/add-a-drawn-task.md"):
-        text = (Path(docs) / page).read_text("utf-8").split("## A task of your own\\n")[-1]
-        name = f"page{len(found)}"
-        module = sys.modules[name] = ModuleType(name)  # dataclasses look their module up
-        exec(text.split("```python\\n")[1].split("```")[0], vars(module))
-        found[module.TASK.name] = module.TASK
-    return found
+    \"\"\"The task that the how-to page writes as its example, by name.\"\"\"
+    text = (Path(docs) / "how-to/add-a-drawn-task.md").read_text("utf-8")
+    module = sys.modules["page"] = ModuleType("page")  # dataclasses look their module up
+    exec(text.split("```python\\n")[1].split("```")[0], vars(module))
+    return {module.TASK.name: module.TASK}
 """
 DOCS = Path(__file__).parents[2] / "docs"
 space: dict[str, Any] = {}
