@@ -24,7 +24,7 @@ from optmerge.engine.merge import Options
 from optmerge.errors import CheckpointError, InputError, OutputError
 from optmerge.omni import OmniConfig, OmniForConditionalGeneration, OmniProcessor
 from optmerge.omni.compose import compose
-from optmerge.omni.composition import open_composition
+from optmerge.omni.composed_model import open_composition
 from optmerge.recipe import parse_recipe
 from worlds import omni as tiny
 from worlds import omni_zoo as zoo
