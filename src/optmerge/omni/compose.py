@@ -1,8 +1,8 @@
 """Composition: experts of different modalities become one model with all their towers.
 
 The experts' language models are merged by the ordinary engine, whose base is the composed model before the
-merge (`optmerge.omni.composed_model`). So everything the engine promises holds here, and towers are copied like
-any tensor that isn't selected, bit for bit.
+merge (`optmerge.omni.composed_model`). So everything the engine promises holds here, and towers are copied
+like any tensor that isn't selected, bit for bit.
 """
 
 from __future__ import annotations
