@@ -24,7 +24,7 @@ from optmerge.engine.merge import Options
 from optmerge.errors import CheckpointError, InputError, OutputError
 from optmerge.omni import OmniConfig, OmniForConditionalGeneration, OmniProcessor
 from optmerge.omni.compose import compose
-from optmerge.omni.composition import open_composition
+from optmerge.omni.composed_model import open_composition
 from optmerge.recipe import parse_recipe
 from worlds import omni as tiny
 from worlds import omni_zoo as zoo
@@ -381,8 +381,8 @@ def test_outputs_are_replaced_only_when_asked(home: Path, tmp_path: Path) -> Non
     with pytest.raises(OutputError, match="isn't empty"):
         compose(recipe(home), home)
     inside = shutil.copytree(home / "llm", tmp_path / "dense" / "llm")
-    with pytest.raises(OutputError, match="holds an input"):
-        compose(recipe(home) | {"base": str(inside)}, tmp_path / "dense", mode="overwrite")
+    with pytest.raises(OutputError, match="an input lies in the output folder"):
+        compose(recipe(home) | {"base": str(inside)}, tmp_path / "dense", options=Options(mode="overwrite"))
 
 
 @pytest.mark.parametrize("output", ["dense", "adapter"])

@@ -1,8 +1,8 @@
 """Composition: experts of different modalities become one model with all their towers.
 
 The experts' language models are merged by the ordinary engine, whose base is the composed model before the
-merge (`optmerge.omni.composition`). So everything the engine promises holds here, and towers are copied like
-any tensor that isn't selected, bit for bit.
+merge (`optmerge.omni.composed_model`). So everything the engine promises holds here, and towers are copied
+like any tensor that isn't selected, bit for bit.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from optmerge.engine.merge import (
 )
 from optmerge.engine.output.folder import Mode
 from optmerge.errors import RecipeError
+from optmerge.omni.composed_model import Composition, open_composition
 from optmerge.omni.composed_writer import write_composed
-from optmerge.omni.composition import Composition, open_composition
 from optmerge.omni.damc import DAMC, check_settings, routed_tensors
 from optmerge.recipe import Recipe, Select, parse_recipe
 

@@ -20,7 +20,7 @@ from optmerge.checkpoints.shards import DEFAULT_SHARD_BYTES, plan_shards
 from optmerge.engine.output.folder import PROVENANCE, Mode, OutputFolder, finished_fingerprint
 from optmerge.engine.planning.inputs import Inputs
 from optmerge.errors import InputError
-from optmerge.omni.composition import Composition
+from optmerge.omni.composed_model import Composition
 
 BLOCK = 1 << 24
 """Elements copied at a time."""
