@@ -1,4 +1,4 @@
-"""What every drawn task promises the trainer and the tables: plug-ins and the documentation's examples included.
+"""What every drawn task promises the trainer and the tables; plug-ins and the docs' examples included.
 
 The rules are written down for authors in `optmerge.bench.tasks.drawn`.
 """
