@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from optmerge.bench.trials.jobs import jobs
 
 import optmerge
 from optmerge.bench import lines
 from optmerge.bench.lines import _line
 from optmerge.bench.lines.tiny import checkpoint
 from optmerge.bench.tasks import get
+from optmerge.bench.trials.jobs import jobs
 from optmerge.errors import CheckpointError, InputError
 from worlds import random_zoo
 from worlds.plugins import forget, install

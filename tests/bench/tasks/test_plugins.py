@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from optmerge.bench.trials.jobs import jobs
 from rich.console import Console
 
 from optmerge.bench.demo import run as demo
 from optmerge.bench.tasks import _task, drawn, get, registered
+from optmerge.bench.trials.jobs import jobs
 from optmerge.cli import run
 from optmerge.errors import InputError
 from worlds import random_zoo

@@ -46,7 +46,6 @@ Records = Annotated[
 Scratch = Annotated[Path, typer.Option(help="Folder for merged models.", metavar="DIR")]
 Jobs = Annotated[int, typer.Option(help="Processes, one core each.", min=1)]
 Device = Annotated[str, typer.Option(help="Where models are merged and answer: cpu, cuda, cuda:1.")]
-Device = Annotated[str, typer.Option(help="Where models are merged and answer: cpu, cuda, cuda:1.")]
 Keep = Annotated[bool, typer.Option("--keep", help="Keep merged models and answers in --scratch.")]
 
 AsMarkdown = Annotated[bool, typer.Option("--markdown", help="As Markdown.")]
