@@ -94,7 +94,7 @@ def main() -> None:
             f"target {TARGET[written]}",
             flush=True,
         )
-    record(measured)
+    record(measured, "compositions")
 
 
 def inputs() -> tuple[Path, Path, list[Path]]:

@@ -77,7 +77,7 @@ def main() -> None:
                 f"{' (from ' + str(FEW) + ' steps)' if row.literal else ''}  {row.target}",
                 flush=True,
             )
-    record(timed)
+    record(timed, "matrices")
 
 
 def time_row(row: Row, deltas: torch.Tensor) -> Timed:

@@ -63,7 +63,7 @@ def main() -> None:
             f"× {theirs.wall_seconds / ours.wall_seconds:.1f}",
             flush=True,
         )
-    record(measured)
+    record(measured, "peers")
 
 
 def _ours(pair: Pair, base: Path, experts: list[Path]) -> measure.Cost:

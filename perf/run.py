@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
 import platform
 import shutil
 import subprocess
@@ -19,6 +17,7 @@ import torch
 from perf import measure, synthetic
 
 from optmerge import plan
+from optmerge.bench import records
 
 ROOT = Path("out/perf")
 RECORDS = Path("results/perf")
@@ -94,7 +93,7 @@ def main() -> None:
     for row in rows:
         measured.append(measure_row(row, idle, rate))
         print_row(measured[-1])
-    record(measured)
+    record(measured, "merges")
 
 
 def measure_row(row: Row, idle: measure.Cost, rate: float) -> Measured:
@@ -147,11 +146,11 @@ def print_row(measured: Measured) -> None:
     )
 
 
-def record(measured: Sequence[Any]) -> None:
-    """Appends a record file with a list of dataclass instances."""
-    RECORDS.mkdir(parents=True, exist_ok=True)
-    stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
-    (RECORDS / f"{stamp}.json").write_text(json.dumps([asdict(each) for each in measured], indent=1) + "\n")
+def record(measured: Sequence[Any], name: str) -> None:
+    """Appends dataclass instances to `results/perf/NAME.jsonl`, one a line."""
+    created = records.now()
+    for each in measured:
+        records.append({"created": created, **asdict(each)}, RECORDS / f"{name}.jsonl")
 
 
 def machine() -> dict[str, Any]:

@@ -254,7 +254,7 @@ def test_the_omni_pages_expert_hears(band):
 
 def test_the_omni_page_counts_its_questions_and_parameters_right():
     from optmerge.bench.modalities import models, words
-    from optmerge.bench.modalities.asking import templates
+    from optmerge.bench.modalities.templates import templates
     from optmerge.bench.modalities.training import SIZE
     from optmerge.bench.modalities.world import MODALITIES
 

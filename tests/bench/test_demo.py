@@ -7,7 +7,7 @@ from rich.console import Console
 from optmerge.bench.demo import picture
 from optmerge.bench.demo import run as demo
 from optmerge.bench.tasks import registered
-from optmerge.bench.trials import cells
+from optmerge.bench.trials import trials
 from optmerge.bench.trials.selection import SCALES
 from optmerge.errors import CheckpointError
 from optmerge.evaluate.scoring.boxes import Box
@@ -31,7 +31,7 @@ def test_the_demo_makes_a_table_a_picture_and_records(zoo: Path, tmp_path: Path)
             methods=["average"],
             console=console,
         )
-        names = [result.cell.model for result in found]
+        names = [result.trial.label for result in found]
         trained = [name for name, task in registered().items() if task.trained]
         assert sorted(names) == sorted(
             ["base", "average", "mixture", *(f"expert:{name}" for name in trained)]
@@ -39,7 +39,7 @@ def test_the_demo_makes_a_table_a_picture_and_records(zoo: Path, tmp_path: Path)
         text = console.export_text()
         for title in (registered()[name].title for name in trained):
             assert title in text
-        assert len(cells.read_all(tmp_path / "records")) == len(found)
+        assert len(trials.read_all(tmp_path / "records")) == len(found)
     with Image.open(tmp_path / "answers.png") as image:
         assert image.width > 5 * 224
 
@@ -49,16 +49,16 @@ def test_a_merge_is_shown_at_the_scale_that_records_found_best_too(zoo: Path, tm
 
     import numpy as np
 
-    from optmerge.bench.trials import orders
+    from optmerge.bench.trials.jobs import jobs as listed
 
-    jobs = orders.order(zoo, ["lora"], [0], ["task_arithmetic"], n=4).jobs
+    jobs = listed(zoo, ["lora"], [0], ["task_arithmetic"], n=4)[0]
     best = 0.7
     for job in jobs:
-        if job.cell.split == "validation":
-            right = float(job.cell.scale == best)
-            tasks = {name: cells.TaskScores(np.full(job.cell.n, right), {}, {}) for name in job.cell.tasks}
-            cells.write(cells.Result(job.cell, tasks, {}), tmp_path / "scales")
-    assert best in SCALES and sum(job.cell.split == "validation" for job in jobs) == len(SCALES)
+        if job.trial.split == "validation":
+            right = float(job.trial.scale == best)
+            tasks = {name: trials.TaskScores(np.full(job.trial.n, right), {}, {}) for name in job.trial.tasks}
+            trials.write(trials.Result(job.trial, tasks, {}), tmp_path / "scales")
+    assert best in SCALES and sum(job.trial.split == "validation" for job in jobs) == len(SCALES)
     console = Console(record=True, width=220)
     found = demo.run(
         tmp_path / "demo",
@@ -69,8 +69,8 @@ def test_a_merge_is_shown_at_the_scale_that_records_found_best_too(zoo: Path, tm
         methods=["task_arithmetic"],
         console=console,
     )
-    asked = {result.cell.scale: result.cell.default for result in found if result.cell.merged}
-    default = next(job.cell.scale for job in jobs if job.cell.default and job.cell.split == "test")
+    asked = {result.trial.scale: result.trial.default for result in found if result.trial.kind == "merge"}
+    default = next(job.trial.scale for job in jobs if job.trial.default and job.trial.split == "test")
     assert asked == {default: True, best: False}
     assert "validation" in console.export_text()
 

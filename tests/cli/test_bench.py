@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from optmerge.bench.trials.cells import read_all, write
+from optmerge.bench.trials.trials import read_all, write
 from optmerge.cli import run
 from worlds import random_zoo
 from worlds import records as synthetic
@@ -49,6 +49,11 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     return printed.err
 
 
+def lines(records: Path) -> int:
+    """Records that a run has written so far."""
+    return sum(path.read_bytes().count(b"\n") for path in records.rglob("trials.jsonl"))
+
+
 def test_a_killed_run_continues_and_a_broken_model_fails_alone(
     zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -59,20 +64,20 @@ def test_a_killed_run_continues_and_a_broken_model_fails_alone(
     command += ["--zoo", str(tmp_path / "zoo"), "--out", str(records), "--scratch", str(scratch)]
     process = subprocess.Popen([sys.executable, "-m", "optmerge.cli", *command], start_new_session=True)
     until = time.monotonic() + 60
-    while len(list(records.rglob("*.json"))) < 2 and time.monotonic() < until:
+    while lines(records) < 2 and time.monotonic() < until:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    before = {path: path.read_bytes() for path in records.rglob("*.json")}
-    assert len(before) >= 2
+    before = (records / "lora/trials.jsonl").read_bytes()
+    assert before.count(b"\n") >= 2
 
     code = run(command)
     printed = capsys.readouterr()
-    assert code == 1 and "1 of 8 cells failed" in printed.err, printed.err
+    assert code == 1 and "1 of 8 trials failed" in printed.err, printed.err
     assert "lora set 0: mixture, test:" in printed.err
     assert "lora line, 2 questions a capability" in printed.out and "failed" in printed.out
-    assert all(path.read_bytes() == content for path, content in before.items())
-    done = [result.cell.identity() for result in read_all(records) if result.error is None]
+    assert (records / "lora/trials.jsonl").read_bytes().startswith(before)
+    done = [result.trial.identity() for result in read_all(records) if result.error is None]
     assert len(set(done)) == 7 and list(scratch.glob("*/*")) == []
 
 
@@ -155,5 +160,34 @@ def test_a_damaged_record_is_named(
     recorded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = write(synthetic.line(n=4)[0], tmp_path)
-    path.write_text(path.read_text()[:100])
-    assert str(path) in refused(capsys, "table", "--records", tmp_path).replace("\n", "")
+    path.write_text(path.read_text()[:100] + "\n")
+    assert f"{path}, line 1" in refused(capsys, "table", "--records", tmp_path).replace("\n", "")
+
+
+def test_a_run_of_which_everything_fails_ends_with_the_first_failure(
+    zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = shutil.copytree(zoo / "lora", tmp_path / "zoo/lora")
+    (broken / "base/config.json").write_text("{}")
+    paths = ["--zoo", tmp_path / "zoo", "--out", tmp_path / "r", "--scratch", tmp_path / "s"]
+    options = ["--quick", "--n", "2", "--jobs", "1", "--method", "average"]
+    code = run(["bench", "run", *map(str, (*options, *paths))])
+    printed = capsys.readouterr()
+    assert code == 1 and "Traceback" not in printed.err
+    assert "nothing of the lora line succeeded; the first failure: base:" in printed.err
+    assert run(["bench", "table", "--records", str(tmp_path / "r")]) == 1
+    assert "the first failure: base:" in capsys.readouterr().err
+
+
+def test_a_table_reads_the_shipped_records_and_those_of_ones_own_runs(
+    recorded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("optmerge.bench.records.shipped", lambda benchmark: [tmp_path / "shipped"])
+    for result in synthetic.line(n=60):
+        write(result, tmp_path / "shipped")
+    assert {row["line"] for row in json.loads(output(capsys, "table", "--json"))} == {"full"}
+    shutil.copytree(recorded / "lora", tmp_path / "out/bench/lora")
+    assert {row["line"] for row in json.loads(output(capsys, "table", "--json"))} == {"full", "lora"}
+    only = json.loads(output(capsys, "table", "--json", "--records", "out/bench"))
+    assert {row["line"] for row in only} == {"lora"}

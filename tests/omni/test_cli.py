@@ -40,6 +40,12 @@ def composing(home: Path, out: Path, *more: object) -> list[object]:
     return ["compose", "--base", home / "llm", *experts, "--out", out, *more]
 
 
+def test_the_help_of_ask_names_the_placeholders(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["omni", "ask", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"<{modality}>" in shown for modality in ("image", "audio", "video"))
+
+
 def test_experts_are_composed_and_asked(
     home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

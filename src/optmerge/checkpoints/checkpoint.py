@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,14 +99,24 @@ def hash_files(files: Iterable[Path]) -> str:
     total = hashlib.sha256()
     for path in files:
         one = hashlib.sha256()
-        try:
-            with path.open("rb", buffering=0) as file:
-                while block := file.read(_HASH_BLOCK_BYTES):
-                    one.update(block)
-        except OSError as problem:
-            raise CheckpointError("the file can't be read", where=path, got=problem.strerror) from None
+        for block in read_blocks(path):
+            one.update(block)
         total.update(f"{path.name}\0{one.hexdigest()}\n".encode("utf-8", "surrogateescape"))
     return total.hexdigest()
+
+
+def read_blocks(path: Path) -> Iterator[bytes]:
+    """A file's contents in blocks, so that hashing a file takes the memory of one block.
+
+    Raises:
+        CheckpointError: the file can't be read.
+    """
+    try:
+        with path.open("rb", buffering=0) as file:
+            while block := file.read(_HASH_BLOCK_BYTES):
+                yield block
+    except OSError as problem:
+        raise CheckpointError("the file can't be read", where=path, got=problem.strerror) from None
 
 
 def open_checkpoint(ref: str | Path, *, allow_pickle: bool = False) -> Checkpoint:

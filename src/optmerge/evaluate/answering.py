@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 ANSWER_TOKENS = 16
 """Tokens at which a benchmark's answer is cut off; the longest right answer, a box, has 9."""
+WORKED_TOKENS = 22
+"""Tokens at which an answer that follows its steps is cut off, as in the modality benchmark."""
 CHAT_TOKENS = 128
 """Tokens at which an answer to a person's own question is cut off."""
 BATCH = 128

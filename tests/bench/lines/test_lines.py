@@ -16,7 +16,7 @@ from optmerge.bench import lines
 from optmerge.bench.lines import _line
 from optmerge.bench.lines.tiny import checkpoint
 from optmerge.bench.tasks import get
-from optmerge.bench.trials.orders import order
+from optmerge.bench.trials.jobs import jobs
 from optmerge.errors import CheckpointError, InputError
 from worlds import random_zoo
 from worlds.plugins import forget, install
@@ -54,16 +54,16 @@ def test_a_line_of_another_package_has_the_experts_that_lie_there_and_its_own_ta
         install(patch, tmp_path, "optmerge.lines", SOURCE)
         forget(patch, _line, "LINES")
         assert [line.name for line in lines.held(zoo)] == ["lora", "mine"]
-        made = order(zoo, ["mine"], [], ["average", "slerp"], n=4, quick=True)
-        assert [job.cell.model for job in made.jobs] == [
+        made, remarks = jobs(zoo, ["mine"], [], ["average", "slerp"], n=4, quick=True)
+        assert [job.trial.label for job in made] == [
             "base",
             "expert:vqa",
             "expert:ocr",
             "average",
             "slerp",
         ]
-        assert all(set(job.cell.tasks) == {"ocr", "vqa"} for job in made.jobs)
-        assert made.remarks == ("mine set 0: no mixture in the zoo",)
+        assert all(set(job.trial.tasks) == {"ocr", "vqa"} for job in made)
+        assert remarks == ["mine set 0: no mixture in the zoo"]
         base = zoo / "mine/base"
         model = lines.get("mine").load(base, base=base, device="cpu", dtype="float32")
         told = model.answers([get("ocr"), get("vqa")], "test", 3)
@@ -76,9 +76,9 @@ def test_a_line_of_another_package_has_the_experts_that_lie_there_and_its_own_ta
 def test_an_expert_that_a_line_lacks_is_said_and_the_others_are_compared(zoo: Path, tmp_path: Path) -> None:
     line = shutil.copytree(zoo / "lora", tmp_path / "lora")
     shutil.rmtree(line / "experts/0/chart")
-    made = order(tmp_path, ["lora"], [0], ["average"], n=4, quick=True)
-    assert [name for name in random_zoo.TRAINED if name != "chart"] == list(made.jobs[-1].experts or ())
-    assert "lora set 0: no expert of chart in the zoo" in made.remarks
+    made, remarks = jobs(tmp_path, ["lora"], [0], ["average"], n=4, quick=True)
+    assert [name for name in random_zoo.TRAINED if name != "chart"] == list(made[-1].experts or ())
+    assert "lora set 0: no expert of chart in the zoo" in remarks
 
 
 def test_a_broken_line_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ from functools import cache
 import pytest
 
 from optmerge.bench.modalities import clips
-from optmerge.bench.modalities.asking import templates
+from optmerge.bench.modalities.templates import templates
 from optmerge.bench.tasks.drawn._drawing.shapes import COLOURS, KINDS
 
 KIND, COLOUR = f"({'|'.join(KINDS)})", f"({'|'.join(COLOURS)})"

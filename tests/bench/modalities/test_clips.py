@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from functools import cache
 
 from optmerge.bench.modalities import clips
-from optmerge.bench.modalities.asking import FAMILIES, NEEDS
+from optmerge.bench.modalities.templates import FAMILIES, NEEDS
 from optmerge.bench.tasks import SPLITS
 from optmerge.evaluate.scoring.vqa import exact_match, normalise
 

@@ -13,14 +13,15 @@ import pytest
 from PIL import Image
 
 from optmerge.bench import records
-from optmerge.bench.modalities import clips, exam
-from optmerge.bench.modalities.asking import NEEDS
+from optmerge.bench.modalities import clips
 from optmerge.bench.modalities.demo import page, run, story
 from optmerge.bench.modalities.demo.story import CLIP, Exchange, Story
 from optmerge.bench.modalities.sounds import RATE
+from optmerge.bench.modalities.templates import NEEDS
 from optmerge.bench.modalities.world import MODALITIES
 from optmerge.cli import run as command
 from optmerge.errors import printable, readable
+from optmerge.evaluate.answering import WORKED_TOKENS
 from optmerge.evaluate.questions import read_picture
 from optmerge.omni.media import read_audio, read_video
 
@@ -142,7 +143,7 @@ def test_the_merged_model_says_what_omni_ask_says(told, capsys: pytest.CaptureFi
     ]
     asked = [each.question.text for each in one.exchanges]
     capsys.readouterr()
-    assert command(["omni", "ask", str(out / "merged"), *given, *asked, f"--longest={exam.LONGEST}"]) == 0
+    assert command(["omni", "ask", str(out / "merged"), *given, *asked, f"--longest={WORKED_TOKENS}"]) == 0
     printed = capsys.readouterr()
     assert printed.out == "".join(f"{readable(each.said[-1])}\n" for each in one.exchanges)
     assert printed.err == ""  # nothing of the clip is left out or resampled

@@ -9,9 +9,10 @@ import torch
 
 from optmerge.bench.lines.tiny.tokenizer import END
 from optmerge.bench.modalities import clips, exam, models, words
-from optmerge.bench.modalities.asking import NEEDS
 from optmerge.bench.modalities.readings import signal
+from optmerge.bench.modalities.templates import NEEDS
 from optmerge.bench.modalities.world import MODALITIES
+from optmerge.evaluate.answering import WORKED_TOKENS
 from optmerge.omni.ask import answer as asked_answer
 from optmerge.omni.ask import load
 from optmerge.omni.compose import compose
@@ -61,13 +62,13 @@ def test_every_right_answer_fits(needs: Any) -> None:
     tokenizer = words.tokenizer()
     for item in exam.items("test", needs, 200):
         worked = item.question.worked.answers[0]
-        assert len(words.ids(tokenizer, worked + END)) <= exam.LONGEST
+        assert len(words.ids(tokenizer, worked + END)) <= WORKED_TOKENS
 
 
 def test_prompts_hold_just_what_is_given_and_told() -> None:
     item = exam.items("test", ("audio",), 1)[0]
     assert "<audio>\n<image>\n" in exam.prompt("test", item, ("image", "audio")).opening
-    told = exam.prompt("test", item, ("audio",), told=("video",)).opening
+    told = exam.prompt("test", item, ("audio",), described=("video",)).opening
     assert "<audio>\nvideo: " in told and "<image>" not in told and "picture: " not in told
     alone = exam.prompt("test", item, ())
     assert alone.opening == "<|im_start|>user\n" and alone.question.startswith(item.question.text)
@@ -98,15 +99,15 @@ def test_embeddings_that_are_kept_give_the_answers_that_signals_give(
             inputs = chat.processor(
                 written, images=given["image"], audio=given["audio"], videos=given["video"]
             )
-            out = chat.model.generate(**inputs, do_sample=False, max_new_tokens=exam.LONGEST)
+            out = chat.model.generate(**inputs, do_sample=False, max_new_tokens=WORKED_TOKENS)
         told = out[0, inputs["input_ids"].shape[1] :]
         expected.append(chat.processor.tokenizer.decode(told, skip_special_tokens=True).strip())
-        assert asked_answer(chat, text, given, longest=exam.LONGEST) == expected[-1]
+        assert asked_answer(chat, text, given, longest=WORKED_TOKENS) == expected[-1]
     model, processor = models.load(tmp_path / "merged")
-    senses, indexes = exam.Senses(), [item.index for item in items]
+    senses, indexes = exam.SignalCache(), [item.index for item in items]
     seen = {each: senses.of(model, processor, each, "test", indexes, each) for each in MODALITIES}
     said = exam.answer(
-        exam.answering(model),
+        exam.without_towers(model),
         processor,
         [exam.prompt("test", item, MODALITIES) for item in items],
         seen,

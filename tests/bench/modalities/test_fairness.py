@@ -13,7 +13,7 @@ from functools import cache
 import pytest
 
 from optmerge.bench.modalities import clips, world
-from optmerge.bench.modalities.asking import NEEDS, Query, Template, templates
+from optmerge.bench.modalities.templates import NEEDS, Query, Template, templates
 
 TEMPLATES = templates()
 CONTENTS, DRAWS = 250, 160

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from optmerge.bench.modalities import orders
-from optmerge.bench.modalities.asking import NEEDS
+from optmerge.bench.modalities import jobs
 from optmerge.bench.modalities.exam import Needs
-from optmerge.bench.modalities.orders import INPUTS, KIND, parted, tasks
-from optmerge.bench.modalities.rows import best, gain, kept, standing
+from optmerge.bench.modalities.jobs import INPUTS, Task, tasks
+from optmerge.bench.modalities.rows import best, gain, kept, scores_of_modalities
+from optmerge.bench.modalities.templates import NEEDS
 from optmerge.bench.modalities.world import MODALITIES
-from optmerge.bench.trials.cells import BASE, EXPERT, Cell, Result, TaskScores, read_all, write
+from optmerge.bench.trials.trials import BASE, Kind, Result, TaskScores, Trial, read_all, write
 from optmerge.cli import run
 from optmerge.omni.compose import compose
 
@@ -33,33 +33,52 @@ def output(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     return printed.out
 
 
-def made_up(model: str, given: tuple[Needs, ...], skill: float, scale: float | None = None) -> Result:
+def made_up(
+    kind: Kind, model: str, given: tuple[Needs, ...], skill: float, scale: float | None = None
+) -> Result:
     """A model that knows what it can know with some skill, and guesses the rest."""
     rng = np.random.default_rng(len(model) + int(100 * skill))
-    names = tasks(given)
-    cell = Cell(
-        orders.LINE, model, None, "test", N, names, {"base": "a"}, scale=scale, default=scale is not None
+    trial = Trial(
+        line=jobs.LINE,
+        kind=kind,
+        model=model,
+        expert_set=None,
+        split="test",
+        n=N,
+        tasks=tasks(given),
+        weights={"base": "a"},
+        scale=scale,
+        default=kind == "merge",
+        benchmark="modalities",
     )
     scores = {}
-    for name in names:
-        needs, inputs = parted(name)
-        share = skill if set(needs) <= set(inputs) else 0.4
+    for name in trial.tasks:
+        task = Task.named(name)
+        share = skill if set(task.needs) <= set(task.given) else 0.4
         right = (rng.random(N) < share).astype(float)
         scores[name] = TaskScores(right, {}, {"accuracy": float(right.mean()), "chance": 0.4})
-    return Result(cell, scores, {"answer_seconds": 1.0})
+    return Result(trial, scores, {"answer_seconds": 1.0, "merge_seconds": 1.0})
 
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("records")
-    write(made_up(BASE, ((),), 0.4), folder, KIND)
+    write(made_up("base", BASE, ((),), 0.4), folder)
     for each in MODALITIES:
-        write(made_up(EXPERT + each, ((), (each,)), 0.95), folder, KIND)
-    write(made_up("naivemc", INPUTS, 0.6, 1.0), folder, KIND)
-    write(made_up("ties", INPUTS, 0.9, 0.3), folder, KIND)
-    failed = made_up("optmerge", INPUTS, 0.9, 0.1)
-    write(Result(failed.cell, {}, {}, error="it burst"), folder, KIND)
+        write(made_up("expert", each, ((), (each,)), 0.95), folder)
+    write(made_up("merge", "naivemc", INPUTS, 0.6), folder)
+    write(made_up("merge", "ties", INPUTS, 0.9, 0.3), folder)
+    failed = made_up("merge", "optmerge", INPUTS, 0.9, 0.1)
+    write(Result(failed.trial, {}, {}, error="it burst"), folder)
     return folder
+
+
+def test_a_tasks_name_is_read_back_as_it_was_written() -> None:
+    for needs in NEEDS:
+        for given in INPUTS:
+            assert Task.named(str(Task(needs, given))) == Task(needs, given)
+    assert str(Task(("audio", "video"), ("audio",))) == "audio+video|audio"
+    assert str(Task(("image",), ())) == "image|nothing"
 
 
 def test_a_run_is_recorded_once_and_its_failures_are_told_and_tried_again(
@@ -81,21 +100,22 @@ def test_a_run_is_recorded_once_and_its_failures_are_told_and_tried_again(
     settings = json.loads((zoo / "audio/adapter_config.json").read_text())
     (zoo / "audio/adapter_config.json").write_text(json.dumps({**settings, "use_dora": True}))
     assert run(["omni", *map(str, command)]) == 1
-    assert "cells failed; run again to retry" in capsys.readouterr().err
+    assert "trials failed; run again to retry" in capsys.readouterr().err
     (zoo / "audio/adapter_config.json").write_text(json.dumps(settings))
     shown = output(capsys, *command)
     assert "damc" in shown and "base (blind)" in shown
-    results = read_all(tmp_path / "records", KIND)
-    done = [result.cell.model for result in results if result.error is None]
-    assert sorted(done) == sorted([BASE, *(EXPERT + each for each in MODALITIES), "damc", "task_arithmetic"])
-    merged = next(result for result in results if result.cell.model == "damc" and result.error is None)
+    results = read_all(tmp_path / "records", benchmark="modalities")
+    done = [result.trial.model for result in results if result.error is None]
+    assert sorted(done) == sorted([BASE, *MODALITIES, "damc", "task_arithmetic"])
+    merged = next(result for result in results if result.trial.model == "damc" and result.error is None)
     assert set(merged.tasks) == set(tasks(INPUTS)) and merged.merged
     [said] = (json.loads(path.read_text()) for path in (tmp_path / "scratch").glob("*-damc-*/answers.json"))
     assert {name: len(each) for name, each in said.items()} == dict.fromkeys(merged.tasks, 2)
     assert set(said["audio|audio"][0]) == {"clip", "question", "family", "said", "right"}
-    before = sorted((tmp_path / "records").rglob("*.json"))
+    file = tmp_path / "records/lora/trials.jsonl"
+    before = file.read_bytes()
     output(capsys, *command)
-    assert sorted((tmp_path / "records").rglob("*.json")) == before
+    assert file.read_bytes() == before
 
 
 def test_a_scale_is_chosen_on_the_validation_split_and_then_tested(
@@ -103,18 +123,18 @@ def test_a_scale_is_chosen_on_the_validation_split_and_then_tested(
 ) -> None:
     command = ["run", "--n", "1", "--jobs", "2", "--zoo", trained[0], "--out", tmp_path / "records"]
     shown = output(capsys, *command, "--scratch", tmp_path / "scratch", "--method", "task_arithmetic")
-    results = read_all(tmp_path / "records", KIND)
-    swept = {each.cell.scale for each in results if each.cell.split == "validation"}
+    results = read_all(tmp_path / "records", benchmark="modalities")
+    swept = {each.trial.scale for each in results if each.trial.split == "validation"}
     assert swept == {0.1, 0.3, 0.5, 0.7, 1.0, 1.5} and "validation" in shown
-    found = standing(results)
+    found = scores_of_modalities(results)
     assert found is not None and {each.rule for each in found.merges} == {"fixed", "validation"}
 
 
 def test_a_default_scale_is_the_one_that_a_composition_takes(trained: Any, tmp_path: Path) -> None:
-    order = orders.order(trained[0], ["optmerge", "ties"], n=1)
+    listed, _ = jobs.jobs(trained[0], ["optmerge", "ties"], n=1)
     for name in ("optmerge", "ties"):
-        found = {job.cell.scale for job in order.jobs if job.cell.model == name and job.cell.default}
-        recipe = next(job.recipe for job in order.jobs if job.cell.model == name and job.cell.default)
+        found = {job.trial.scale for job in listed if job.trial.model == name and job.trial.default}
+        recipe = next(job.recipe for job in listed if job.trial.model == name and job.trial.default)
         result = compose(recipe, tmp_path / name).result
         assert result is not None and found == {use.scale for use in result.plan.methods if use}
 
@@ -183,7 +203,7 @@ def test_the_papers_form_has_its_rows_in_its_order(
 
 
 def test_what_is_kept_and_gained_is_measured_against_the_experts(recorded: Path) -> None:
-    found = standing(read_all(recorded, KIND))
+    found = scores_of_modalities(read_all(recorded, benchmark="modalities"))
     assert found is not None
     winner = best(found)
     assert winner is not None and winner.model == "ties"
@@ -216,8 +236,8 @@ def test_a_zoo_without_an_expert_says_how_to_train_it(
 
 
 def test_every_method_that_merges_three_experts_is_run(trained: Any) -> None:
-    order = orders.order(trained[0])
-    names = {job.cell.model for job in order.jobs}
+    listed, remarks = jobs.jobs(trained[0])
+    names = {job.trial.model for job in listed}
     assert {"naivemc", "damc", "ties", "dare_ties", "tsv", "iso_c", "wudi", "optmerge"} <= names
     assert "average" not in names and "slerp" not in names
-    assert [remark for remark in order.remarks if "slerp" in remark]
+    assert [remark for remark in remarks if "slerp" in remark]

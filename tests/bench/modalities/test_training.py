@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import replace
 from functools import partial
@@ -10,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from optmerge.bench import records
 from optmerge.bench.modalities import looks, models, training
 from optmerge.bench.modalities.world import MODALITIES
 from optmerge.bench.training.curve import read
@@ -167,11 +167,11 @@ def test_a_stage_is_trained_from_the_command_line(tmp_path: Path, monkeypatch: p
         run(["omni", "train", "--out", out, "--stage", "image-tower", "--seed", "3", "--threads", "1"]) == 0
     )
     torch.set_num_threads(threads)
-    [record] = (tmp_path / "work").glob("*-omni-train-*.json")
-    assert json.loads(record.read_text())["seeds"] == {"train": 3}
+    [record] = records.read(tmp_path / "work/training.jsonl")
+    assert record.seeds == {"train": 3}
 
 
 def test_the_settings_are_recorded(trained) -> None:
     out, _ = trained
-    for file in (out / "work").glob("*-omni-train-*.json"):
-        assert json.loads(file.read_text())["config"]["stages"]["base"]["pictures"] == 4
+    [record] = records.read(out / "work/training.jsonl")
+    assert record.config["stages"]["base"]["pictures"] == 4

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from optmerge.bench.demo import run as demo
 from optmerge.bench.tasks import _task, drawn, get, registered
-from optmerge.bench.trials.orders import order
+from optmerge.bench.trials.jobs import jobs
 from optmerge.cli import run
 from optmerge.errors import InputError
 from worlds import random_zoo
@@ -50,9 +50,9 @@ def test_the_benchmark_and_the_demo_run_with_a_task_that_no_expert_was_trained_o
     redness: None, tmp_path: Path
 ) -> None:
     zoo = random_zoo.make(tmp_path / "zoo", "lora", mixture=False)
-    jobs = order(zoo, ["lora"], [0], ["average"]).jobs
-    assert [job.cell.model for job in jobs][1:6] == [f"expert:{task}" for task in random_zoo.TRAINED]
-    assert all("redness" in job.cell.tasks for job in jobs if job.cell.split == "test")
+    listed, _ = jobs(zoo, ["lora"], [0], ["average"])
+    assert [job.trial.label for job in listed][1:6] == [f"expert:{task}" for task in random_zoo.TRAINED]
+    assert all("redness" in job.trial.tasks for job in listed if job.trial.split == "test")
     found = demo.run(
         tmp_path / "demo",
         line="lora",

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from optmerge.bench import records
 from optmerge.bench.training import runner
 from optmerge.bench.training.learning import Stage
 from optmerge.bench.training.runner import StageFiles
@@ -63,7 +64,7 @@ def test_the_record_tells_settings_last_looks_and_weights_of_the_stages_asked_fo
     assert set(record.config["stages"]) == set(record.cost) == set(record.weights) == {"expert"}
     assert record.config["size"] == 3 and record.config["threads"] == 1 and record.seeds == {"train": 5}
     assert record.metrics == {"expert": {"validation": {"a": 0.75}}}
-    assert len(list((tmp_path / "work").glob("*-some-train-*.json"))) == 2
+    assert [each.kind for each in records.read(tmp_path / "work/training.jsonl")] == ["some/train"] * 2
 
 
 def test_stages_keep_their_order_however_they_are_asked_for() -> None:

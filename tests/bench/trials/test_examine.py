@@ -11,35 +11,37 @@ from optmerge.bench import lines
 from optmerge.bench.lines.tiny import checkpoint
 from optmerge.bench.tasks import get
 from optmerge.bench.trials import examine
-from optmerge.bench.trials.cells import read_all
-from optmerge.bench.trials.errands import Errand
+from optmerge.bench.trials.jobs import jobs
 from optmerge.bench.trials.merging import merge
-from optmerge.bench.trials.orders import order
+from optmerge.bench.trials.trials import read_all
 from optmerge.errors import RunError
 
 
-def errand(zoo, tmp_path, line, model, **options):
-    job = next(j for j in order(zoo, [line], [0], ["ties"], n=4, quick=True).jobs if j.cell.model == model)
-    return Errand(job, tmp_path / "records", tmp_path / "scratch", **options)
+def job(zoo, line, label):
+    return next(j for j in jobs(zoo, [line], [0], ["ties"], n=4, quick=True)[0] if j.trial.label == label)
+
+
+def examined(job, tmp_path, **options):
+    return examine.run(job, tmp_path / "records", tmp_path / "scratch", **options)
 
 
 @pytest.mark.parametrize("line", ["full", "lora"])
 @pytest.mark.parametrize("model", ["base", "expert:ocr", "mixture", "ties"])
 def test_every_kind_of_model_answers_and_is_recorded(zoo, tmp_path, line, model):
-    result = examine.run(errand(zoo, tmp_path, line, model))
+    result = examined(job(zoo, line, model), tmp_path)
     assert result.error is None
     (found,) = read_all(tmp_path / "records" / line)
-    assert found.cell == result.cell and found.cost.keys() == result.cost.keys()
+    assert found.trial == result.trial and found.cost.keys() == result.cost.keys()
     assert all(task.scores.shape == (4,) for task in found.tasks.values()) and len(found.tasks) == 6
     assert (found.merged is not None) == (model == "ties") == ("merge_seconds" in found.cost)
     assert list((tmp_path / "scratch").glob("*")) == []
 
 
 def test_what_is_kept_is_the_merged_model_and_what_it_said(zoo, tmp_path):
-    done = errand(zoo, tmp_path, "full", "ties", keep=True)
-    result = examine.run(done)
-    assert checkpoint.load("full", done.folder / "model")
-    said = json.loads((done.folder / "answers.json").read_text())
+    done = job(zoo, "full", "ties")
+    result = examined(done, tmp_path, keep=True)
+    assert checkpoint.load("full", done.merged(tmp_path / "scratch"))
+    said = json.loads(done.answers(tmp_path / "scratch").read_text())
     task, first = get("vqa"), next(get("vqa").items("test", 1))
     assert said["vqa"][0]["question"] == first.question.text
     assert said["vqa"][0]["right"] == list(first.question.answers)
@@ -51,11 +53,11 @@ def test_what_is_kept_is_the_merged_model_and_what_it_said(zoo, tmp_path):
 
 
 def test_an_adapter_added_to_the_base_says_what_it_says_beside_it(zoo, tmp_path):
-    job = errand(zoo, tmp_path, "lora", "expert:ocr")
-    loaded = lines.get("lora").load(job.job.model, base=job.job.base, device="cpu", dtype="float32")
+    expert = job(zoo, "lora", "expert:ocr")
+    loaded = lines.get("lora").load(expert.model, base=expert.base, device="cpu", dtype="float32")
     added, processor = loaded.model, loaded.processor
-    beside, _ = checkpoint.load("lora", job.job.base, adapter=job.job.model)
-    base, _ = checkpoint.load("lora", job.job.base)
+    beside, _ = checkpoint.load("lora", expert.base, adapter=expert.model)
+    base, _ = checkpoint.load("lora", expert.base)
     inputs = processor.inputs(["what is this?"], [next(get("ocr").items("test", 1)).image])
     with torch.inference_mode():
         one, other, without = (model(**inputs).logits for model in (added, beside, base))
@@ -63,13 +65,13 @@ def test_an_adapter_added_to_the_base_says_what_it_says_beside_it(zoo, tmp_path)
 
 
 def test_whatever_goes_wrong_is_recorded_and_leaves_nothing_behind(zoo, tmp_path):
-    good = errand(zoo, tmp_path, "full", "ties")
-    broken = replace(good, job=replace(good.job, experts={"a": tmp_path / "nowhere"}))
-    result = examine.run(broken)
+    good = job(zoo, "full", "ties")
+    broken = replace(good, experts={"a": tmp_path / "nowhere"})
+    result = examined(broken, tmp_path)
     assert "nowhere" in result.error and read_all(tmp_path / "records")[0].error == result.error
-    assert not broken.folder.exists()
-    gone = replace(good, job=replace(good.job, experts=None, model=tmp_path))
-    assert "no model here" in examine.run(gone).error
+    assert not broken.folder(tmp_path / "scratch").exists()
+    gone = replace(good, experts=None, model=tmp_path)
+    assert "no model here" in examined(gone, tmp_path).error
 
 
 def test_right_answers_score_one_by_type_and_metric():

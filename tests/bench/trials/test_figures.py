@@ -1,13 +1,14 @@
 import re
+import sys
 import warnings
 
 import matplotlib
 import pytest
 from PIL import Image
 
-from optmerge.bench.trials.entrants import standings
 from optmerge.bench.trials.figures import FIGURES, draw
-from optmerge.bench.trials.figures.style import look, spread
+from optmerge.bench.trials.figures.style import STYLES, spread, style
+from optmerge.bench.trials.line_scores import line_scores
 from optmerge.methods import registered
 from worlds import records as synthetic
 
@@ -19,7 +20,7 @@ def drawn(tmp_path_factory):
     folder = tmp_path_factory.mktemp("figures")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        return {path.name: path for path in draw(standings(RESULTS), folder)}
+        return {path.name: path for path in draw(line_scores(RESULTS), folder)}
 
 
 def words(path):
@@ -42,8 +43,8 @@ def test_a_figure_names_its_lines_and_what_it_compares(drawn, name):
 
 
 def test_the_heat_map_says_the_scores(drawn):
-    (full, _) = standings(RESULTS)
-    score = 100 * full.find("expert:chart").scores["chart"].mean()
+    (full, _) = line_scores(RESULTS)
+    score = 100 * full.find("expert", "chart").scores["chart"].mean()
     assert f"{score:.1f}" in words(drawn["heat.svg"]) and "Chart expert" in words(drawn["heat.svg"])
 
 
@@ -54,26 +55,39 @@ def test_the_papers_results_stand_beside_ours(drawn):
 
 
 def test_equal_records_give_equal_bytes(drawn, tmp_path):
-    again = {path.name: path for path in draw(standings(RESULTS), tmp_path)}
+    again = {path.name: path for path in draw(line_scores(RESULTS), tmp_path)}
     assert all(path.read_bytes() == drawn[name].read_bytes() for name, path in again.items())
 
 
 def test_without_sweeps_their_figure_is_left_out_and_failures_leave_gaps(tmp_path):
     results = synthetic.line(n=20, swept=False)
-    broken = [synthetic.replace(r, tasks={}, error="NaN") if r.cell.model == "ties" else r for r in results]
-    paths = draw(standings(broken), tmp_path)
+    broken = [synthetic.replace(r, tasks={}, error="NaN") if r.trial.model == "ties" else r for r in results]
+    paths = draw(line_scores(broken), tmp_path)
     assert {path.stem for path in paths} == set(FIGURES) - {"sweep"}
     assert "ties" not in words(tmp_path / "cost.svg")
 
 
 def test_drawing_leaves_matplotlib_as_it_was(tmp_path):
     before = (matplotlib.get_backend(), dict(matplotlib.rcParams))
-    draw(standings(synthetic.line(n=10, swept=False)), tmp_path)
+    draw(line_scores(synthetic.line(n=10, swept=False)), tmp_path)
     assert (matplotlib.get_backend(), dict(matplotlib.rcParams)) == before
 
 
 def test_no_two_methods_look_alike():
-    assert len({look(name) for name in registered()}) == len(registered())
+    assert len({style(name) for name in registered()}) == len(registered())
+
+
+def test_how_a_method_looks_is_its_own_whatever_others_there_are(monkeypatch):
+    names = list(registered())
+    before = {name: style(name) for name in names}
+    known = registered() | {"a_new_one": registered()["ties"]}
+    for module in [module for module in sys.modules.values() if hasattr(module, "registered")]:
+        if module.registered is registered:
+            monkeypatch.setattr(module, "registered", lambda: known)
+    assert {name: style(name) for name in names} == before
+    assert style("a_new_one") == style("a_new_one") != style("another")
+    assert style("a_new_one") not in STYLES.values()
+    assert (style("ties").colour, style("ties").mark, style("ties").dash) == ("#CC79A7", "D", "--")
 
 
 def test_labels_keep_their_order_and_distance_and_stay_near():

@@ -5,13 +5,13 @@ import pytest
 from rich.console import Console
 
 from optmerge.bench.trials import output
-from optmerge.bench.trials.entrants import standings
+from optmerge.bench.trials.line_scores import line_scores
 from optmerge.bench.trials.pairs import matrix, pairs
 from optmerge.bench.trials.rows import AVERAGE, rows
 from optmerge.bench.trials.statistics import holm
 from worlds import records as synthetic
 
-(STANDING,) = standings(synthetic.line(n=120, sets=2))
+(STANDING,) = line_scores(synthetic.line(n=120, sets=2))
 ROWS = rows(STANDING)
 
 
@@ -43,9 +43,9 @@ def test_large_differences_are_real_and_small_ones_are_not():
 
 
 def test_a_method_without_a_sweep_is_left_out_of_the_chosen_scales():
-    results = [r for r in synthetic.line(n=20) if (r.cell.model, r.cell.split) != ("tsv", "validation")]
+    results = [r for r in synthetic.line(n=20) if (r.trial.model, r.trial.split) != ("tsv", "validation")]
     names = {
-        name for pair in pairs(standings(results)[0], "validation") for name in (pair.first, pair.second)
+        name for pair in pairs(line_scores(results)[0], "validation") for name in (pair.first, pair.second)
     }
     assert names == synthetic.METHODS.keys() - {"tsv"}
 

@@ -13,7 +13,7 @@ from optmerge.bench.trials.rows import AVERAGE
 
 
 def score(model, name, capability):
-    found = [row for row in paper.rows(model) if (row.model, row.capability) == (name, capability)]
+    found = [row for row in paper.rows(model) if (row.label, row.capability) == (name, capability)]
     return found[0].score if found else None
 
 
@@ -43,7 +43,7 @@ def test_capabilities_are_ours_and_experts_reach_all_of_themselves(model):
     rows = paper.rows(model)
     trained = {name for name, task in registered().items() if task.trained}
     assert {row.capability for row in rows} == trained | {AVERAGE} == set(paper.COLUMNS) | {AVERAGE}
-    experts = [row for row in rows if row.model == f"expert:{row.capability}"]
+    experts = [row for row in rows if row.label == f"expert:{row.capability}"]
     assert len(experts) == 5 and {row.normalised for row in experts} == {1.0}
     assert all(0 < row.score < 1 for row in rows)
 
@@ -63,7 +63,7 @@ def test_the_normalised_average_is_the_mean_over_the_capabilities():
 
 
 def test_the_cost_of_a_merge_and_of_a_training_are_in_seconds_and_bytes():
-    found = {row.model: row for row in paper.rows("InternVL2.5-1B")}
+    found = {row.label: row for row in paper.rows("InternVL2.5-1B")}
     assert found["optmerge"].merge_seconds == pytest.approx(0.22 * 3600)
     assert found["mixture"].merge_peak_bytes == 240e9 and found["ties"].merge_seconds is None
 

@@ -1,4 +1,4 @@
-"""From standings to rows to every form of a table."""
+"""From line_scores to rows to every form of a table."""
 
 import csv
 import io
@@ -11,43 +11,47 @@ import pytest
 from rich.console import Console
 
 from optmerge.bench.trials import grid, output, statistics
-from optmerge.bench.trials.cells import write
-from optmerge.bench.trials.entrants import standings
 from optmerge.bench.trials.grid import Entry, Grid
+from optmerge.bench.trials.line_scores import line_scores
 from optmerge.bench.trials.rows import AVERAGE, rows
 from optmerge.bench.trials.tables import headline, table
-from optmerge.errors import InputError
+from optmerge.bench.trials.trials import write
+from optmerge.errors import InputError, RunError
 from worlds import records as synthetic
 
 RESULTS = synthetic.line(n=150, sets=2)
-(STANDING,) = standings(RESULTS)
-ROWS = rows(STANDING)
+(LINE,) = line_scores(RESULTS)
+ROWS = rows(LINE)
 KEYS = ["line", "model", "capability", "score", "low", "high", "n", "seeds", "scale_rule", "normalised"]
 
 
 def find(model, capability=AVERAGE, rule="fixed", among=ROWS):
-    (row,) = [r for r in among if (r.model, r.capability, r.scale_rule) == (model, capability, rule)]
+    (row,) = [r for r in among if (r.label, r.capability, r.scale_rule) == (model, capability, rule)]
     return row
+
+
+def scores_of(label):
+    return next(each.scores for each in LINE.models if each.label == label)
 
 
 def shown(show, form="terminal"):
     console = Console(record=True, width=200, file=io.StringIO())
-    show([STANDING], form, console)
+    show([LINE], form, console)
     return console.export_text()
 
 
 # --- rows
 
 
-def test_every_entrant_has_a_row_for_each_task_and_the_average():
-    for entrant in STANDING.entrants:
-        own = [r.capability for r in ROWS if (r.model, r.scale_rule) == (entrant.model, entrant.rule)]
-        held_out = [] if entrant.model == "routing" else ["composition"]
+def test_every_model_has_a_row_for_each_task_and_the_average():
+    for model in LINE.models:
+        own = [r.capability for r in ROWS if (r.label, r.scale_rule) == (model.label, model.rule)]
+        held_out = [] if model.model == "routing" else ["composition"]
         assert own == [*synthetic.TRAINED, AVERAGE, *held_out]
 
 
-def test_a_row_is_the_statistics_of_its_entrants_scores():
-    row, scores = find("tsv", "chart"), STANDING.find("tsv").scores
+def test_a_row_is_the_statistics_of_its_models_scores():
+    row, scores = find("tsv", "chart"), scores_of("tsv")
     expected = statistics.estimate([scores["chart"]])
     assert (row.score, row.low, row.high) == (expected.score, expected.low, expected.high)
     assert (row.n, row.seeds, row.deviation) == (150, 2, expected.deviation)
@@ -57,9 +61,9 @@ def test_a_row_is_the_statistics_of_its_entrants_scores():
 
 
 def test_normalised_is_the_share_of_the_own_expert_set_by_set():
-    scores, shares = STANDING.find("tsv").scores, []
+    scores, shares = scores_of("tsv"), []
     for task in synthetic.TRAINED:
-        expert = STANDING.find(f"expert:{task}").scores[task]
+        expert = scores_of(f"expert:{task}")[task]
         share = np.mean(scores[task].mean(axis=1) / expert.mean(axis=1))
         assert find("tsv", task).normalised == pytest.approx(share)
         shares.append(share)
@@ -69,8 +73,8 @@ def test_normalised_is_the_share_of_the_own_expert_set_by_set():
 
 
 def test_the_base_is_measured_by_every_sets_experts():
-    base = STANDING.find("base").scores["ocr"].mean()
-    experts = STANDING.find("expert:ocr").scores["ocr"].mean(axis=1)
+    base = scores_of("base")["ocr"].mean()
+    experts = scores_of("expert:ocr")["ocr"].mean(axis=1)
     assert find("base", "ocr").normalised == pytest.approx(np.mean(base / experts))
     assert find("base").seeds == 1 and find("base").deviation is None
 
@@ -82,27 +86,27 @@ def test_cost_and_scales_are_those_of_the_merges():
 
 
 def test_without_experts_scores_stay_and_shares_go():
-    (standing,) = standings([r for r in RESULTS if r.cell.model != "expert:ocr"])
-    found = rows(standing)
-    assert find("tsv", among=found).normalised is None and standing.find("routing") is None
+    (line,) = line_scores([r for r in RESULTS if r.trial.label != "expert:ocr"])
+    found = rows(line)
+    assert find("tsv", among=found).normalised is None and line.find("routing", "routing") is None
     assert find("tsv", among=found).score == find("tsv").score
 
 
 def test_what_failed_has_a_row_without_a_score():
-    broken = [replace(r, tasks={}, error="NaN") if r.cell.model == "ties" else r for r in RESULTS]
-    (standing,) = standings(broken)
-    row = find("ties", "vqa", among=rows(standing))
+    broken = [replace(r, tasks={}, error="NaN") if r.trial.model == "ties" else r for r in RESULTS]
+    (line,) = line_scores(broken)
+    row = find("ties", "vqa", among=rows(line))
     assert (row.score, row.low, row.seeds, row.failed) == (None, None, 0, 2)
-    entries = {line[0].text: line for section in table("", rows(standing)).sections for line in section}
+    entries = {cells[0].text: cells for section in table("", rows(line)).sections for cells in section}
     assert [entry.text for entry in entries["ties"]].count("failed") == len(synthetic.TRAINED) + 2
 
 
 def test_a_failure_in_one_of_the_sets_is_marked():
     broken = [
-        replace(r, tasks={}, error="NaN") if r.cell.model == "ties" and r.cell.expert_set == 1 else r
+        replace(r, tasks={}, error="NaN") if r.trial.model == "ties" and r.trial.expert_set == 1 else r
         for r in RESULTS
     ]
-    shown = table("", rows(standings(broken)[0]))
+    shown = table("", rows(line_scores(broken)[0]))
     texts = [
         entry.text
         for section in shown.sections
@@ -166,7 +170,7 @@ def test_csv_says_the_same_as_json():
 def test_markdown_has_a_row_for_every_line_and_bold_where_it_is_best():
     text = grid.markdown(table("title", ROWS))
     lines = [line for line in text.splitlines() if line.startswith("|")]
-    assert len(lines) == 2 + len(STANDING.entrants) and len({line.count("|") for line in lines}) == 1
+    assert len(lines) == 2 + len(LINE.models) and len({line.count("|") for line in lines}) == 1
     (best,) = [line for line in lines if line.startswith("| optmerge | validation")]
     assert best.count("**") >= 2 * (len(synthetic.TRAINED) + 2)
 
@@ -174,7 +178,7 @@ def test_markdown_has_a_row_for_every_line_and_bold_where_it_is_best():
 def test_latex_has_a_row_for_every_line_and_escapes_names():
     text = grid.latex(table("100 % & more", ROWS))
     body = text[text.index(r"\toprule") : text.index(r"\bottomrule")]
-    assert body.count(r"\\") == 1 + len(STANDING.entrants)
+    assert body.count(r"\\") == 1 + len(LINE.models)
     columns = text[text.index("{tabular}{") + 10 :].partition("}")[0]
     assert all(line.count(" & ") == len(columns) - 1 for line in body.splitlines() if line.endswith(r"\\"))
     assert r"100 \% \& more" in text and r"task\_arithmetic" in text and r"\textbf{optmerge}" not in text
@@ -208,7 +212,7 @@ def test_where_there_is_no_room_intervals_go_then_columns_and_a_note_says_what_i
 
 def test_only_one_rule_leaves_the_other_out_and_keeps_trained_models():
     console = Console(record=True, width=200, file=io.StringIO())
-    output.show_scores([STANDING], "json", console, "validation")
+    output.show_scores([LINE], "json", console, "validation")
     found = json.loads(console.export_text())
     models = {row["model"] for row in found}
     assert {"base", "mixture", "routing", "tsv"} <= models and "average" not in models
@@ -220,18 +224,32 @@ def test_only_one_rule_leaves_the_other_out_and_keeps_trained_models():
 def test_records_on_disk_give_the_same_table(tmp_path):
     for result in RESULTS:
         write(result, tmp_path)
-    (standing,) = output.read(tmp_path)
-    assert [(e.model, e.rule, e.sets) for e in standing.entrants] == [
-        (e.model, e.rule, e.sets) for e in STANDING.entrants
+    (line,) = output.read([tmp_path])
+    assert [(e.model, e.rule, e.sets) for e in line.models] == [
+        (e.model, e.rule, e.sets) for e in LINE.models
     ]
-    assert find("tsv", among=rows(standing)).score == find("tsv").score
+    assert find("tsv", among=rows(line)).score == find("tsv").score
     with pytest.raises(InputError, match=r"(?s)no records of a line 'ful'.*did you mean 'full'"):
-        output.read(tmp_path, ["ful"])
+        output.read([tmp_path], ["ful"])
     with pytest.raises(InputError, match="with 77 questions"):
-        output.read(tmp_path, n=77)
+        output.read([tmp_path], n=77)
 
 
 def test_no_records_are_said_with_the_command_that_makes_some(tmp_path):
     with pytest.raises(InputError) as caught:
-        output.read(tmp_path)
+        output.read([tmp_path])
     assert str(tmp_path) in str(caught.value) and "optmerge bench run" in str(caught.value)
+
+
+def test_a_line_of_which_everything_failed_is_said_after_the_tables_of_the_others():
+    broken = [
+        replace(r, tasks={}, error="ImportError: no library")
+        for r in synthetic.line("lora", n=20, swept=False)
+    ]
+    console = Console(record=True, width=200, file=io.StringIO())
+    with pytest.raises(RunError, match=r"lora line.*base: ImportError: no library"):
+        output.show_scores(line_scores([*RESULTS, *broken]), "terminal", console)
+    assert "full line" in console.export_text()
+    with pytest.raises(RunError, match="first failure"):
+        output.show_scores(line_scores(broken), "json", console)
+    assert console.export_text() == ""

@@ -1,5 +1,7 @@
 import os
+import sys
 import time
+from importlib import import_module
 
 import pytest
 
@@ -43,3 +45,38 @@ def test_processes_work_side_by_side_one_thread_each_and_end_with_the_pool():
     for pid in pids:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
+
+
+def test_a_process_that_cannot_start_says_why_in_its_own_words(tmp_path, monkeypatch, capfd):
+    (tmp_path / "only_here.py").write_text(
+        "from pathlib import Path\n"
+        "imported = Path(__file__).with_suffix('.imported')\n"
+        "if imported.exists():\n"
+        "    raise ImportError('no library called merged_away')\n"
+        "imported.touch()\n"
+        "def double(number):\n"
+        "    return 2 * number\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    try:
+        with Workers(import_module("only_here").double, 1) as pool:
+            pool.give(3)
+            item, value = pool.take()
+    finally:
+        sys.modules.pop("only_here", None)
+    assert item == 3 and isinstance(value, WorkerError)
+    assert "exit code 1: ImportError: no library called merged_away" in str(value)
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def complains(number: int) -> int:
+    print("half done", file=sys.stderr, flush=True)
+    os._exit(number)
+
+
+def test_what_a_process_says_once_it_has_started_goes_to_the_error_stream(capfd):
+    with Workers(complains, 1) as pool:
+        pool.give(7)
+        _, value = pool.take()
+    assert "half done" in capfd.readouterr().err
+    assert str(value) == "the process died with exit code 7"

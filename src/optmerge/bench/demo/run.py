@@ -7,20 +7,21 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from optmerge.bench.demo import picture
-from optmerge.bench.lines import checkout, default_zoo
+from optmerge.bench.lines import default_zoo
+from optmerge.bench.records import shipped
 from optmerge.bench.tasks import Task, registered
-from optmerge.bench.trials import cells, examine, orders, output
-from optmerge.bench.trials.cells import BASE, EXPERT, Result
-from optmerge.bench.trials.entrants import standings
-from optmerge.bench.trials.errands import Errand
-from optmerge.bench.trials.orders import Job
+from optmerge.bench.trials import examine, output
+from optmerge.bench.trials.jobs import QUICK_METHODS, Job, jobs
+from optmerge.bench.trials.line_scores import line_scores
 from optmerge.bench.trials.run import Progress
-from optmerge.bench.trials.run import run as run_order
+from optmerge.bench.trials.run import run as run_jobs
 from optmerge.bench.trials.selection import average, best_scale, sweeps
+from optmerge.bench.trials.trials import BASE, Result, read_all
 from optmerge.bench.trials.workers import Workers
 from optmerge.errors import RunError
 from optmerge.evaluate.questions import Question
@@ -30,13 +31,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 QUESTIONS = 60
-"""Of each capability: so many that the demo takes about a minute."""
-
-
-def default_records() -> Path | None:
-    """`results/bench` of the source tree that this package runs from: where scales were chosen."""
-    tree = checkout()
-    return tree / "results" / "bench" if tree else None
+"""Questions of each capability, so that the demo takes about a minute."""
 
 
 def run(
@@ -46,7 +41,7 @@ def run(
     zoo: Path | None = None,
     scales: Path | None = None,
     n: int = QUESTIONS,
-    methods: Sequence[str] = orders.QUICK_METHODS,
+    methods: Sequence[str] = QUICK_METHODS,
     console: Console | None = None,
 ) -> list[Result]:
     """Merge the shipped experts with several methods and ask everyone the same test questions.
@@ -56,7 +51,7 @@ def run(
         line: of models.
         zoo: folder of the models.
         scales: folder of records whose sweeps on the validation split say at which scale each method is best;
-            where there is none, only the default scale is shown.
+            the shipped ones by default. Without such records only the default scale is shown.
         n: questions of each capability.
         methods: names.
         console: where the table goes.
@@ -74,41 +69,41 @@ def run(
     records, scratch = out / "records", out / "models"
     for folder in (records, scratch):
         shutil.rmtree(folder, ignore_errors=True)
-    swept = _swept(scales or default_records(), line)
-    order = orders.order(zoo or default_zoo(), [line], [0], methods, n=n, quick=True)
-    jobs = [each for job in order.jobs for each in _at_both_scales(job, swept)]
-    with console.status("") as status, Workers(examine.run, 2) as pool:
+    swept = _swept(shipped("bench") if scales is None else [scales], line)
+    known, _ = jobs(zoo or default_zoo(), [line], [0], methods, n=n, quick=True)
+    wanted = [each for job in known for each in _at_both_scales(job, swept)]
+    work = partial(examine.run, out=records, scratch=scratch, keep=True)
+    with console.status("") as status, Workers(work, 2) as pool:
 
         def report(progress: Progress) -> None:
-            status.update(f"{progress.result.cell.name} ({progress.done} of {progress.total})")
+            status.update(f"{progress.result.trial.name} ({progress.done} of {progress.total})")
 
-        everything = replace(order, jobs=tuple(jobs))
-        found = run_order(everything, pool, records, scratch, n=n, keep=True, report=report)
+        found = run_jobs(wanted, pool, records, scratch, report=report)
     failed = next((result for result in found if result.error is not None), None)
     if failed is not None:
-        raise RunError(f"{failed.cell.name}: {failed.error}")
-    output.show_scores(standings([*swept, *found], n=n), "terminal", console)
-    kept = {job.cell.identity(): Errand(job, records, scratch).folder / "answers.json" for job in jobs}
-    image = illustrate(out / "answers.png", [(each, kept[each.cell.identity()]) for each in found])
+        raise RunError(f"{failed.trial.name}: {failed.error}")
+    output.show_scores(line_scores([*swept, *found], n=n), "terminal", console)
+    kept = {job.trial.identity(): job.answers(scratch) for job in wanted}
+    image = illustrate(out / "answers.png", [(each, kept[each.trial.identity()]) for each in found])
     seconds = time.perf_counter() - started
     console.print(f"[dim]picture  {image}\n{seconds:.0f} s in all[/dim]", highlight=False)
     return found
 
 
-def _swept(folder: Path | None, line: str) -> list[Result]:
+def _swept(folders: Sequence[Path], line: str) -> list[Result]:
     """The recorded results on a line's validation split."""
-    everything = cells.read_all(folder) if folder and folder.is_dir() else []
-    return [each for each in everything if each.cell.split == "validation" and each.cell.line == line]
+    everything = read_all(*folders)
+    return [each for each in everything if each.trial.split == "validation" and each.trial.line == line]
 
 
 def _at_both_scales(job: Job, swept: Sequence[Result]) -> Iterator[Job]:
     """A merge at its default scale and, if records tell, at the one that is best on the validation split."""
     yield job
-    mine = [each for each in swept if each.cell.weights == job.cell.weights]
-    sweep = sweeps(mine).get((job.cell.model, job.cell.expert_set), {})
+    mine = [each for each in swept if each.trial.weights == job.trial.weights]
+    sweep = sweeps(mine).get((job.trial.model, job.trial.expert_set), {})
     scale = best_scale(sweep)
-    if scale not in (None, job.cell.scale):
-        yield replace(job, cell=replace(job.cell, scale=scale, default=False))
+    if scale not in (None, job.trial.scale):
+        yield replace(job, trial=replace(job.trial, scale=scale, default=False))
 
 
 def illustrate(path: Path, found: Sequence[tuple[Result, Path]], *, each: int = 3) -> Path:
@@ -119,13 +114,18 @@ def illustrate(path: Path, found: Sequence[tuple[Result, Path]], *, each: int = 
         found: results, and the files with the answers.
         each: scenes a capability.
     """
-    answers = {result.cell.model: file for result, file in found if not result.cell.merged}
-    best, file = max((pair for pair in found if pair[0].cell.merged), key=lambda pair: average(pair[0]))
+    answers = {
+        (result.trial.kind, result.trial.model): file
+        for result, file in found
+        if result.trial.kind != "merge"
+    }
+    merges = [pair for pair in found if pair[0].trial.kind == "merge"]
+    best, file = max(merges, key=lambda pair: average(pair[0]))
     columns = {}
     for name, task in registered().items():
-        if EXPERT + name not in answers:
+        if ("expert", name) not in answers:
             continue
-        files = {"base": answers[BASE], "expert": answers[EXPERT + name], "merged": file}
+        files = {"base": answers["base", BASE], "expert": answers["expert", name], "merged": file}
         said = {who: json.loads(kept.read_text("utf-8"))[name] for who, kept in files.items()}
         columns[task.title] = [
             picture.Card(
@@ -137,7 +137,7 @@ def illustrate(path: Path, found: Sequence[tuple[Result, Path]], *, each: int = 
             for row, item in enumerate(task.items("test", min(each, len(said["base"]))))
             if item.image is not None
         ]
-    title = f"One base, {len(columns)} experts, one merged model ({best.cell.model})"
+    title = f"One base, {len(columns)} experts, one merged model ({best.trial.model})"
     return picture.draw(path, title, columns)
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from optmerge.bench.modalities import sights, sounds
-from optmerge.bench.modalities.asking import Asked, questions
+from optmerge.bench.modalities.templates import ClipQuestion, questions
 from optmerge.bench.modalities.world import Content, plan
 from optmerge.bench.tasks import Split
 from optmerge.omni.media import Wave
@@ -21,7 +21,7 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Clip:
-    """What a model is given, and what it is asked.
+    """Inputs of a model, and the questions about them.
 
     Args:
         frames: uint8, `sights.FRAMES`×`SIDE`×`SIDE`×3, four a second.
@@ -33,15 +33,15 @@ class Clip:
     frames: NDArray[np.uint8]
     picture: Image.Image
     waveform: Wave
-    questions: tuple[Asked, ...]
+    questions: tuple[ClipQuestion, ...]
 
 
 def content(split: Split, index: int, seed: int = 0) -> Content:
-    """What clip number `index` of a split is about."""
+    """Content of clip number `index` of a split."""
     return plan(random.Random(f"omni/{VERSION}/{split}/{seed}/{index}"), split)
 
 
-def asked(content: Content) -> tuple[Asked, ...]:
+def asked(content: Content) -> tuple[ClipQuestion, ...]:
     """The questions about a content."""
     return questions(random.Random(content.seed), content)
 

@@ -1,7 +1,7 @@
 """The questions of a split, and how models are asked them.
 
-What a model sees and hears of a clip doesn't change with its language model, so it is worked out once for
-all models with the same tower; what answers is the model itself, with that in place of its towers.
+What a model's towers make of a clip doesn't change with its language model, so the embeddings are worked out
+once for all models with the same tower. The model that answers has the embeddings in place of its towers.
 """
 
 from __future__ import annotations
@@ -10,20 +10,20 @@ import copy
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from optmerge.bench.modalities import clips, words
-from optmerge.bench.modalities.asking import FAMILIES, Asked, Family, templates
 from optmerge.bench.modalities.models import extracted
 from optmerge.bench.modalities.readings import signal
 from optmerge.bench.modalities.talks import parts
+from optmerge.bench.modalities.templates import FAMILIES, ClipQuestion, Family, templates
 from optmerge.bench.modalities.world import MODALITIES, Modality
 from optmerge.bench.tasks import Split
-from optmerge.evaluate.answering import equally_long
+from optmerge.evaluate.answering import WORKED_TOKENS, answers, equally_long
 from optmerge.omni import OmniForConditionalGeneration, OmniProcessor
 from optmerge.omni.model import VALUES
 from optmerge.omni.prompts import expand
@@ -32,8 +32,6 @@ BATCH = 256
 """Clips read together, and questions answered together."""
 SEEN = 128
 """Clips seen or heard together."""
-LONGEST = 22
-"""Tokens of an answer at which generation stops."""
 Needs = tuple[Modality, ...]
 
 
@@ -42,11 +40,11 @@ class Item:
     """A question about clip number `index` of a split."""
 
     index: int
-    question: Asked
+    question: ClipQuestion
 
 
 def families(needs: Needs) -> tuple[Family, ...]:
-    """Those that have questions with these needs, in the order of the tables."""
+    """The families that have questions with these needs, in the order of the tables."""
     return tuple(
         each for each in FAMILIES if any((t.family, t.needs) == (each, needs) for t in templates().values())
     )
@@ -70,7 +68,7 @@ def _items(split: Split, needs: Needs) -> Iterator[Item]:
         index += 1
 
 
-class Senses:
+class SignalCache:
     """Embeddings of clips by tower: worked out when first asked for, and kept."""
 
     def __init__(self) -> None:
@@ -86,7 +84,7 @@ class Senses:
         indexes: Sequence[int],
         key: str,
     ) -> dict[int, Tensor]:
-        """What the model's tower makes of clips, index → (embeddings, width).
+        """Embeddings of clips by the model's tower, index → (embeddings, width).
 
         Args:
             model: of the tower.
@@ -107,14 +105,14 @@ class Senses:
 
 
 class _Known(nn.Module):
-    """In the place of a tower: its embeddings go in and come out."""
+    """Stands in the place of a tower: the tower's embeddings go in and come out."""
 
     def forward(self, values: Tensor, mask: Tensor | None = None) -> Tensor:
         """(items, embeddings, width) → (all embeddings, width)."""
         return values.flatten(0, 1)
 
 
-def answering(model: Any) -> Any:
+def without_towers(model: Any) -> Any:
     """The model with embeddings taken for the signals; changed in place."""
     if isinstance(model, OmniForConditionalGeneration):
         model.towers = nn.ModuleDict({modality: _Known() for modality in model.towers})
@@ -123,12 +121,12 @@ def answering(model: Any) -> Any:
 
 @dataclass(frozen=True)
 class Prompt:
-    """What a model is asked about a clip.
+    """A prompt about a clip.
 
     Args:
-        clip: its number.
+        clip: number of the clip.
         opening: everything up to the question: the same for all questions about this clip.
-        question: and the rest.
+        question: the question, and what follows it.
     """
 
     clip: int
@@ -140,13 +138,13 @@ class Prompt:
 def answer(
     model: Any, processor: Any, prompts: Sequence[Prompt], shown: Mapping[Modality, Mapping[int, Tensor]]
 ) -> list[str]:
-    """Greedy answers; what is shown and told of a clip is read once for all questions about it.
+    """Greedy answers; the opening of a prompt is read once for all questions about its clip.
 
     Openings of one length are read together, and questions of one length answered together: without padding
     no answer depends on the batch around it.
 
     Args:
-        model: in eval mode; an omni model as `answering` leaves it, or a language model.
+        model: in eval mode; an omni model as `without_towers` leaves it, or a language model.
         processor: an `OmniProcessor`, or the language model's tokenizer.
         prompts: each with the same placeholders.
         shown: modality → clip → its embeddings.
@@ -158,27 +156,23 @@ def answer(
     for group in equally_long([len(openings[clip]) for clip in numbers], BATCH):
         chosen = [numbers[rank] for rank in group]
         given = torch.tensor([openings[clip] for clip in chosen])
-        seen = {
+        embeddings = {
             VALUES[modality]: torch.stack([found[clip] for clip in chosen])
             for modality, found in shown.items()
         }
-        read = model(input_ids=given, **seen, use_cache=True, logits_to_keep=1).past_key_values
+        read = model(input_ids=given, **embeddings, use_cache=True, logits_to_keep=1).past_key_values
         place = {clip: row for row, clip in enumerate(chosen)}
         asked = [row for row, prompt in enumerate(prompts) if prompt.clip in place]
-        ids = [words.ids(tokenizer, prompts[row].question) for row in asked]
-        for rows in equally_long([len(each) for each in ids], BATCH):
-            which = torch.tensor([place[prompts[asked[row]].clip] for row in rows])
-            whole = torch.cat([given[which], torch.tensor([ids[row] for row in rows])], 1)
-            out = model.generate(
-                input_ids=whole,
-                attention_mask=torch.ones_like(whole),
-                do_sample=False,
-                past_key_values=_selected(read, which),
-                max_new_tokens=LONGEST,
-            )
-            texts = tokenizer.batch_decode(out[:, whole.shape[1] :], skip_special_tokens=True)
-            for row, text in zip(rows, texts, strict=True):
-                replies[asked[row]] = text.strip()
+        said = answers(
+            model,
+            tokenizer,
+            [openings[prompts[row].clip] + words.ids(tokenizer, prompts[row].question) for row in asked],
+            partial(_begun, read, [place[prompts[row].clip] for row in asked]),
+            tokens=WORKED_TOKENS,
+            batch=BATCH,
+        )
+        for row, text in zip(asked, said, strict=True):
+            replies[row] = text
     return replies
 
 
@@ -198,21 +192,37 @@ def _openings(
     return {clip: words.ids(tokenizer, text) for clip, text in zip(texts, expanded, strict=True)}
 
 
-def _selected(read: Any, rows: Tensor) -> Any:
-    """A cache of its own with these rows of another."""
+def _begun(read: Any, places: Sequence[int], rows: Sequence[int], ids: Tensor) -> dict[str, Any]:
+    """A cache of its own for some questions.
+
+    Args:
+        read: cache of the openings.
+        places: of each question's opening in that cache.
+        rows: the questions.
+        ids: token ids of their prompts.
+    """
     chosen = copy.copy(read)
     chosen.layers = [copy.copy(layer) for layer in read.layers]
-    chosen.batch_select_indices(rows)
-    return chosen
+    chosen.batch_select_indices(torch.tensor([places[row] for row in rows]))
+    return {"past_key_values": chosen}
 
 
-def prompt(split: Split, item: Item, given: Sequence[Modality], *, told: Sequence[Modality] = ()) -> Prompt:
-    """What a model is asked: placeholders of what is given, descriptions of what is told, the question."""
+def prompt(
+    split: Split, item: Item, given: Sequence[Modality], *, described: Sequence[Modality] = ()
+) -> Prompt:
+    """What a model is asked about a clip.
+
+    Args:
+        split: of the clip.
+        item: the question.
+        given: modalities with a placeholder.
+        described: modalities that the prompt describes in words.
+    """
     content = clips.content(split, item.index)
     lines = [
         line
         for each in MODALITIES
-        if each in (*given, *told)
+        if each in (*given, *described)
         for line in parts(content, [each], each if each in given else None)
     ]
     return Prompt(item.index, words.opening(lines), words.asking(item.question.text))
@@ -224,6 +234,6 @@ def worked(said: str) -> tuple[str, str]:
     return steps, answer.strip()
 
 
-def score(said: str, question: Asked) -> float:
+def score(said: str, question: ClipQuestion) -> float:
     """1 for the right answer, in any case and with any full stop; 0 otherwise. Steps don't count."""
     return float(worked(said)[1].rstrip(".").lower() in question.answers)

@@ -1,107 +1,102 @@
-"""One job of a run: compose the model or find it, ask it everything, write the record."""
+"""One job of a run: composes the model or finds it, asks it everything, writes the record."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import numpy as np
 
-from optmerge.bench import records
-from optmerge.bench.lines.tiny.family import write_json
 from optmerge.bench.modalities import exam, models
-from optmerge.bench.modalities.exam import Item, Senses
-from optmerge.bench.modalities.orders import KIND, parted
+from optmerge.bench.modalities.exam import Item, SignalCache
+from optmerge.bench.modalities.jobs import Task
+from optmerge.bench.modalities.training import START
 from optmerge.bench.modalities.world import MODALITIES
-from optmerge.bench.trials.cells import Cell, Result, TaskScores
-from optmerge.bench.trials.errands import Errand, recorded
+from optmerge.bench.trials.jobs import Answered, Job, is_adapter, recorded
+from optmerge.bench.trials.trials import Result, TaskScores, Trial
 from optmerge.omni.compose import compose
 
 
-def run(errand: Errand) -> Result:
-    """Does a job and writes its record; whatever goes wrong goes into the record."""
-    return recorded(errand, _examine, KIND)
+def run(job: Job, out: Path, scratch: Path, keep: bool = False) -> Result:
+    """Does a job and writes its record; whatever goes wrong goes into the record.
+
+    Args:
+        job: what to do.
+        out: folder of the records.
+        scratch: folder of composed models while they are asked.
+        keep: leave the composed model there, and what was answered.
+    """
+    return recorded(job, merge=_compose, load=_load, answer=_answer, out=out, scratch=scratch, keep=keep)
 
 
-def _examine(errand: Errand) -> Result:
-    job, cost, merged = errand.job, {}, None
-    if job.experts:
-        started = time.perf_counter()
-        compose(job.recipe, errand.model, towers={modality: modality for modality in MODALITIES})
-        cost["merge_seconds"] = round(time.perf_counter() - started, 4)
-        merged = records.weights_hash(errand.model)
-        model, processor = models.load(errand.model)
-    elif job.model == job.base:
-        model, processor = models.load(job.base)
-    else:
-        model, processor = models.load(job.base, job.model)
+def _compose(job: Job, folder: Path) -> dict[str, float]:
+    """Composes the job's experts into a folder; returns what that cost."""
     started = time.perf_counter()
-    said = _asked(model, processor, job.cell)
-    cost["answer_seconds"] = round(time.perf_counter() - started, 3)
-    if errand.keep:
-        write_json(errand.answers, _told(said))
-    return Result(job.cell, {name: _scored(pairs) for name, pairs in said.items()}, cost, merged)
+    compose(job.recipe, folder, towers={modality: modality for modality in MODALITIES})
+    return {"merge_seconds": round(time.perf_counter() - started, 4)}
+
+
+def _load(job: Job, folder: Path) -> tuple[Any, Any]:
+    """The job's model; an adapter is added to the weights that it was trained on."""
+    return models.load(job.base, folder) if is_adapter(folder) else models.load(folder)
+
+
+def _answer(loaded: tuple[Any, Any], trial: Trial) -> Answered:
+    """Asks the model everything; what is asked with the same inputs is asked together."""
+    model, processor = loaded
+    tasks = {name: Task.named(name) for name in trial.tasks}
+    items = {name: exam.items(trial.split, task.needs, trial.n) for name, task in tasks.items()}
+    indexes = [item.index for each in items.values() for item in each]
+    # Towers come with their expert, so its weights and those it started from say which tower it is.
+    digest = trial.weights.get
+    signals = {
+        each: _cache().of(model, processor, each, trial.split, indexes, f"{digest(START)}{digest(each)}")
+        for each in dict.fromkeys(each for task in tasks.values() for each in task.given)
+    }
+    model = exam.without_towers(model)
+    found: dict[str, tuple[TaskScores, list[dict[str, Any]]]] = {}
+    for given in dict.fromkeys(task.given for task in tasks.values()):
+        names = [name for name, task in tasks.items() if task.given == given]
+        prompts = [exam.prompt(trial.split, item, given) for name in names for item in items[name]]
+        replies = iter(exam.answer(model, processor, prompts, {each: signals[each] for each in given}))
+        for name in names:
+            said = [next(replies) for _ in items[name]]
+            found[name] = _scored(items[name], said), _listed(items[name], said)
+    return {name: found[name] for name in trial.tasks}
 
 
 @cache
-def _senses() -> Senses:
+def _cache() -> SignalCache:
     """One for each process."""
-    return Senses()
+    return SignalCache()
 
 
-def _asked(model: Any, processor: Any, cell: Cell) -> dict[str, list[tuple[Item, str]]]:
-    """Task → its questions and what was said."""
-    sheets = {name: exam.items(cell.split, parted(name)[0], cell.n) for name in cell.tasks}
-    given = {name: parted(name)[1] for name in cell.tasks}
-    indexes = [item.index for sheet in sheets.values() for item in sheet]
-    # Towers come with their expert, so its weights and those it started from say which one it is.
-    digest = cell.weights.get
-    seen = {
-        each: _senses().of(model, processor, each, cell.split, indexes, f"{digest('start')}{digest(each)}")
-        for each in dict.fromkeys(each for inputs in given.values() for each in inputs)
-    }
-    model = exam.answering(model)
-    found: dict[str, list[tuple[Item, str]]] = {}
-    for inputs in dict.fromkeys(given.values()):
-        names = [name for name in cell.tasks if given[name] == inputs]
-        asked = [item for name in names for item in sheets[name]]
-        prompts = [exam.prompt(cell.split, item, inputs) for item in asked]
-        replies = iter(exam.answer(model, processor, prompts, {each: seen[each] for each in inputs}))
-        found |= {name: [(item, next(replies)) for item in sheets[name]] for name in names}
-    return {name: found[name] for name in cell.tasks}
-
-
-def _scored(pairs: Sequence[tuple[Item, str]]) -> TaskScores:
-    """Scores of what was said, in the order of the questions, and what guesses would get of them."""
-    scores = np.array([exam.score(said, item.question) for item, said in pairs])
+def _scored(items: Sequence[Item], replies: Sequence[str]) -> TaskScores:
+    """Scores of the replies, in the order of the questions, and what guesses would get of them."""
+    scores = np.array([exam.score(said, item.question) for item, said in zip(items, replies, strict=True)])
     families: dict[str, list[float]] = {}
-    for (item, _), value in zip(pairs, scores, strict=True):
+    for item, value in zip(items, scores, strict=True):
         families.setdefault(item.question.family, []).append(float(value))
     return TaskScores(
         scores=scores,
         types={name: (fmean(values), len(values)) for name, values in families.items()},
-        metrics={
-            "accuracy": float(scores.mean()),
-            "chance": fmean(item.question.chance for item, _ in pairs),
-        },
+        metrics={"accuracy": float(scores.mean()), "chance": fmean(item.question.chance for item in items)},
     )
 
 
-def _told(said: Mapping[str, Sequence[tuple[Item, str]]]) -> dict[str, list[dict[str, Any]]]:
-    """What was asked, said and right."""
-    return {
-        name: [
-            {
-                "clip": item.index,
-                "question": item.question.text,
-                "family": item.question.family,
-                "said": words,
-                "right": item.question.answers,
-            }
-            for item, words in pairs
-        ]
-        for name, pairs in said.items()
-    }
+def _listed(items: Sequence[Item], replies: Sequence[str]) -> list[dict[str, Any]]:
+    """What was asked, answered and right."""
+    return [
+        {
+            "clip": item.index,
+            "question": item.question.text,
+            "family": item.question.family,
+            "said": said,
+            "right": item.question.answers,
+        }
+        for item, said in zip(items, replies, strict=True)
+    ]

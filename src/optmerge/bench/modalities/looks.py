@@ -1,4 +1,4 @@
-"""What the learning curves of the modality benchmark tell beside the loss."""
+"""Validation scores in the learning curves of the modality benchmark."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from optmerge.bench.modalities import clips, exam
-from optmerge.bench.modalities.asking import NEEDS
-from optmerge.bench.modalities.exam import Senses
+from optmerge.bench.modalities.exam import SignalCache
 from optmerge.bench.modalities.readings import Readings
+from optmerge.bench.modalities.templates import NEEDS
 from optmerge.bench.modalities.world import MODALITIES, Modality
 from optmerge.bench.training.curve import Curve
 
@@ -35,7 +35,7 @@ class Looks(Curve):
         self.path, self.every, self._look = path, every, look
 
     def look(self, model: Any) -> dict[str, Any]:
-        """What the model can do by now."""
+        """Scores of the model at this step."""
         return dict(self._look(model))
 
 
@@ -62,12 +62,12 @@ def answers(
         seen = {}
         if shown is not None:
             indexes = [item.index for item in items]
-            seen[shown] = Senses().of(model, processor, shown, "validation", indexes, "")
+            seen[shown] = SignalCache().of(model, processor, shown, "validation", indexes, "")
         here = [each for each in told if each in needs]
         given = [shown] if shown else []
-        prompts = [exam.prompt("validation", item, given, told=here) for item in items]
+        prompts = [exam.prompt("validation", item, given, described=here) for item in items]
         try:
-            said = exam.answer(exam.answering(model), processor, prompts, seen)
+            said = exam.answer(exam.without_towers(model), processor, prompts, seen)
         finally:
             if isinstance(towers, nn.ModuleDict):
                 model.towers = towers
@@ -78,6 +78,6 @@ def answers(
 
 @torch.inference_mode()
 def readings(model: Any, batches: Readings) -> Look:
-    """What share of each reading of validation clips is right."""
+    """Share of right answers of each reading of validation clips."""
     found = model(**batches([clips.content("validation", index) for index in range(COUNT)]))
     return {"score": {name: round(float(share), 4) for name, share in found["right"].items()}}

@@ -29,7 +29,7 @@ from optmerge.omni.tower import Tower
 from optmerge.omni.towers.whisper import POSITIONS_A_SECOND
 
 _INTO_THE_STREAM = ("out_proj", "fc2", "output.dense", "attention.o_proj", "down_proj")
-"""What the encoders add to their residual streams."""
+"""Ends of the names of weights whose outputs are added to the encoders' residual streams."""
 _HEAD = 32
 
 

@@ -51,7 +51,7 @@ def contact_sheet(split: Split, seed: int, path: Path, *, clips: int = 4) -> Non
 
 
 def _lines(each: Clip) -> int:
-    """How many lines its questions take, in two columns."""
+    """Lines that a clip's questions take, in two columns."""
     return -(-len(each.questions) // 2)
 
 

@@ -6,10 +6,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from optmerge.bench.modalities.asking import Asked
+from optmerge.bench.modalities.templates import ClipQuestion
 from optmerge.bench.modalities.world import Modality
 
-Cell = tuple[tuple[Modality, ...] | None, str | None]
+Group = tuple[tuple[Modality, ...] | None, str | None]
 """What is needed and the family; None for all of them together."""
 
 
@@ -33,14 +33,14 @@ class Accuracy:
         return self.right / self.asked
 
 
-def accuracies(scored: Iterable[tuple[Asked, float]]) -> Mapping[Cell, Accuracy]:
-    """The accuracy of each cell that has questions; totals count each question once, as the data sets do."""
-    rows: dict[Cell, list[tuple[float, float]]] = defaultdict(list)
+def accuracies(scored: Iterable[tuple[ClipQuestion, float]]) -> Mapping[Group, Accuracy]:
+    """The accuracy of each group that has questions; totals count each question once, as the data sets do."""
+    rows: dict[Group, list[tuple[float, float]]] = defaultdict(list)
     for question, score in scored:
         for needs in (question.needs, None):
             for family in (question.family, None):
                 rows[needs, family].append((score, question.chance))
     return {
-        cell: Accuracy(sum(score for score, _ in row), len(row), sum(chance for _, chance in row))
-        for cell, row in rows.items()
+        group: Accuracy(sum(score for score, _ in row), len(row), sum(chance for _, chance in row))
+        for group, row in rows.items()
     }

@@ -1,4 +1,4 @@
-"""How a film and a picture look: the shapes of the capability benchmark, moving and still.
+"""Films and pictures: the shapes of the capability benchmark, moving and still.
 
 Frames have the pictures' size, so that one kind of encoder fits both. There are eight, four a second: a
 movement within one half takes four of them, and a small model can attend to all.
@@ -22,7 +22,7 @@ from optmerge.bench.tasks.drawn._drawing.shapes import LETTER_SIZE, Item, Style,
 FRAMES = 8
 """Frame n shows the middle of the n-th eighth of the clip."""
 NEAR, FAR = 18, 45
-"""How many pixels an actor moves in all."""
+"""Pixels that an actor moves in all."""
 _LANE, _QUARTER = SIDE // CAST, SIDE // 2
 _ACTOR = (22, 25)
 _SMALL, _BIG = (21, 24), (35, 38)

@@ -1,4 +1,4 @@
-"""How a sound comes out: a waveform, in which every kind of shape has a timbre of its own.
+"""Sounds as waveforms, in which every kind of shape has a timbre of its own.
 
 The timbres are those of things named like the shapes, or near: a flute's round tone for the circle, a square
 wave, the musical triangle, a sparkle of octaves for the star, a plucked string for the cross, and two tones
@@ -35,7 +35,7 @@ _SPOKEN = 0.34
 
 @dataclass(frozen=True)
 class Timbre:
-    """What a note is made of.
+    """Parts of a note.
 
     Args:
         partials: (multiple of the pitch, strength), the strongest first.

@@ -1,4 +1,4 @@
-"""The tables of the modality benchmark, made of a standing and nothing else.
+"""The tables of the modality benchmark, made of a line's scores and nothing else.
 
 * complementarity: everything given, by what the questions need;
 * loss: each modality alone, beside its own expert;
@@ -13,28 +13,28 @@ from statistics import fmean
 
 import numpy as np
 
-from optmerge.bench.modalities.asking import FAMILIES, NEEDS
 from optmerge.bench.modalities.exam import Needs, families
-from optmerge.bench.modalities.orders import CLASSICAL, INPUTS, NOTHING, task
-from optmerge.bench.modalities.rows import ALL, Entrant, Standing, average, best, gain, kept
+from optmerge.bench.modalities.jobs import CLASSICAL, INPUTS, Task
+from optmerge.bench.modalities.rows import ALL, answers, average, best, gain, kept, takes
+from optmerge.bench.modalities.templates import FAMILIES, NEEDS
 from optmerge.bench.modalities.world import MODALITIES
 from optmerge.bench.trials import statistics
-from optmerge.bench.trials.cells import BASE, EXPERT
 from optmerge.bench.trials.grid import Entry, Grid
+from optmerge.bench.trials.line_scores import LineScores, ModelScores
 from optmerge.bench.trials.statistics import Estimate
 
 EMPTY = Entry("–")
 INTERVALS = "scores in %, ± half the 95 % interval; bold: the best merge of each column"
-TITLES = {"audio": "Audio", "video": "Video", "image": "Vision"}
-"""Experts as the paper calls them."""
+TITLES = {"image": "Vision", "audio": "Audio", "video": "Video"}
+"""Experts as the paper calls them, in the order of its rows."""
 _JOINT = tuple(needs for needs in NEEDS if len(needs) > 1)
-Column = Callable[[Entrant], Estimate | None]
+Column = Callable[[ModelScores], Estimate | None]
 Shares = Mapping[tuple[str, str], Mapping[str, Estimate]]
 """(model, rule) → modality → share of the expert's score."""
 
 
-def complementarity(found: Standing) -> Grid:
-    """Who can answer what, given all that they take."""
+def complementarity(found: LineScores) -> Grid:
+    """Scores of every model by what questions need, given every input that the model takes."""
     columns = {"+".join(needs): _scorer(needs) for needs in NEEDS}
     grid = _grid(
         f"everything given, {found.n} questions by what they need", found, {**columns, "average": average}
@@ -44,84 +44,83 @@ def complementarity(found: Standing) -> Grid:
     return Grid(grid.title, grid.columns, grid.words, (section, *grid.sections), notes)
 
 
-def loss(found: Standing) -> Grid:
-    """What is left of each expert's own score."""
-    chosen = [each for each in found.entrants if each.merged]
+def loss(found: LineScores) -> Grid:
+    """Scores of merges as shares of each expert's own score."""
+    chosen = found.merges
     shares: Shares = {(each.model, each.rule): kept(each, found.experts) for each in chosen}
     columns = {own: _share(shares, own) for own in (*MODALITIES, ALL)}
     return _grid("one modality given and needed, % of its own expert's score", found, columns, chosen)
 
 
-def ablation(found: Standing, entrant: Entrant) -> Grid:
-    """How a model answers with each subset of the inputs."""
+def ablation(found: LineScores, model: ModelScores) -> Grid:
+    """Scores of one model with each subset of the inputs."""
     lines = []
     for inputs in INPUTS:
-        if set(inputs) <= set(entrant.takes):
-            estimates = [_scorer(needs, inputs)(entrant) for needs in NEEDS]
+        if set(inputs) <= set(takes(model)):
+            estimates = [_scorer(needs, inputs)(model) for needs in NEEDS]
             enough = [set(needs) <= set(inputs) for needs in NEEDS]
             scores = [_entry(one, bold) for one, bold in zip(estimates, enough, strict=True)]
-            lines.append((Entry("+".join(inputs) or NOTHING), *scores))
+            lines.append((Entry(Task((), inputs).inputs), *scores))
     columns = ("given", *("+".join(needs) for needs in NEEDS))
-    title = " ".join(filter(None, (_name(entrant), _scale(entrant), "by what is given")))
+    title = " ".join(filter(None, (_name(model), _scale(model), "by what is given")))
     notes = ("scores in %, ± half the 95 % interval; bold: all that is needed is given",)
     return Grid(title, columns, 1, (tuple(lines),), notes)
 
 
-def row_form(found: Standing) -> Grid:
+def row_form(found: LineScores) -> Grid:
     """Vision, Audio, Video, merges, NaiveMC and DAMC on the questions that need more than one modality."""
     columns = {str(family): _of_family(family) for family in FAMILIES} | {"average": _of_family()}
-    order = [EXPERT + each for each in ("image", "audio", "video")]
-    experts = sorted(found.experts, key=lambda each: order.index(each.model))
-    chosen = [*experts, *(each for each in found.entrants if each.merged)]
+    experts = sorted(found.experts, key=lambda each: list(TITLES).index(each.model))
+    chosen = [*experts, *found.merges]
     return _grid("questions that need more than one modality, by family", found, columns, chosen)
 
 
-def headline(found: Standing) -> list[str]:
+def headline(found: LineScores) -> list[str]:
     """Sentences: the best merge beside the best single expert, and what is left of the experts."""
     winner = best(found)
     if winner is None:
         return []
-    said = []
+    sentences = []
     for needs in _JOINT:
         if compared := gain(winner, found.experts, needs):
             expert, difference = compared
             low, high = 100 * difference.low, 100 * difference.high
-            said.append(
+            sentences.append(
                 f"{'+'.join(needs)}: {winner.model} is {100 * difference.mean:+.1f} points from the "
                 f"{_name(expert)}, the best single one ([{low:+.1f}, {high:+.1f}], p = {difference.p:.2g})."
             )
     if shares := kept(winner, found.experts):
-        told = ", ".join(f"{own} {100 * share.score:.1f} %" for own, share in shares.items())
-        said.append(f"Of the experts' own scores {winner.model} keeps: {told}.")
-    return said
+        shown = ", ".join(f"{own} {100 * share.score:.1f} %" for own, share in shares.items())
+        sentences.append(f"Of the experts' own scores {winner.model} keeps: {shown}.")
+    return sentences
 
 
 def _grid(
-    title: str, found: Standing, columns: dict[str, Column], chosen: Sequence[Entrant] | None = None
+    title: str, found: LineScores, columns: dict[str, Column], chosen: Sequence[ModelScores] | None = None
 ) -> Grid:
     """Models by columns; a rule between trained models and each kind of merges."""
-    entrants = found.entrants if chosen is None else chosen
-    estimates = {id(each): [column(each) for column in columns.values()] for each in entrants}
-    merged = [estimates[id(each)] for each in entrants if each.merged]
+    models = found.models if chosen is None else chosen
+    estimates = {id(each): [column(each) for column in columns.values()] for each in models}
+    merged = [estimates[id(each)] for each in models if each.kind == "merge"]
     tops = [
         max((one.score for one in column if one is not None), default=None)
         for column in zip(*merged, strict=True)
     ] or [None] * len(columns)
     sections: dict[tuple[bool, bool, str], list[tuple[Entry, ...]]] = {}
-    for each in entrants:
-        line = [Entry(_name(each)), Entry(each.rule if each.merged else ""), Entry(_scale(each))]
+    for each in models:
+        line = [Entry(_name(each)), Entry(each.rule if each.kind == "merge" else ""), Entry(_scale(each))]
         for one, top in zip(estimates[id(each)], tops, strict=True):
-            bold = each.merged and one is not None and one.score == top
-            line.append(Entry("failed") if each.result.error is not None else _entry(one, bold))
-        kind = each.merged, each.model in CLASSICAL, each.rule
+            bold = each.kind == "merge" and one is not None and one.score == top
+            line.append(Entry("failed") if each.failures else _entry(one, bold))
+        kind = each.kind == "merge", each.model in CLASSICAL, each.rule
         sections.setdefault(kind, []).append(tuple(line))
     heads = ("model", "rule", "scale", *columns)
     return Grid(title, heads, 2, tuple(map(tuple, sections.values())), (INTERVALS, *found.notes))
 
 
 def _scorer(needs: Needs, inputs: Needs | None = None) -> Column:
-    def estimate(entrant: Entrant) -> Estimate | None:
-        scores = entrant.scores(needs, inputs)
+    def estimate(model: ModelScores) -> Estimate | None:
+        scores = answers(model, needs, inputs)
         return None if scores is None else statistics.estimate([scores])
 
     return estimate
@@ -130,10 +129,10 @@ def _scorer(needs: Needs, inputs: Needs | None = None) -> Column:
 def _of_family(family: str | None = None) -> Column:
     """Over the joint needs that have questions of the family, each counting the same; of all if None."""
 
-    def estimate(entrant: Entrant) -> Estimate | None:
+    def estimate(model: ModelScores) -> Estimate | None:
         groups = []
         for needs in _JOINT:
-            kinds, scores = families(needs), entrant.scores(needs)
+            kinds, scores = families(needs), answers(model, needs)
             if scores is None:
                 return None
             turns = np.array([kinds[turn % len(kinds)] for turn in range(scores.shape[1])])
@@ -145,15 +144,14 @@ def _of_family(family: str | None = None) -> Column:
 
 
 def _share(shares: Shares, own: str) -> Column:
-    return lambda entrant: shares[entrant.model, entrant.rule].get(own)
+    return lambda model: shares[model.model, model.rule].get(own)
 
 
-def _chances(found: Standing) -> list[Entry]:
-    """What guesses get, by needs, and on average; the questions are the same for all."""
-    for entrant in found.entrants:
-        tasks = entrant.result.tasks
-        if tasks:
-            chances = [tasks[task(needs, entrant.takes)].metrics["chance"] for needs in NEEDS]
+def _chances(found: LineScores) -> list[Entry]:
+    """Scores of guesses, by needs, and on average; all models are asked the same questions."""
+    for model in found.models:
+        if model.metrics:
+            chances = [model.metrics[str(Task(needs, takes(model)))]["chance"] for needs in NEEDS]
             return [Entry(f"{100 * chance:.1f}") for chance in (*chances, fmean(chances))]
     return [EMPTY] * (len(NEEDS) + 1)
 
@@ -164,13 +162,11 @@ def _entry(estimate: Estimate | None, bold: bool) -> Entry:
     return Entry(f"{100 * estimate.score:.1f}", f"{50 * (estimate.high - estimate.low):.1f}", bold)
 
 
-def _name(entrant: Entrant) -> str:
-    if entrant.model == BASE:
+def _name(model: ModelScores) -> str:
+    if model.kind == "base":
         return "base (blind)"
-    own = entrant.model.removeprefix(EXPERT)
-    return f"{TITLES[own]} expert" if own in TITLES else entrant.model
+    return f"{TITLES[model.model]} expert" if model.kind == "expert" else model.model
 
 
-def _scale(entrant: Entrant) -> str:
-    scale = entrant.result.cell.scale
-    return "" if scale is None or entrant.model in CLASSICAL else f"{scale:g}"
+def _scale(model: ModelScores) -> str:
+    return f"{model.scales[0]:g}" if model.scales else ""

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from torch.utils.data import Dataset
 
 from optmerge.bench.modalities import clips
-from optmerge.bench.modalities.asking import templates
 from optmerge.bench.modalities.describe import caption, closeups, described
+from optmerge.bench.modalities.templates import templates
 from optmerge.bench.modalities.world import MODALITIES, Content, Modality
 from optmerge.evaluate.questions import Question
 from optmerge.omni.prompts import USUAL

@@ -1,4 +1,4 @@
-"""How the benchmark's models are talked to: their tokenizer, and the form of a prompt."""
+"""The words of the benchmark's models: their tokenizer, and the form of a prompt."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CLIPS = 500
 
 
 def tokenizer() -> Any:
-    """Of the clips' questions, answers and descriptions, with all three placeholders."""
+    """Tokenizer of the clips' questions, answers and descriptions, with all three placeholders."""
     return build(tuple(USUAL.values()), TEMPLATE, {}, corpus=_corpus)
 
 
@@ -28,7 +28,7 @@ def opening(parts: Sequence[str]) -> str:
 
 
 def asking(question: str) -> str:
-    """The rest of a prompt, up to where the answer begins."""
+    """The part of a prompt from the question to where the answer begins."""
     return f"{question}{END}\n{START}assistant\n"
 
 

@@ -1,8 +1,8 @@
 """What a clip is about: a film, a picture and a sound of the same four kinds of shapes in four colours.
 
 Given the cast, the three are drawn independently of each other, and each without preference: any kind may
-have any colour, place, voice or motion. That is what makes a question fair (see `asking`): who lacks one of
-the modalities that it needs has nothing to go by.
+have any colour, place, voice or motion. That is what makes a question fair (see `templates/_template.py`):
+who lacks one of the modalities that the question needs has nothing to go by.
 """
 
 from __future__ import annotations
@@ -135,11 +135,11 @@ class Content:
     seed: int
 
     def actor(self, name: str) -> Actor:
-        """Who has this kind or colour in the film."""
+        """The actor of this kind or colour in the film."""
         return next(actor for actor in self.film if name in (actor.kind, actor.colour))
 
     def thing(self, name: str) -> Thing:
-        """What has this kind or colour in the picture."""
+        """The thing of this kind or colour in the picture."""
         return next(thing for thing in self.picture if name in (thing.kind, thing.colour))
 
 

@@ -17,6 +17,8 @@ from optmerge.bench import records
 from optmerge.bench.lines.tiny.family import write_json
 from optmerge.errors import InputError, did_you_mean
 
+RECORDS = "training.jsonl"
+"""File of the records of a training, in its folder `work`."""
 S = TypeVar("S")
 """Dataclass that describes a stage."""
 
@@ -109,7 +111,7 @@ def train_stages(
         cost=notes,
         weights={name: records.weights_hash(place(name)) for name in stages},
     )
-    records.write(record, out / "work")
+    records.append(record, out / "work" / RECORDS)
     return record
 
 

@@ -1,50 +1,55 @@
-"""One job: merge the model or find it, ask it everything, write the record."""
+"""One job: merges the model or finds it, asks it everything, writes the record."""
 
 from __future__ import annotations
 
-import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import numpy as np
 
-from optmerge.bench import lines, records
-from optmerge.bench.lines import Answers
-from optmerge.bench.lines.tiny.family import write_json
+from optmerge.bench import lines
+from optmerge.bench.lines import LineModel
 from optmerge.bench.tasks import Task, registered
-from optmerge.bench.trials.cells import Result, TaskScores
-from optmerge.bench.trials.errands import Errand, recorded
+from optmerge.bench.trials.jobs import Answered, Job, recorded
 from optmerge.bench.trials.merging import merge
+from optmerge.bench.trials.trials import Result, TaskScores, Trial
 from optmerge.evaluate.questions import Question
 
 
-def run(errand: Errand) -> Result:
-    """Does a job and writes its record; whatever goes wrong goes into the record."""
-    return recorded(errand, _examine)
+def run(job: Job, out: Path, scratch: Path, keep: bool = False, device: str = "cpu") -> Result:
+    """Does a job and writes its record; whatever goes wrong goes into the record.
+
+    Args:
+        job: what to do.
+        out: folder of the records.
+        scratch: folder of merged models while they are asked.
+        keep: leave the merged model there, and what was answered.
+        device: of torch, where models are merged and answer.
+    """
+
+    def merged(job: Job, folder: Path) -> dict[str, float]:
+        made = merge(job.recipe, folder, device=device)
+        cost = {"merge_seconds": round(made.seconds, 4)}
+        return cost if made.peak_bytes is None else cost | {"merge_peak_bytes": made.peak_bytes}
+
+    def load(job: Job, folder: Path) -> LineModel:
+        line = lines.get(job.trial.line)
+        return line.load(folder, base=job.base, device=device, dtype=line.dtype)
+
+    return recorded(job, merge=merged, load=load, answer=_answer, out=out, scratch=scratch, keep=keep)
 
 
-def _examine(errand: Errand) -> Result:
-    job, cost, merged = errand.job, {}, None
-    if job.experts:
-        made = merge(job.recipe, errand.model, device=errand.device)
-        cost["merge_seconds"] = round(made.seconds, 4)
-        if made.peak_bytes is not None:
-            cost["merge_peak_bytes"] = made.peak_bytes
-        merged = records.weights_hash(errand.model)
-    line = lines.get(job.cell.line)
-    model = line.load(job.model or errand.model, base=job.base, device=errand.device, dtype=line.dtype)
-    started = time.perf_counter()
-    tasks = [task for name, task in registered().items() if name in job.cell.tasks]
-    answered = model.answers(tasks, job.cell.split, job.cell.n)
-    cost["answer_seconds"] = round(time.perf_counter() - started, 3)
-    scores = {
-        task.name: score(task, each.questions, each.texts) for task, each in zip(tasks, answered, strict=True)
+def _answer(model: LineModel, trial: Trial) -> Answered:
+    """Asks the model everything."""
+    tasks = [task for name, task in registered().items() if name in trial.tasks]
+    answered = model.answers(tasks, trial.split, trial.n)
+    return {
+        task.name: (score(task, each.questions, each.texts), _listed(each.questions, each.texts))
+        for task, each in zip(tasks, answered, strict=True)
     }
-    if errand.keep:
-        write_json(errand.answers, _told(tasks, answered))
-    return Result(job.cell, scores, cost, merged)
 
 
 def score(task: Task, questions: Sequence[Question], replies: Sequence[str]) -> TaskScores:
@@ -70,12 +75,9 @@ def _in_order(task: Task, types: Iterable[str]) -> list[str]:
     return [name for name in task.types if name in there] + sorted(there - set(task.types))
 
 
-def _told(tasks: Sequence[Task], answered: Sequence[Answers]) -> dict[str, list[dict[str, Any]]]:
-    """What was asked, said and right."""
-    return {
-        task.name: [
-            {"question": question.text, "type": question.type, "said": said, "right": question.answers}
-            for question, said in zip(each.questions, each.texts, strict=True)
-        ]
-        for task, each in zip(tasks, answered, strict=True)
-    }
+def _listed(questions: Sequence[Question], replies: Sequence[str]) -> list[dict[str, Any]]:
+    """What was asked, answered and right."""
+    return [
+        {"question": question.text, "type": question.type, "said": said, "right": question.answers}
+        for question, said in zip(questions, replies, strict=True)
+    ]

@@ -1,4 +1,4 @@
-"""A table that is ready to be shown, and the forms it is shown in: terminal, Markdown, LaTeX, CSV, JSON."""
+"""Tables ready to be shown, and the forms they are shown in: terminal, Markdown, LaTeX, CSV, JSON."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import csv
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
     from rich.console import RenderableType
     from rich.table import Table
 
@@ -21,7 +20,7 @@ class Entry:
 
     Args:
         text: what it says.
-        doubt: what follows ±.
+        doubt: what follows the sign ±.
         best: shown in bold.
     """
 
@@ -50,10 +49,10 @@ class Grid:
 
 
 def terminal(grid: Grid, width: int) -> RenderableType:
-    """For a console that is so many characters wide.
+    """A table for a console, `width` characters wide.
 
-    Where there isn't room for everything, what follows ± goes first, then heads are cut short and columns
-    move together, then columns are left out from the right; a note says what is missing.
+    Where there isn't room for everything, what follows ± is left out first. Then heads are cut short and
+    columns move together. Then columns are left out from the right. A note says what is missing.
     """
     from rich.console import Console, Group
     from rich.text import Text
@@ -107,7 +106,7 @@ def _short(head: str) -> str:
 
 
 def markdown(grid: Grid) -> str:
-    """As a GitHub table, title and notes around it."""
+    """A GitHub table with title and notes."""
 
     def field(entry: Entry) -> str:
         text = entry.text.replace("|", "\\|")
@@ -125,7 +124,7 @@ def markdown(grid: Grid) -> str:
 
 
 def latex(grid: Grid) -> str:
-    r"""As a `table` environment; needs `\usepackage{booktabs}`."""
+    r"""A `table` environment; needs `\usepackage{booktabs}`."""
 
     def field(entry: Entry) -> str:
         text = rf"\textbf{{{_tex(entry.text)}}}" if entry.best and entry.text else _tex(entry.text)
@@ -173,9 +172,16 @@ def _tex(text: str) -> str:
     return text.translate(_TEX)
 
 
-def plain(rows: Sequence[DataclassInstance]) -> list[dict[str, Any]]:
-    """Dataclasses as plain data, in order; six digits are more than any score has."""
-    return [{key: _rounded(value) for key, value in asdict(row).items()} for row in rows]
+class Printed(Protocol):
+    """A row of a list."""
+
+    def printed(self) -> dict[str, Any]:
+        """Columns of CSV and keys of JSON."""
+
+
+def plain(rows: Sequence[Printed]) -> list[dict[str, Any]]:
+    """Rows as plain data, in order; six digits are more than any score has."""
+    return [{key: _rounded(value) for key, value in row.printed().items()} for row in rows]
 
 
 def _rounded(value: Any) -> Any:
@@ -184,12 +190,12 @@ def _rounded(value: Any) -> Any:
     return round(value, 6) if isinstance(value, float) else value
 
 
-def as_json(rows: Sequence[DataclassInstance]) -> str:
+def as_json(rows: Sequence[Printed]) -> str:
     """One list of objects."""
     return json.dumps(plain(rows), indent=1, allow_nan=False) + "\n"
 
 
-def as_csv(rows: Sequence[DataclassInstance]) -> str:
+def as_csv(rows: Sequence[Printed]) -> str:
     """One line a row, a head above; lists are separated by spaces, what isn't known is empty."""
     text = io.StringIO()
     found = plain(rows)

@@ -24,11 +24,11 @@ SAMPLE_SECONDS = 0.005
 
 @dataclass(frozen=True)
 class Merge:
-    """What a merge cost.
+    """Cost of a merge.
 
     Args:
         seconds: wall time on one core, imports not counted.
-        peak_bytes: anonymous memory at its peak above the process's before; None where there is no /proc.
+        peak_bytes: anonymous memory at its peak, less that before the merge; None without /proc.
     """
 
     seconds: float
@@ -36,7 +36,7 @@ class Merge:
 
 
 def merge(recipe: Mapping[str, Any], out: Path, *, device: str = "cpu") -> Merge:
-    """Merges in a fresh process, forked off one that has everything imported and has done nothing.
+    """Merges in a fresh process, forked from one that has imported everything and done nothing else.
 
     Args:
         recipe: as in `optmerge.merge`.
@@ -78,8 +78,8 @@ def merge(recipe: Mapping[str, Any], out: Path, *, device: str = "cpu") -> Merge
 
 
 def _merge(pipe: Connection, recipe: dict[str, Any], out: Path, device: str) -> None:
-    """What the process does: say that it is ready, wait, merge, say how it went."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started it ends it
+    """Work of the process: sends that it is ready, waits, merges, sends how the merge went."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started this one ends it
     torch.set_num_threads(1)
     pipe.send(None)
     pipe.recv()

@@ -1,72 +1,83 @@
-"""From records, or from the paper, to a table in the form that is asked for."""
+"""The last step: from records, or from the paper, to a table in the form that is asked for."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from optmerge.bench.trials import grid, paper
-from optmerge.bench.trials.cells import read_all
-from optmerge.bench.trials.entrants import RULES, Rule, Standing, standings
-from optmerge.bench.trials.grid import Grid
+from optmerge.bench.trials.grid import Grid, Printed
+from optmerge.bench.trials.line_scores import RULES, LineScores, Rule, line_scores
 from optmerge.bench.trials.pairs import matrix, pairs
 from optmerge.bench.trials.rows import rows
 from optmerge.bench.trials.tables import headline, table
-from optmerge.errors import InputError, did_you_mean
+from optmerge.bench.trials.trials import read_all
+from optmerge.errors import InputError, RunError, did_you_mean
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 Form = Literal["terminal", "markdown", "latex", "csv", "json"]
 _TEXTS: Mapping[str, Callable[[Grid], str]] = {"markdown": grid.markdown, "latex": grid.latex}
-_LISTS: Mapping[str, Callable[[Sequence[Any]], str]] = {"csv": grid.as_csv, "json": grid.as_json}
+_LISTS: Mapping[str, Callable[[Sequence[Printed]], str]] = {"csv": grid.as_csv, "json": grid.as_json}
 
 
-def read(folder: Path, lines: Sequence[str] = (), n: int | None = None) -> list[Standing]:
-    """The standings that a folder of records holds.
+def read(folders: Sequence[Path], lines: Sequence[str] = (), n: int | None = None) -> list[LineScores]:
+    """The scores that folders of records hold, line by line.
 
     Args:
-        folder: of the records.
+        folders: of the records.
         lines: wanted; all if empty.
         n: questions a task; the most there are by default.
 
     Raises:
         InputError: there is nothing to show.
     """
-    found = standings(read_all(folder), n=n)
-    there = {standing.line for standing in found}
+    found = line_scores(read_all(*folders), n=n)
+    where = ", ".join(map(str, folders))
+    there = {each.line for each in found}
     for line in lines:
         if there and line not in there:
-            raise InputError(f"no records of a line {line!r}", where=folder, hint=did_you_mean(line, there))
+            raise InputError(f"no records of a line {line!r}", where=where, hint=did_you_mean(line, there))
     if not found:
         raise InputError(
             "there are no records of the benchmark here" + (f" with {n} questions a task" if n else ""),
-            where=folder,
+            where=where,
             hint="make some with `optmerge bench run`, or correct --records",
         )
-    return [standing for standing in found if not lines or standing.line in lines]
+    return [each for each in found if not lines or each.line in lines]
 
 
-def show_scores(found: Iterable[Standing], form: Form, console: Console, rule: Rule | None = None) -> None:
-    """The main table of every line."""
-    everything, grids, words = [], [], []
-    for standing in found:
-        chosen = [row for row in rows(standing) if rule in (None, row.scale_rule) or not row.scales]
+def show_scores(found: Iterable[LineScores], form: Form, console: Console, rule: Rule | None = None) -> None:
+    """The main table of every line.
+
+    Raises:
+        RunError: every model of a line failed; the tables of the other lines are shown before.
+    """
+    everything, grids, words, failures = [], [], [], []
+    for line in found:
+        if line.failure is not None:
+            failures.append(f"nothing of the {line.line} line succeeded; the first failure: {line.failure}")
+            continue
+        chosen = [row for row in rows(line) if rule in (None, row.scale_rule) or row.kind != "merge"]
         everything += chosen
-        title = f"{standing.line} line, {standing.n} questions a capability"
-        grids.append(table(title, chosen, standing.notes))
+        title = f"{line.line} line, {line.n} questions a capability"
+        grids.append(table(title, chosen, line.notes))
         words.append(headline(chosen))
-    show(grids, everything, form, console, words)
+    if grids:
+        show(grids, everything, form, console, words)
+    if failures:
+        raise RunError("\n".join(failures))
 
 
-def show_pairs(found: Iterable[Standing], form: Form, console: Console, rule: Rule | None = None) -> None:
+def show_pairs(found: Iterable[LineScores], form: Form, console: Console, rule: Rule | None = None) -> None:
     """Differences between methods, at the rule asked for or at every one there is."""
     everything, grids = [], []
-    for standing in found:
+    for line in found:
         for each in RULES if rule is None else (rule,):
-            there = any(entrant.rule == each and entrant.merged for entrant in standing.entrants)
-            if there and (compared := pairs(standing, each)):
+            there = any(model.rule == each for model in line.merges)
+            if there and (compared := pairs(line, each)):
                 everything += compared
                 grids.append(matrix(compared))
     if not grids:
@@ -82,16 +93,20 @@ def show_paper(form: Form, console: Console) -> None:
 
 
 def show(
-    grids: Sequence[Grid], everything: Sequence[Any], form: Form, console: Console, words: Sequence[str] = ()
+    grids: Sequence[Grid],
+    everything: Sequence[Printed],
+    form: Form,
+    console: Console,
+    words: Sequence[str] = (),
 ) -> None:
     """Tables in a form.
 
     Args:
         grids: the tables.
-        everything: rows that the forms that are lists hold instead.
-        form: which.
-        console: gets it.
-        words: sentences below, on a terminal.
+        everything: rows, for the forms that are lists: CSV and JSON.
+        form: of the output.
+        console: gets the output.
+        words: sentences below the tables, on a terminal.
     """
     if form in _LISTS:
         console.out(_LISTS[form](everything), end="", highlight=False)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations
+from typing import Any
 
 from optmerge.bench.trials import statistics
-from optmerge.bench.trials.entrants import Entrant, Rule, Standing
 from optmerge.bench.trials.grid import Entry, Grid
+from optmerge.bench.trials.line_scores import LineScores, ModelScores, Rule
 from optmerge.bench.trials.selection import trained
 from optmerge.bench.trials.statistics import Difference, Scores
 from optmerge.methods import registered
@@ -44,16 +45,20 @@ class Pair:
     p_holm: float
     by_set: tuple[float, ...]
 
+    def printed(self) -> dict[str, Any]:
+        """Columns of CSV and keys of JSON."""
+        return asdict(self)
 
-def pairs(standing: Standing, rule: Rule) -> list[Pair]:
+
+def pairs(line: LineScores, rule: Rule) -> list[Pair]:
     """Every two methods, best first; the one whose scale is fixed anyway stands in both rules."""
-    methods = _methods(standing, rule)
+    methods = _methods(line, rule)
     found = []
     for first, second in combinations(methods, 2):
         sets = [number for number in first.sets if number in second.sets]
         if sets:
-            sides = [_scores(standing, each, sets) for each in (first, second)]
-            found.append(_pair(standing.line, rule, first.model, second.model, statistics.compare(*sides)))
+            sides = [_scores(line, each, sets) for each in (first, second)]
+            found.append(_pair(line.line, rule, first.model, second.model, statistics.compare(*sides)))
     adjusted = statistics.holm([pair.p for pair in found])
     return [replace(pair, p_holm=p) for pair, p in zip(found, adjusted, strict=True)]
 
@@ -98,23 +103,21 @@ def matrix(compared: Sequence[Pair]) -> Grid:
     )
 
 
-def _methods(standing: Standing, rule: Rule) -> list[Entrant]:
-    """One entrant per method, best average first."""
+def _methods(line: LineScores, rule: Rule) -> list[ModelScores]:
+    """One merge per method, best average first."""
     known = registered()
     kept = [
-        entrant
-        for entrant in standing.entrants
-        if entrant.merged
-        and entrant.scores
-        and (entrant.rule == rule or (entrant.model in known and known[entrant.model].fixed_scale))
+        each
+        for each in line.merges
+        if each.scores and (each.rule == rule or (each.model in known and known[each.model].fixed_scale))
     ]
-    return sorted(kept, key=lambda entrant: -_average(standing, entrant))
+    return sorted(kept, key=lambda each: -_average(line, each))
 
 
-def _average(standing: Standing, entrant: Entrant) -> float:
-    return statistics.estimate(_scores(standing, entrant, entrant.sets)).score
+def _average(line: LineScores, merge: ModelScores) -> float:
+    return statistics.estimate(_scores(line, merge, merge.sets)).score
 
 
-def _scores(standing: Standing, entrant: Entrant, sets: Sequence[int]) -> list[Scores]:
-    rows = [entrant.sets.index(number) for number in sets]
-    return [entrant.scores[task][rows] for task in trained(standing.tasks)]
+def _scores(line: LineScores, merge: ModelScores, sets: Sequence[int]) -> list[Scores]:
+    rows = [merge.sets.index(number) for number in sets]
+    return [merge.scores[task][rows] for task in trained(line.tasks)]

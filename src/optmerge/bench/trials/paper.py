@@ -8,8 +8,8 @@ from importlib.resources import files
 from statistics import fmean
 
 from optmerge.bench.tasks import registered
-from optmerge.bench.trials.cells import EXPERT, MIXTURE
-from optmerge.bench.trials.rows import AVERAGE, Row
+from optmerge.bench.trials.rows import AVERAGE, ScoreRow
+from optmerge.bench.trials.trials import BASE, MIXTURE, Kind
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "vqa": ("VizWiz", "GQA"),
@@ -23,45 +23,53 @@ TABLES: Mapping[str, str] = {
     "InternVL2.5-1B": "internvl2_5_1b_full.csv",
     "Qwen2-VL-7B": "qwen2_vl_7b_lora.csv",
 }
-"""Model → its table; the former's experts were fully fine-tuned, the latter's are LoRA adapters."""
+"""Model → its table. InternVL2.5's experts were fully fine-tuned; Qwen2-VL's are LoRA adapters."""
 NOTES = (
     "as published in arXiv:2505.19892; each capability is the mean of its data sets",
     "average: as published, over the data sets; of an expert without grounding, over the others",
     "merge s, peak MB: as published, of GPU memory; of the mixture, its training's",
 )
-_NAMES = {"mixture_training": MIXTURE, "qwen2_vl_7b_instruct": MIXTURE}
+_MIXTURES = ("mixture_training", "qwen2_vl_7b_instruct")
 """Names of models that were trained on everything; of Qwen2-VL that is its own Instruct model."""
 
 
-def rows(model: str) -> list[Row]:
+def rows(model: str) -> list[ScoreRow]:
     """The rows of one of `TABLES`; scores come without intervals, and scales as the authors chose them."""
-    published = _read(TABLES[model])
-    titles = {f"{EXPERT}{task.title}": EXPERT + name for name, task in registered().items()}
-    scores = {
-        titles.get(line["model"]) or _NAMES.get(line["model"], line["model"]): _scores(line)
-        for line in published
-    }
-    costs = {
-        _NAMES.get(line["method"], line["method"]): line
-        for line in _read("cost.csv")
-        if line["model"] == model
-    }
-    own = {task: scores[EXPERT + task][task] for task in COLUMNS}
+    scores = {_who(line["model"]): _scores(line) for line in _read(TABLES[model])}
+    costs = {_who(line["method"]): line for line in _read("cost.csv") if line["model"] == model}
+    own = {task: scores["expert", task][task] for task in COLUMNS}
     found = []
-    for name, by_capability in scores.items():
+    for who, by_capability in scores.items():
         shares = {task: by_capability[task] / own[task] for task in COLUMNS if task in by_capability}
         if len(shares) == len(COLUMNS):
             shares[AVERAGE] = fmean(shares.values())
         for capability, score in by_capability.items():
-            found.append(_row(model, name, capability, score, shares.get(capability), costs.get(name)))
+            found.append(_row(model, who, capability, score, shares.get(capability), costs.get(who)))
     return found
 
 
+def _who(name: str) -> tuple[Kind, str]:
+    """What the paper's tables call a model, as kind and name."""
+    titles = {f"expert:{task.title}": task.name for task in registered().values()}
+    if name in titles:
+        return "expert", titles[name]
+    if name in _MIXTURES:
+        return "mixture", MIXTURE
+    return ("base", BASE) if name == BASE else ("merge", name)
+
+
 def _row(
-    line: str, model: str, capability: str, score: float, share: float | None, cost: Mapping[str, str] | None
-) -> Row:
-    return Row(
+    line: str,
+    who: tuple[Kind, str],
+    capability: str,
+    score: float,
+    share: float | None,
+    cost: Mapping[str, str] | None,
+) -> ScoreRow:
+    kind, model = who
+    return ScoreRow(
         line=line,
+        kind=kind,
         model=model,
         capability=capability,
         score=score,

@@ -1,29 +1,32 @@
-"""The numbers of a table as one flat list: what every form of it, and every program, reads."""
+"""The numbers of a table as one flat list, which every form of the table and every program reads."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 
 from optmerge.bench.trials import statistics
-from optmerge.bench.trials.entrants import Entrant, Rule, Standing
+from optmerge.bench.trials.line_scores import LineScores, ModelScores, Rule
 from optmerge.bench.trials.selection import trained
 from optmerge.bench.trials.statistics import Estimate, Scores
+from optmerge.bench.trials.trials import ROUTING, Kind, label
 
 AVERAGE = "average"
 
 
 @dataclass(frozen=True)
-class Row:
+class ScoreRow:
     """One model's score on one capability.
 
     Args:
         line: of models.
-        model: `base`, `expert:TASK`, `mixture`, `routing`, or a method's name.
+        kind: what the model is; printed as part of its label.
+        model: its bare name, as in `ModelScores`; printed as its label.
         capability: a task, or `average` over those that are trained.
-        score: in [0, 1]; None where every cell failed.
+        score: in [0, 1]; None where every trial failed.
         low: lower end of the 95 % interval; None where nothing is known of it, as high.
         high: upper end.
         n: questions.
@@ -37,10 +40,11 @@ class Row:
         scales: of each set's merge.
         merge_seconds: wall time of a merge, mean over the sets.
         merge_peak_bytes: what a merge added to the process's memory at most, mean over the sets.
-        failed: cells that have no score.
+        failed: trials that have no score.
     """
 
     line: str
+    kind: Kind
     model: str
     capability: str
     score: float | None
@@ -58,67 +62,78 @@ class Row:
     merge_peak_bytes: float | None = None
     failed: int = 0
 
+    @property
+    def label(self) -> str:
+        """The model's name in tables."""
+        return label(self.kind, self.model)
 
-def rows(standing: Standing) -> list[Row]:
-    """One line's rows: entrant by entrant, the tasks in order, `average` behind those it is made of."""
-    return [row for entrant in standing.entrants for row in _rows(standing, entrant)]
+    def printed(self) -> dict[str, Any]:
+        """Columns of CSV and keys of JSON."""
+        found = asdict(self)
+        del found["kind"]
+        return found | {"model": self.label}
 
 
-def _rows(standing: Standing, entrant: Entrant) -> list[Row]:
-    known = trained(standing.tasks)
-    held_out = [task for task in standing.tasks if task not in known]
+def rows(scores: LineScores) -> list[ScoreRow]:
+    """One line's rows: model by model, the tasks in order, `average` behind those it is made of."""
+    return [row for each in scores.models for row in _rows(scores, each)]
+
+
+def _rows(line: LineScores, model: ModelScores) -> list[ScoreRow]:
+    known = trained(line.tasks)
+    held_out = [task for task in line.tasks if task not in known]
     groups: dict[str, list[str]] = {**{task: [task] for task in known}, AVERAGE: known}
     groups |= {task: [task] for task in held_out}
-    references = _references(standing, entrant)
+    references = _references(line, model)
     found = []
     for capability, tasks in groups.items():
-        if entrant.scores and not entrant.scores.keys() >= set(tasks):
+        if model.scores and not model.scores.keys() >= set(tasks):
             continue  # routing of held-out tasks
-        scores = [entrant.scores[task] for task in tasks] if entrant.scores else []
+        scores = [model.scores[task] for task in tasks] if model.scores else []
         own = [references[task] for task in tasks if task in references] if scores else []
         estimate = statistics.estimate(scores) if scores else None
-        found.append(_row(standing, entrant, capability, estimate, _ratio(scores, own)))
+        found.append(_row(line, model, capability, estimate, _ratio(scores, own)))
     return found
 
 
 def _row(
-    standing: Standing, entrant: Entrant, capability: str, estimate: Estimate | None, ratio: Estimate | None
-) -> Row:
-    return Row(
-        line=standing.line,
-        model=entrant.model,
+    line: LineScores, model: ModelScores, capability: str, estimate: Estimate | None, ratio: Estimate | None
+) -> ScoreRow:
+    return ScoreRow(
+        line=line.line,
+        kind=model.kind,
+        model=model.model,
         capability=capability,
         score=estimate.score if estimate else None,
         low=estimate.low if estimate else None,
         high=estimate.high if estimate else None,
         n=estimate.n if estimate else None,
-        seeds=max(1, len(entrant.sets)) if estimate else 0,
-        scale_rule=entrant.rule,
+        seeds=max(1, len(model.sets)) if estimate else 0,
+        scale_rule=model.rule,
         normalised=ratio.score if ratio else None,
         normalised_low=ratio.low if ratio else None,
         normalised_high=ratio.high if ratio else None,
         deviation=estimate.deviation if estimate else None,
-        scales=entrant.scales,
-        merge_seconds=fmean(entrant.seconds) if entrant.seconds else None,
-        merge_peak_bytes=fmean(entrant.peak_bytes) if entrant.peak_bytes else None,
-        failed=len(entrant.failures),
+        scales=model.scales,
+        merge_seconds=fmean(model.seconds) if model.seconds else None,
+        merge_peak_bytes=fmean(model.peak_bytes) if model.peak_bytes else None,
+        failed=len(model.failures),
     )
 
 
-def _references(standing: Standing, entrant: Entrant) -> dict[str, Scores]:
-    """The experts' scores beside the entrant's; all sets' for one that belongs to none."""
-    sets = entrant.sets or _all_sets(standing)
-    return standing.references(sets) or {}
+def _references(line: LineScores, model: ModelScores) -> dict[str, Scores]:
+    """The experts' scores on the model's sets; on all sets for a model that belongs to none."""
+    return line.references(model.sets or _all_sets(line)) or {}
 
 
-def _all_sets(standing: Standing) -> tuple[int, ...]:
+def _all_sets(line: LineScores) -> tuple[int, ...]:
     """The sets whose experts were all tested, as routing has them."""
-    routed = standing.find("routing")
+    routed = line.find("routing", ROUTING)
     return routed.sets if routed else ()
 
 
 def _ratio(scores: list[Scores], own: list[Scores]) -> Estimate | None:
-    """Scores beside the experts'."""
+    """Scores as shares of the experts'."""
     if not own or len(own) != len(scores):
         return None
     along = [np.broadcast_to(each, expert.shape) for each, expert in zip(scores, own, strict=True)]

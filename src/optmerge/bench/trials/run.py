@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import fcntl
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from optmerge.bench.trials import cells
-from optmerge.bench.trials.cells import Result
-from optmerge.bench.trials.errands import Errand, failed
-from optmerge.bench.trials.orders import Job, Order, test_of
+from optmerge.bench.trials import trials
+from optmerge.bench.trials.jobs import Job, failed
 from optmerge.bench.trials.selection import SCALES, best_scale
+from optmerge.bench.trials.trials import Result
 from optmerge.bench.trials.workers import WorkerError
 from optmerge.errors import InputError
 
@@ -24,10 +23,10 @@ class Progress:
     """How far a run is.
 
     Args:
-        done: cells.
-        total: cells known so far, and those that sweeps may still add.
+        done: trials.
+        total: trials known so far, and those that sweeps may still add.
         result: the latest.
-        reused: whether it was in the records already.
+        reused: whether the result was in the records already.
     """
 
     done: int
@@ -37,72 +36,66 @@ class Progress:
 
 
 class Pool(Protocol):
-    """What `Workers(examine.run, …)` is."""
+    """Processes that do jobs, as `Workers(partial(examine.run, …), …)` is."""
 
     @property
     def full(self) -> bool:
-        """Whether nothing more can be given now."""
+        """Whether every process has a job."""
 
     @property
     def busy(self) -> bool:
-        """Whether there is something to take."""
+        """Whether any process has a job."""
 
-    def give(self, item: Errand) -> None:
-        """Starts an errand."""
+    def give(self, item: Job) -> None:
+        """Starts a job; only where the pool isn't full."""
 
-    def take(self) -> tuple[Errand, Result | WorkerError]:
-        """Waits for one."""
+    def take(self) -> tuple[Job, Result | WorkerError]:
+        """Waits for the next job that ends; only where the pool is busy."""
 
 
 def run(
-    order: Order,
+    jobs: Sequence[Job],
     pool: Pool,
     out: Path,
     scratch: Path,
     *,
-    n: int,
-    keep: bool = False,
-    device: str = "cpu",
+    known: Iterable[Result] = (),
     report: Callable[[Progress], None] = lambda progress: None,
-    kind: str = cells.CAPABILITIES,
-    test_of: Callable[[Job, int], Job] = test_of,
 ) -> list[Result]:
     """Does what isn't in the records yet; killed, it goes on from there when called again.
 
-    Failed cells are tried again.
+    Failed trials are tried again.
 
     Args:
-        order: what to do.
-        pool: who does it.
+        jobs: what to do; of one benchmark.
+        pool: does the jobs, and records them in `out`.
         out: folder of the records.
         scratch: folder for merged models.
-        n: test questions a task, for the scales that sweeps choose.
-        keep: leave merged models and answers in `scratch`.
-        device: of torch, where models are merged and answer.
-        report: called after every cell.
-        kind: of the benchmark's records.
-        test_of: (validation job, questions) → the test of what it tries.
+        known: results that are recorded elsewhere and needn't be worked out again.
+        report: called after every trial.
 
     Returns:
-        Every cell's result, those of earlier runs included.
+        Every trial's result, those of earlier runs included.
 
     Raises:
         InputError: another run works in this scratch folder.
     """
-    finished = {
-        each.cell.identity(each.versions): each for each in cells.read_all(out, kind) if each.error is None
-    }
-    waiting, sweeps, results = deque(order.jobs), _Sweeps(n, test_of), []
-    total = len(waiting) + sum(job.cell.split == "validation" for job in waiting) // len(SCALES)
-    known = {job.cell.identity() for job in waiting}
+    earlier = [*known]
+    for benchmark in dict.fromkeys(job.trial.benchmark for job in jobs):
+        earlier += trials.read_all(out, benchmark=benchmark)
+    finished = {each.trial.identity(each.versions): each for each in earlier if each.error is None}
+    waiting, sweeps = deque(jobs), _Sweeps()
+    results: list[Result] = []
+    total = len(waiting) + sum(job.trial.split == "validation" for job in waiting) // len(SCALES)
+    wanted = {job.trial.identity() for job in waiting}
 
     def done(job: Job, result: Result, *, reused: bool) -> None:
         nonlocal total
         results.append(result)
         chosen = sweeps.add(job, result)
-        if chosen is not None and chosen.cell.identity() not in known:
+        if chosen is not None and chosen.trial.identity() not in wanted:
             waiting.appendleft(chosen)
-        elif sweeps.complete(job):
+        elif sweeps.is_complete(job):
             total -= 1
         report(Progress(len(results), total, result, reused))
 
@@ -110,44 +103,46 @@ def run(
         while waiting or pool.busy:
             while waiting and not pool.full:
                 job = waiting.popleft()
-                if earlier := finished.get(job.cell.identity()):
-                    done(job, earlier, reused=True)
+                if recorded := finished.get(job.trial.identity()):
+                    done(job, recorded, reused=True)
                 else:
-                    pool.give(Errand(job, out, scratch, keep, device))
+                    pool.give(job)
             if pool.busy:
-                errand, result = pool.take()
+                job, result = pool.take()
                 if isinstance(result, WorkerError):
-                    result = failed(errand.job, result)
-                    cells.write(result, out, kind)
-                done(errand.job, result, reused=False)
+                    result = failed(job, result)
+                    trials.write(result, out)
+                done(job, result, reused=False)
     return results
 
 
 class _Sweeps:
-    """Validation results as they come in."""
+    """Results on the validation split, as they come in."""
 
-    def __init__(self, n: int, test_of: Callable[[Job, int], Job]) -> None:
-        self._n, self._test_of = n, test_of
+    def __init__(self) -> None:
         self._found: dict[tuple[object, ...], dict[float, Result]] = defaultdict(dict)
         self._jobs: dict[tuple[object, ...], dict[float, Job]] = defaultdict(dict)
 
     def add(self, job: Job, result: Result) -> Job | None:
         """The test at the best scale, once the last scale of a sweep is there."""
-        cell = job.cell
-        if cell.split != "validation" or cell.scale is None:
+        trial = job.trial
+        if trial.split != "validation" or trial.scale is None:
             return None
-        self._found[self._key(job)][cell.scale] = result
-        self._jobs[self._key(job)][cell.scale] = job
-        best = best_scale(self._found[self._key(job)]) if self.complete(job) else None
-        return None if best is None else self._test_of(self._jobs[self._key(job)][best], self._n)
+        self._found[self._key(job)][trial.scale] = result
+        self._jobs[self._key(job)][trial.scale] = job
+        best = best_scale(self._found[self._key(job)]) if self.is_complete(job) else None
+        if best is None:
+            return None
+        chosen = self._jobs[self._key(job)][best]
+        return None if chosen.test is None else replace(chosen, trial=chosen.test, test=None)
 
-    def complete(self, job: Job) -> bool:
-        """Whether a validation job's sweep is."""
-        return job.cell.split == "validation" and len(self._found[self._key(job)]) == len(SCALES)
+    def is_complete(self, job: Job) -> bool:
+        """Whether a job is part of a sweep that has a result at every scale."""
+        return job.trial.split == "validation" and len(self._found[self._key(job)]) == len(SCALES)
 
     @staticmethod
     def _key(job: Job) -> tuple[object, ...]:
-        return job.cell.line, job.cell.expert_set, job.cell.model
+        return job.trial.line, job.trial.expert_set, job.trial.model
 
 
 @contextmanager

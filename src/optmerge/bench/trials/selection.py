@@ -1,4 +1,4 @@
-"""Which records count: of the weights, tasks and number of questions that are current, the newest of each."""
+"""Choice of the records that count: the newest of each trial, with current weights, tasks and questions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 from optmerge.bench.tasks import registered
-from optmerge.bench.trials.cells import PROTOCOL, Result
+from optmerge.bench.trials.trials import PROTOCOL, Result
 
 SCALES = (0.1, 0.3, 0.5, 0.7, 1.0, 1.5)
 """Tried on the validation split."""
@@ -32,16 +32,16 @@ def current(
     valid = [
         result
         for result in everything
-        if result.cell.protocol == PROTOCOL
-        and all(versions.get(task) == version for task, version in result.cell.tasks.items())
+        if result.trial.protocol == PROTOCOL
+        and all(versions.get(task) == version for task, version in result.trial.tasks.items())
     ]
     newest = {
-        _owner(result, role): digest for result in valid for role, digest in result.cell.weights.items()
+        _owner(result, role): digest for result in valid for role, digest in result.trial.weights.items()
     }
     alive = [
         result
         for result in valid
-        if all(newest[_owner(result, role)] == digest for role, digest in result.cell.weights.items())
+        if all(newest[_owner(result, role)] == digest for role, digest in result.trial.weights.items())
     ]
     notes = []
     if len(valid) < len(everything):
@@ -52,21 +52,21 @@ def current(
 
 
 def _owner(result: Result, role: str) -> tuple[str, int | None, str]:
-    """Whose weights a role's are: a line has one base, and every expert set its own experts."""
-    return result.cell.line, None if role == "base" else result.cell.expert_set, role
+    """Owner of a role's weights: a line has one base, and every expert set has its own experts."""
+    return result.trial.line, None if role == "base" else result.trial.expert_set, role
 
 
 def tested(results: Sequence[Result], n: int | None = None) -> tuple[dict[Key, Result], list[str]]:
     """One line's results on the test split with `n` questions a task, by default the most; and a note.
 
     Args:
-        results: of one line, oldest first; the newest of each cell counts.
+        results: of one line, oldest first; the newest of each trial counts.
         n: questions a task.
     """
-    there = [result for result in results if result.cell.split == "test"]
+    there = [result for result in results if result.trial.split == "test"]
     if n is None:
-        n = max((result.cell.n for result in there), default=0)
-    chosen = [result for result in there if result.cell.n == n]
+        n = max((result.trial.n for result in there), default=0)
+    chosen = [result for result in there if result.trial.n == n]
     notes = [f"{len(there) - len(chosen)} records of other than {n} questions a task are left out"]
     return {key(result): result for result in chosen}, notes if len(chosen) < len(there) else []
 
@@ -75,13 +75,13 @@ def sweeps(results: Sequence[Result]) -> Sweeps:
     """One line's complete sweeps: of each method and expert set the one with the most questions.
 
     Args:
-        results: of one line, oldest first; the newest of each cell counts.
+        results: of one line, oldest first; the newest of each trial counts.
     """
     by_size: dict[int, Sweeps] = defaultdict(lambda: defaultdict(dict))
     for result in results:
-        if result.cell.split == "validation" and result.cell.scale in SCALES:
+        if result.trial.split == "validation" and result.trial.scale in SCALES:
             model, expert_set, scale = key(result)
-            by_size[result.cell.n][model, expert_set][scale or 0.0] = result
+            by_size[result.trial.n][model, expert_set][scale or 0.0] = result
     found: Sweeps = {}
     for n in sorted(by_size):
         found |= {who: sweep for who, sweep in by_size[n].items() if len(sweep) == len(SCALES)}
@@ -89,8 +89,8 @@ def sweeps(results: Sequence[Result]) -> Sweeps:
 
 
 def key(result: Result) -> Key:
-    """What a table knows a result by."""
-    return result.cell.model, result.cell.expert_set, result.cell.scale
+    """Key of a result in a table."""
+    return result.trial.model, result.trial.expert_set, result.trial.scale
 
 
 def average(result: Result) -> float:
@@ -106,6 +106,6 @@ def best_scale(sweep: Mapping[float, Result]) -> float | None:
 
 
 def trained(names: Iterable[str]) -> list[str]:
-    """Those of the tasks that count in the average, in the order of the tables."""
+    """The trained ones among some tasks, which count in the average, in the order of the tables."""
     there = set(names)
     return [name for name, task in registered().items() if task.trained and name in there]

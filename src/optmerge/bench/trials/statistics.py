@@ -139,7 +139,7 @@ def _estimate(
     resamples: int,
     most: float = 1.0,
 ) -> Estimate:
-    """Of a function (…, columns) → (…, sets) of each group's means."""
+    """Estimate of a function (…, columns) → (…, sets) of each group's means."""
     rng = np.random.default_rng(seed)
     per_set = np.mean([of_means(group.mean(axis=1)) for group in groups], axis=0)
     draws = np.mean([of_means(_resampled(group.T, resamples, rng)) for group in groups], axis=0).mean(axis=1)

@@ -130,7 +130,7 @@ def _cells(exchange: Exchange, speakers: Sequence[Speaker]) -> Iterator[str]:
 
 
 def _answer(said: str) -> str:
-    """What counts, and the steps that were said before it."""
+    """An answer, and the steps that were said before it."""
     steps, answer = exam.worked(printable(said))
     return (escape(answer) or "–") + (f"<small>{escape(steps)}</small>" if steps else "")
 

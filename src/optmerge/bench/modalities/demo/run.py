@@ -10,15 +10,16 @@ from typing import Any
 
 from optmerge.bench import records
 from optmerge.bench.lines import default_zoo
-from optmerge.bench.modalities import clips, exam, orders
-from optmerge.bench.modalities.asking import Asked
+from optmerge.bench.modalities import clips, jobs
 from optmerge.bench.modalities.demo import files, page
 from optmerge.bench.modalities.demo.story import CLIP, Exchange, Speaker, Story, questions
 from optmerge.bench.modalities.describe import NAMES
+from optmerge.bench.modalities.templates import ClipQuestion
 from optmerge.bench.modalities.training import BASE
 from optmerge.bench.modalities.world import MODALITIES, Modality
 from optmerge.checkpoints.output_files import disk_errors
 from optmerge.engine.merge import Options
+from optmerge.evaluate.answering import WORKED_TOKENS
 from optmerge.omni import ask
 from optmerge.omni.compose import Composed, compose
 from optmerge.recipe import override, parse_recipe
@@ -52,7 +53,7 @@ def run(
         RunError: the disk is full or failed.
     """
     zoo = zoo or default_zoo() / "omni"
-    weights = orders.hashes(zoo)
+    weights = jobs.hashes(zoo)
     started = time.perf_counter()
     name, done = _composed(zoo, out / MERGED, method, settings)
     seconds = time.perf_counter() - started
@@ -96,7 +97,7 @@ def _composed(
 
 
 def _answers(
-    folder: Path, speaker: Speaker, asked: Sequence[Asked], items: Mapping[Modality, Path]
+    folder: Path, speaker: Speaker, asked: Sequence[ClipQuestion], items: Mapping[Modality, Path]
 ) -> list[str]:
     """What a model says to each question, as `optmerge omni ask` would have it."""
     given: dict[str, list[Path]] = {
@@ -105,7 +106,7 @@ def _answers(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft calls transformers by an older name
         model = ask.load(folder)
-    return [ask.answer(model, each.text, given, longest=exam.LONGEST) for each in asked]
+    return [ask.answer(model, each.text, given, longest=WORKED_TOKENS) for each in asked]
 
 
 def _scale(done: Composed) -> float | None:

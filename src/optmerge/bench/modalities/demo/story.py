@@ -1,4 +1,4 @@
-"""What a demo page tells, as plain data; and which questions it asks."""
+"""The content of a demo page as plain data, and the choice of its questions."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from optmerge.bench.modalities import clips, exam
-from optmerge.bench.modalities.asking import NEEDS, Asked
 from optmerge.bench.modalities.clips import Clip
 from optmerge.bench.modalities.exam import Needs
+from optmerge.bench.modalities.templates import NEEDS, ClipQuestion
 from optmerge.bench.modalities.world import Content
 
 CLIP = 3
@@ -18,7 +18,7 @@ gets two thirds right, as of the whole test: neither its best clip nor its worst
 
 @dataclass(frozen=True)
 class Speaker:
-    """Who answers.
+    """A model that answers.
 
     Args:
         name: as the page calls it.
@@ -38,18 +38,18 @@ class Exchange:
         said: by each speaker, in their order.
     """
 
-    question: Asked
+    question: ClipQuestion
     said: tuple[str, ...]
 
     @property
     def right(self) -> tuple[bool, ...]:
-        """Whether each answer is."""
+        """Whether each answer is right."""
         return tuple(exam.score(words, self.question) == 1 for words in self.said)
 
 
 @dataclass(frozen=True)
 class Story:
-    """One clip, and what the models make of it.
+    """One clip, and the models' answers about it.
 
     Args:
         number: of the clip in the test split.
@@ -83,12 +83,12 @@ class Story:
         return tuple(map(sum, zip(*(each.right for each in self.exchanges), strict=True)))
 
 
-def questions(content: Content) -> tuple[Asked, ...]:
+def questions(content: Content) -> tuple[ClipQuestion, ...]:
     """For each combination of modalities the question that a guess is least likely to get right.
 
-    Of equals the first of a family that isn't asked yet. No model has a say in it.
+    Of equals the first of a family that isn't asked yet. The choice doesn't depend on any model.
     """
-    asked, chosen = clips.asked(content), list[Asked]()
+    asked, chosen = clips.asked(content), list[ClipQuestion]()
     for needs in NEEDS:
         fit = [each for each in asked if each.needs == needs]
         known = {each.family for each in chosen}

@@ -1,4 +1,4 @@
-"""What happens when in a clip, as HTML: film, sound and events above each other, along the same time."""
+"""The course of a clip as HTML: film, sound and events above each other, along the same time."""
 
 from __future__ import annotations
 
@@ -75,10 +75,10 @@ def _notes(voice: Voice) -> Iterator[str]:
 
 
 def _bar(start: float, length: float, words: str, kind: str) -> str:
-    """From a share of the clip on, as long as another."""
+    """Position and width of a part of the clip, both as shares of the clip."""
     place = f"left:{100 * start:g}%;width:{100 * length:g}%"
     return f'<span class="bar {kind}" style="{place}">{escape(words)}</span>'
 
 
-def _picture(picture: Image.Image, told: str) -> str:
-    return f'<img src="{data_uri("image/png", png(picture))}" alt="{told}">'
+def _picture(picture: Image.Image, words: str) -> str:
+    return f'<img src="{data_uri("image/png", png(picture))}" alt="{words}">'

@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from itertools import permutations
 
-from optmerge.bench.modalities.asking import YES_NO, Query, template
 from optmerge.bench.modalities.describe import fact
-from optmerge.bench.modalities.templates.single import COUNTS, yes
+from optmerge.bench.modalities.templates._template import COUNTS, YES_NO, Query, template, yes
 from optmerge.bench.modalities.world import HEIGHTS, QUARTERS, Actor, Content, Thing, Voice
 from optmerge.bench.tasks.drawn._drawing.words import a
 

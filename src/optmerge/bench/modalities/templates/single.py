@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from itertools import permutations
 
-from optmerge.bench.modalities.asking import YES_NO, Query, template
 from optmerge.bench.modalities.describe import fact
+from optmerge.bench.modalities.templates._template import COUNTS, YES_NO, Query, template, yes
 from optmerge.bench.modalities.world import CAST, QUARTERS, Actor, Content, Thing
 from optmerge.bench.tasks.drawn._drawing.words import a
 
-COUNTS = ("1", "2", "3")
 NUMBERS = tuple(str(number + 1) for number in range(CAST))
 
 
@@ -149,11 +148,6 @@ def quarter(content: Content) -> Iterator[Query]:
 def bigger(content: Content) -> Iterator[Query]:
     """Which of two things is bigger."""
     yield from _compared("is bigger in the picture", {thing.kind: thing.big for thing in content.picture})
-
-
-def yes(true: object) -> str:
-    """The answer to whether something is so."""
-    return "yes" if true else "no"
 
 
 def _compared(does: str, much: Mapping[str, float]) -> Iterator[Query]:

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from optmerge.bench.modalities.asking import Asked
+from optmerge.bench.modalities.templates import ClipQuestion
 from optmerge.bench.modalities.world import Modality
 from optmerge.bench.tasks import DataSet, Split
 from optmerge.bench.tasks.real._rows import Name, Row, Text, find_media, read_rows, row_name
@@ -63,9 +63,9 @@ def load(annotations: Path, media: Path) -> tuple[Item, ...]:
     )
 
 
-def _asked(row: _Row) -> Asked:
+def _asked(row: _Row) -> ClipQuestion:
     listed = [f"({letter}) {choice}" for letter, choice in zip(LETTERS, row.multi_choice, strict=False)]
-    return Asked(
+    return ClipQuestion(
         text=" ".join([row.question_text, *listed]),
         answers=(LETTERS[row.answer],),
         type=row.question_type,

@@ -15,7 +15,7 @@ from typing import Literal
 
 from pydantic import Json, model_validator
 
-from optmerge.bench.modalities.asking import Asked
+from optmerge.bench.modalities.templates import ClipQuestion
 from optmerge.bench.modalities.world import Modality
 from optmerge.bench.tasks import DataSet, Split
 from optmerge.bench.tasks.real._rows import Name, Row, Text, find_media, read_rows, row_name
@@ -77,9 +77,11 @@ def load(annotations: Path, media: Path) -> tuple[Item, ...]:
     )
 
 
-def _asked(row: _Row, answers: tuple[str, ...]) -> Asked:
+def _asked(row: _Row, answers: tuple[str, ...]) -> ClipQuestion:
     modality, family = row.type
-    return Asked(row.text, (row.anser,), f"{modality} {family}", family.lower(), NEEDS[modality], answers)
+    return ClipQuestion(
+        row.text, (row.anser,), f"{modality} {family}", family.lower(), NEEDS[modality], answers
+    )
 
 
 TASK = DataSet(

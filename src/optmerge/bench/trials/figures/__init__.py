@@ -1,4 +1,4 @@
-"""Pictures of the records: each a function from boards to a figure, drawn as PNG and SVG."""
+"""Pictures of the records: each is a function from panels, one a line, to a figure. Drawn as PNG and SVG."""
 
 from __future__ import annotations
 
@@ -6,32 +6,32 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from optmerge.bench.trials.entrants import Standing
 from optmerge.bench.trials.figures import costs, heat, published, radar, sweep
-from optmerge.bench.trials.figures.style import Board, board, styled
+from optmerge.bench.trials.figures.style import Panel, panel, styled
+from optmerge.bench.trials.line_scores import LineScores
 
-FIGURES: Mapping[str, Callable[[Sequence[Board]], Any]] = {
+FIGURES: Mapping[str, Callable[[Sequence[Panel]], Any]] = {
     "radar": radar.figure,
     "heat": heat.figure,
     "sweep": sweep.figure,
     "cost": costs.figure,
     "paper": published.figure,
 }
-"""Name of the file → what draws it; None where the records have nothing for it."""
+"""Name of the file → function that makes the figure, or None where the records have nothing for it."""
 
 
-def draw(standings: Sequence[Standing], folder: Path) -> list[Path]:
-    """Draws every figure there are records for, as PNG and SVG; returns the files.
+def draw(lines: Sequence[LineScores], folder: Path) -> list[Path]:
+    """Draws every figure that there are records for, as PNG and SVG; returns the files.
 
     Args:
-        standings: one for each line.
+        lines: scores of each line.
         folder: made if need be; earlier figures are replaced.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    boards, written = [board(standing) for standing in standings], []
+    panels, written = [panel(each) for each in lines], []
     with styled():
         for name, make in FIGURES.items():
-            figure = make(boards)
+            figure = make(panels)
             if figure is None:
                 continue
             for ending in ("png", "svg"):

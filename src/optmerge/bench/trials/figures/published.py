@@ -6,27 +6,27 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from optmerge.bench.trials import paper
-from optmerge.bench.trials.cells import BASE, MIXTURE
-from optmerge.bench.trials.figures.style import GREY, Board, look, panels, ranked, score_of
-from optmerge.bench.trials.rows import AVERAGE, Row
+from optmerge.bench.trials.figures.style import GREY, Panel, ranked, score_of, side_by_side, style
+from optmerge.bench.trials.rows import AVERAGE, ScoreRow
+from optmerge.bench.trials.trials import BASE, MIXTURE
 
 COUNTERPARTS: Mapping[str, str] = {"full": "InternVL2.5-1B", "lora": "Qwen2-VL-7B"}
 """Line → the paper's model whose experts were made the same way."""
-Column = tuple[str, Sequence[Row]]
+Column = tuple[str, Sequence[ScoreRow]]
 """Title and rows of a panel."""
 
 
-def figure(boards: Sequence[Board]) -> Any:
+def figure(panels: Sequence[Panel]) -> Any:
     """Two panels a line that has a counterpart; None without one."""
     columns: list[Column] = []
-    for board in boards:
-        if model := COUNTERPARTS.get(board.standing.line):
-            columns += [(f"{model}, published", paper.rows(model)), (f"{board.title}, ours", board.rows)]
+    for panel in panels:
+        if model := COUNTERPARTS.get(panel.scores.line):
+            columns += [(f"{model}, published", paper.rows(model)), (f"{panel.title}, ours", panel.rows)]
     if not columns:
         return None
     models = [method for _, found in columns for method in ranked(found)]
     order = sorted(set(models), key=lambda method: -_mean_place(columns, method))
-    figure, axes = panels(len(columns), 3.2, 0.9 + 0.32 * len(order), sharey=True)
+    figure, axes = side_by_side(len(columns), 3.2, 0.9 + 0.32 * len(order), sharey=True)
     for axis, (title, found) in zip(axes, columns, strict=True):
         _dots(axis, title, found, order)
     return figure
@@ -39,16 +39,16 @@ def _mean_place(columns: Sequence[Column], method: str) -> float:
     return sum(shares) / len(shares)
 
 
-def _dots(axis: Any, title: str, found: Sequence[Row], order: Sequence[str]) -> None:
-    averages = {row.model: row for row in found if row.capability == AVERAGE and row.score is not None}
+def _dots(axis: Any, title: str, found: Sequence[ScoreRow], order: Sequence[str]) -> None:
+    averages = {row.label: row for row in found if row.capability == AVERAGE and row.score is not None}
     for place, method in enumerate(order):
         row = averages.get(method)
         if row is None or row.score is None:
             continue
-        style = look(method)
+        drawn = style(method)
         if row.low is not None and row.high is not None:
-            axis.plot([100 * row.low, 100 * row.high], [place, place], color=style.colour, linewidth=1.5)
-        axis.plot(100 * row.score, place, style.mark, color=style.colour, markersize=8, zorder=4)
+            axis.plot([100 * row.low, 100 * row.high], [place, place], color=drawn.colour, linewidth=1.5)
+        axis.plot(100 * row.score, place, drawn.mark, color=drawn.colour, markersize=8, zorder=4)
         axis.annotate(
             f"{100 * row.score:.1f}",
             (100 * row.score, place),

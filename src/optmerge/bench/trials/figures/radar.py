@@ -8,26 +8,26 @@ from typing import Any
 import numpy as np
 
 from optmerge.bench.tasks import get
-from optmerge.bench.trials.cells import BASE, MIXTURE, ROUTING
-from optmerge.bench.trials.figures.style import GREY, INK, Board, look, panels, ranked, score_of
+from optmerge.bench.trials.figures.style import GREY, INK, Panel, ranked, score_of, side_by_side, style
 from optmerge.bench.trials.selection import trained
+from optmerge.bench.trials.trials import BASE, MIXTURE, ROUTING
 
 SHOWN = 4
-"""Merges; more lie on top of each other."""
+"""Merges in a radar; more would lie on top of each other."""
 RINGS = (20, 40, 60, 80)
-"""Of the scale, in percent."""
+"""Rings of the radar's scale, in percent."""
 
 
-def figure(boards: Sequence[Board]) -> Any:
+def figure(panels: Sequence[Panel]) -> Any:
     """A radar a line."""
-    figure, axes = panels(len(boards), 5.2, 5.2, subplot_kw={"projection": "polar"})
-    for board, axis in zip(boards, axes, strict=True):
-        _radar(axis, board)
+    figure, axes = side_by_side(len(panels), 5.2, 5.2, subplot_kw={"projection": "polar"})
+    for panel, axis in zip(panels, axes, strict=True):
+        _radar(axis, panel)
     return figure
 
 
-def _radar(axis: Any, board: Board) -> None:
-    found, tasks = board.rows, trained(board.standing.tasks)
+def _radar(axis: Any, panel: Panel) -> None:
+    found, tasks = panel.rows, trained(panel.scores.tasks)
     angles = np.linspace(0, 2 * np.pi, len(tasks), endpoint=False)
     lines: list[tuple[str, str, dict[str, Any]]] = [
         (ROUTING, "own experts", {"color": INK, "linestyle": ":", "linewidth": 1.6}),
@@ -35,8 +35,8 @@ def _radar(axis: Any, board: Board) -> None:
         (BASE, "base", {"color": GREY, "linestyle": "--", "linewidth": 1.6}),
     ]
     for rank, method in enumerate(ranked(found)[:SHOWN]):
-        style = look(method)
-        options = {"color": style.colour, "linewidth": 2, "marker": style.mark, "markersize": 5}
+        drawn = style(method)
+        options = {"color": drawn.colour, "linewidth": 2, "marker": drawn.mark, "markersize": 5}
         options["zorder"] = 3 - rank / SHOWN  # the better above
         lines.append((method, method, options))
     for model, label, options in lines:
@@ -56,5 +56,5 @@ def _radar(axis: Any, board: Board) -> None:
         ground = {"color": "white", "pad": 0.8, "linewidth": 0}
         axis.text(np.pi / len(tasks), score, f"{score} %", color=GREY, fontsize=8, ha="center", bbox=ground)
     axis.spines["polar"].set_color("#CFCFCF")
-    axis.set_title(board.title, pad=22)
+    axis.set_title(panel.title, pad=22)
     axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=3, frameon=False)

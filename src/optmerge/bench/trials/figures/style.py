@@ -1,39 +1,71 @@
-"""How figures look: one font, and for each method a colour and mark that colour-blind readers tell apart."""
+"""How figures look: one font, and for each method a colour, mark and dash that belong to its name."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from optmerge.bench.trials.entrants import Standing
-from optmerge.bench.trials.rows import AVERAGE, Row, rows
-from optmerge.bench.trials.tables import is_merge
-from optmerge.methods import registered
+from optmerge.bench.trials.line_scores import LineScores
+from optmerge.bench.trials.rows import AVERAGE, ScoreRow, rows
 
 # Okabe and Ito's colours, which every common colour blindness tells apart; yellow is too pale for lines.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 MARKS = "osD^vPX"
+OTHER_MARKS = "<>ph*d8"
+"""Marks of methods without an entry in `STYLES`, which has none of them."""
+DASHES = ("-", "--", ":")
 GREY, INK = "#8A8A8A", "#222222"
 
 
 @dataclass(frozen=True)
-class Look:
-    """Of one method."""
+class Style:
+    """How a method is drawn.
+
+    Args:
+        colour: of lines and marks.
+        mark: of points.
+        dash: of lines.
+    """
 
     colour: str
     mark: str
     dash: str
 
 
-def look(method: str) -> Look:
-    """The same in every figure and every run; more methods than colours differ in dashes and marks."""
-    names = list(registered())
-    place = names.index(method) if method in names else len(names)
-    dash = ("-", "--", ":")[place // len(COLOURS) % 3]
-    return Look(COLOURS[place % len(COLOURS)], MARKS[place % len(MARKS)], dash)
+def _nth(place: int) -> Style:
+    dash = DASHES[place // len(COLOURS) % len(DASHES)]
+    return Style(COLOURS[place % len(COLOURS)], MARKS[place % len(MARKS)], dash)
+
+
+STYLES: Mapping[str, Style] = {
+    "aswudi": _nth(0),
+    "average": _nth(1),
+    "dare_task_arithmetic": _nth(2),
+    "dare_ties": _nth(3),
+    "iso_c": _nth(4),
+    "optmerge": _nth(5),
+    "slerp": _nth(6),
+    "swudi": _nth(7),
+    "task_arithmetic": _nth(8),
+    "ties": _nth(9),
+    "tsv": _nth(10),
+    "wudi": _nth(11),
+}
+"""Method → how it is drawn, in every figure and every run. A method that is added takes the next number."""
+
+
+def style(method: str) -> Style:
+    """How a method is drawn. One without an entry in `STYLES` gets a style that its name alone decides."""
+    if method in STYLES:
+        return STYLES[method]
+    place = int.from_bytes(hashlib.sha256(method.encode()).digest()[:4], "big")
+    return Style(
+        COLOURS[place % len(COLOURS)], OTHER_MARKS[place % len(OTHER_MARKS)], DASHES[place % len(DASHES)]
+    )
 
 
 @contextmanager
@@ -70,41 +102,41 @@ def styled() -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Board:
+class Panel:
     """What a panel shows of a line.
 
     Args:
-        standing: of the line.
+        scores: of the line.
         rows: of each model at the chosen scale where there is one, and at the default otherwise.
     """
 
-    standing: Standing
-    rows: tuple[Row, ...]
+    scores: LineScores
+    rows: tuple[ScoreRow, ...]
 
     @property
     def title(self) -> str:
-        """Of the panel."""
-        return f"{self.standing.line} line"
+        """Title of the panel."""
+        return f"{self.scores.line} line"
 
 
-def board(standing: Standing) -> Board:
-    """A line's standing with its rows worked out."""
-    everything = rows(standing)
-    chosen = {row.model for row in everything if row.scale_rule == "validation"}
-    kept = (row for row in everything if row.scale_rule == "validation" or row.model not in chosen)
-    return Board(standing, tuple(kept))
+def panel(scores: LineScores) -> Panel:
+    """A line's scores with their rows worked out."""
+    everything = rows(scores)
+    chosen = {row.label for row in everything if row.scale_rule == "validation"}
+    kept = (row for row in everything if row.scale_rule == "validation" or row.label not in chosen)
+    return Panel(scores, tuple(kept))
 
 
-def ranked(found: Sequence[Row]) -> list[str]:
-    """The merges by their average, best first."""
-    averages = {row.model: row.score for row in found if row.capability == AVERAGE and is_merge(row.model)}
+def ranked(found: Sequence[ScoreRow]) -> list[str]:
+    """The methods by the average of their merges, best first."""
+    averages = {row.model: row.score for row in found if row.capability == AVERAGE and row.kind == "merge"}
     return sorted((m for m, s in averages.items() if s is not None), key=lambda m: -(averages[m] or 0.0))
 
 
-def score_of(found: Sequence[Row], model: str, capability: str) -> float | None:
-    """In percent."""
+def score_of(found: Sequence[ScoreRow], label: str, capability: str) -> float | None:
+    """Score of the model with that label, in percent; None where there is none."""
     for row in found:
-        if (row.model, row.capability) == (model, capability) and row.score is not None:
+        if (row.label, row.capability) == (label, capability) and row.score is not None:
             return 100 * row.score
     return None
 
@@ -124,7 +156,7 @@ def spread(places: Sequence[float], least: float) -> list[float]:
     return [heights[row] for row in range(len(places))]
 
 
-def panels(number: int, width: float, height: float, **options: Any) -> tuple[Any, list[Any]]:
+def side_by_side(number: int, width: float, height: float, **options: Any) -> tuple[Any, list[Any]]:
     """A figure with panels side by side, sized in inches each."""
     from matplotlib import pyplot
 

@@ -8,35 +8,35 @@ from typing import Any
 
 import numpy as np
 
-from optmerge.bench.trials.cells import Result
-from optmerge.bench.trials.figures.style import INK, Board, look, panels, spread
+from optmerge.bench.trials.figures.style import INK, Panel, side_by_side, spread, style
 from optmerge.bench.trials.selection import SCALES, Sweeps, average
+from optmerge.bench.trials.trials import Result
 
 
-def figure(boards: Sequence[Board]) -> Any:
+def figure(panels: Sequence[Panel]) -> Any:
     """A panel a line; None without sweeps."""
-    swept = [board for board in boards if board.standing.sweeps]
+    swept = [panel for panel in panels if panel.scores.sweeps]
     if not swept:
         return None
-    figure, axes = panels(len(swept), 5.6, 4.4)
-    for board, axis in zip(swept, axes, strict=True):
-        _curves(axis, board)
+    figure, axes = side_by_side(len(swept), 5.6, 4.4)
+    for panel, axis in zip(swept, axes, strict=True):
+        _curves(axis, panel)
     return figure
 
 
-def _curves(axis: Any, board: Board) -> None:
-    curves = _means(board.standing.sweeps)
+def _curves(axis: Any, panel: Panel) -> None:
+    curves = _means(panel.scores.sweeps)
     low, high = min(map(np.nanmin, curves.values())), max(map(np.nanmax, curves.values()))
     for method, curve in curves.items():
-        style = look(method)
-        axis.plot(SCALES, curve, color=style.colour, linestyle=style.dash, linewidth=1.8)
-        default = _default(board.standing.sweeps, method)
+        drawn = style(method)
+        axis.plot(SCALES, curve, color=drawn.colour, linestyle=drawn.dash, linewidth=1.8)
+        default = _default(panel.scores.sweeps, method)
         for place, scale in enumerate(SCALES):
             best = curve[place] == np.nanmax(curve)
-            face = style.colour if best else "white"
+            face = drawn.colour if best else "white"
             if best or scale == default:
                 axis.plot(
-                    scale, curve[place], style.mark, color=style.colour, markerfacecolor=face, markersize=7
+                    scale, curve[place], drawn.mark, color=drawn.colour, markerfacecolor=face, markersize=7
                 )
     last = [curve[~np.isnan(curve)][-1] for curve in curves.values()]
     for method, place, height in zip(curves, last, spread(last, 0.045 * (high - low)), strict=True):
@@ -46,13 +46,13 @@ def _curves(axis: Any, board: Board) -> None:
             xytext=(1.56, height),
             textcoords="data",
             va="center",
-            color=look(method).colour,
+            color=style(method).colour,
             annotation_clip=False,
         )
     axis.set_xticks(SCALES)
     axis.set_xlabel("scale")
     axis.set_ylabel("average on the validation split, %")
-    axis.set_title(f"{board.title}: scale")
+    axis.set_title(f"{panel.title}: scale")
     axis.text(
         0.0,
         -0.2,
@@ -77,7 +77,7 @@ def _percent(sweep: Mapping[float, Result], scale: float) -> float:
 
 
 def _default(sweeps: Sweeps, method: str) -> float | None:
-    cells = [
-        result.cell for (name, _), sweep in sweeps.items() if name == method for result in sweep.values()
+    trials = [
+        result.trial for (name, _), sweep in sweeps.items() if name == method for result in sweep.values()
     ]
-    return next((cell.scale for cell in cells if cell.default), None)
+    return next((trial.scale for trial in trials if trial.default), None)
