@@ -210,7 +210,7 @@ def _writes(arguments: tuple[Any, ...]) -> bool:
 
 COMMAND = """
 import sys
-from optmerge.engine import dense_output
+from optmerge.engine.output import dense as dense_output
 from optmerge.cli import main
 dense_output.SYNC_SECONDS = 0.0
 print("ready", flush=True)

@@ -339,7 +339,7 @@ SLOW = """
 import time
 from optmerge.checkpoints.shard_writer import ShardWriter
 from optmerge.cli import main
-from optmerge.engine import dense_output
+from optmerge.engine.output import dense as dense_output
 dense_output.SYNC_SECONDS = 0.0
 write = ShardWriter.write_flat
 ShardWriter.write_flat = lambda *arguments: (time.sleep(0.03), write(*arguments))[1]
