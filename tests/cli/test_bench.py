@@ -15,15 +15,9 @@ from PIL import Image
 
 from optmerge.bench.trials.cells import read_all, write
 from optmerge.cli import run
-from worlds import random_zoo
 from worlds import records as synthetic
 
 KEYS = ["line", "model", "capability", "score", "low", "high", "n", "seeds", "scale_rule", "normalised"]
-
-
-@pytest.fixture(scope="module")
-def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return random_zoo.make(tmp_path_factory.mktemp("zoo"), "lora")
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +44,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
 
 
 def test_a_killed_run_continues_and_a_broken_model_fails_alone(
-    zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    zoo: Path, tmp_path: Path, without_processes: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     broken = shutil.copytree(zoo / "lora", tmp_path / "zoo/lora")
     (broken / "mixture/0/adapter_config.json").write_text("{}")

@@ -62,6 +62,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.usefixtures("without_processes")
 def test_a_run_is_recorded_once_and_its_failures_are_told_and_tried_again(
     trained: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -98,6 +99,7 @@ def test_a_run_is_recorded_once_and_its_failures_are_told_and_tried_again(
     assert sorted((tmp_path / "records").rglob("*.json")) == before
 
 
+@pytest.mark.usefixtures("without_processes")
 def test_a_scale_is_chosen_on_the_validation_split_and_then_tested(
     trained: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
