@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 
+from worlds.commands import Commands
 from worlds.shared import shared
 
 Write = Callable[..., Path]
@@ -63,3 +64,11 @@ def modality_zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from worlds import modalities
 
     return shared(tmp_path_factory, "modality-zoo", modalities.train)
+
+
+@pytest.fixture(scope="session")
+def commands() -> Iterator[Commands]:
+    """Starts commands in processes of their own."""
+    server = Commands()
+    yield server
+    server.close()
