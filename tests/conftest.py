@@ -8,11 +8,17 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from hypothesis import settings
 
+from worlds import samples
 from worlds.commands import Commands
 from worlds.shared import shared
 
 Write = Callable[..., Path]
+settings.register_profile("fast", derandomize=True, database=None)
+if not samples.EVERYTHING:
+    settings.load_profile("fast")
+
 THREADS = torch.get_num_threads()
 
 
