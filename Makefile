@@ -24,7 +24,7 @@ test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m 'not slow'
 
 test-slow: $(READY)
-	$(BIN)/pytest -m slow
+	OMP_NUM_THREADS=1 OPTMERGE_TEST_EVERYTHING=1 $(BIN)/pytest -n 2 -m 'slow or sampled'
 
 check: $(READY)
 	$(BIN)/ruff format --check src tests perf docs zoo

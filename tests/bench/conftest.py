@@ -1,3 +1,7 @@
+"""What the benchmark's tests share."""
+
+from __future__ import annotations
+
 from collections.abc import Mapping
 
 import pytest
@@ -5,6 +9,7 @@ import pytest
 from optmerge.bench.lines.tiny import checkpoint
 from optmerge.bench.lines.tiny.family import Processor, Size
 from worlds import lines as tiny_lines
+from worlds import random_zoo
 
 
 @pytest.fixture(scope="session")
@@ -15,4 +20,4 @@ def tiny() -> Size:
 @pytest.fixture(scope="session")
 def processors() -> Mapping[str, Processor]:
     """Line → processor of a tiny model."""
-    return {line: checkpoint.processor(line, tiny_lines.SIZE) for line in checkpoint.LINES}
+    return {line: random_zoo.make_processor(line, tiny_lines.SIZE) for line in checkpoint.LINES}

@@ -11,14 +11,9 @@ from optmerge.bench.trials import trials
 from optmerge.bench.trials.selection import SCALES
 from optmerge.errors import CheckpointError
 from optmerge.evaluate.scoring.boxes import Box
-from worlds import random_zoo
 
 
-@pytest.fixture(scope="module")
-def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return random_zoo.make(tmp_path_factory.mktemp("zoo"), "lora")
-
-
+@pytest.mark.usefixtures("without_processes")
 def test_the_demo_makes_a_table_a_picture_and_records(zoo: Path, tmp_path: Path) -> None:
     for _ in range(2):  # a second demo replaces the first
         console = Console(record=True, width=220)
@@ -44,6 +39,7 @@ def test_the_demo_makes_a_table_a_picture_and_records(zoo: Path, tmp_path: Path)
         assert image.width > 5 * 224
 
 
+@pytest.mark.usefixtures("without_processes")
 def test_a_merge_is_shown_at_the_scale_that_records_found_best_too(zoo: Path, tmp_path: Path) -> None:
     """The sweep is made up: what counts is that the best of it is asked."""
 

@@ -45,7 +45,7 @@ def loaded_and_merged(model: nn.Module, folder: Path) -> dict[str, Tensor]:
     return model.merge_and_unload().state_dict()
 
 
-def check_effect(model: nn.Module, folder: Path, changes: dict[str, Tensor]) -> None:
+def assert_effect(model: nn.Module, folder: Path, changes: dict[str, Tensor]) -> None:
     merged = loaded_and_merged(model, folder)
     for name, before in model.state_dict().items():
         expected = before + changes[name] if name in changes else before
@@ -60,7 +60,7 @@ def test_peft_loads_a_merged_adapter_of_many_ranks(tmp_path: Path) -> None:
     write_adapter(tmp_path, factors, base_model_name="./base", task_type="CAUSAL_LM")
     config = json.loads((tmp_path / "adapter_config.json").read_text())
     assert (config["r"], config["lora_alpha"], sorted(config["rank_pattern"].values())) == (4, 4, [2, 7])
-    check_effect(model, tmp_path, {name: f.dense() for name, f in factors.items()})
+    assert_effect(model, tmp_path, {name: f.dense() for name, f in factors.items()})
 
 
 def test_full_tensors_become_modules_to_save(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_full_tensors_become_modules_to_save(tmp_path: Path) -> None:
     full = {name: model.state_dict()[name] + 1}
     write_adapter(tmp_path, factors, full, base_model_name="./base")
     changes = {key: value.dense() for key, value in factors.items()}
-    check_effect(model, tmp_path, {**changes, name: torch.ones(())})
+    assert_effect(model, tmp_path, {**changes, name: torch.ones(())})
 
 
 def test_convolutions_and_embeddings_keep_their_forms(tmp_path: Path) -> None:
@@ -81,14 +81,14 @@ def test_convolutions_and_embeddings_keep_their_forms(tmp_path: Path) -> None:
     changes = {name: f.dense() for name, f in factors.items()}
     if model.config.tie_word_embeddings:
         changes["lm_head.weight"] = changes[embedding]
-    check_effect(model, tmp_path, changes)
+    assert_effect(model, tmp_path, changes)
 
 
 def test_transposed_layers_keep_their_form(tmp_path: Path) -> None:
     model = GPT2LMHeadModel(GPT2Config(n_embd=24, n_layer=2, n_head=2, vocab_size=48, n_positions=16))
     factors = factors_for(model, {f"transformer.h.{i}.attn.c_attn.weight": 3 for i in range(2)})
     write_adapter(tmp_path, factors, base_model_name="./base", transposed=factors.keys())
-    check_effect(model, tmp_path, {name: f.dense() for name, f in factors.items()})
+    assert_effect(model, tmp_path, {name: f.dense() for name, f in factors.items()})
 
 
 def test_what_is_written_reads_back_equal(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def trained(model: nn.Module, settings: dict[str, Any], folder: Path) -> dict[st
     return model.merge_and_unload().state_dict()
 
 
-def check_exact(model: nn.Module, settings: dict[str, Any], folder: Path) -> dict[str, type]:
+def assert_exact(model: nn.Module, settings: dict[str, Any], folder: Path) -> dict[str, type]:
     """Compare every tensor with PEFT's merge; returns the types of the deltas by target."""
     merged = trained(model, settings, folder)
     base = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -100,7 +100,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS.keys())
 @pytest.mark.parametrize("model", ["qwen2_vl", "internvl"])
 def test_a_language_adapter_is_exact(model: str, settings: dict[str, Any], tmp_path: Path) -> None:
-    kinds = check_exact(TINY[model](), {"target_modules": LANGUAGE, **settings}, tmp_path)
+    kinds = assert_exact(TINY[model](), {"target_modules": LANGUAGE, **settings}, tmp_path)
     if not {"use_dora", "bias", "modules_to_save"} & settings.keys():
         assert set(kinds.values()) == {LowRank}
 
@@ -108,7 +108,7 @@ def test_a_language_adapter_is_exact(model: str, settings: dict[str, Any], tmp_p
 @pytest.mark.parametrize("dora", [False, True])
 @pytest.mark.parametrize("model", ["qwen2_vl", "internvl"])
 def test_a_vision_adapter_with_its_patch_convolution_is_exact(model: str, dora: bool, tmp_path: Path) -> None:
-    kinds = check_exact(TINY[model](), {"target_modules": VISION[model], "use_dora": dora}, tmp_path)
+    kinds = assert_exact(TINY[model](), {"target_modules": VISION[model], "use_dora": dora}, tmp_path)
     assert any("patch" in name for name in kinds)
     assert set(kinds.values()) == {Dense if dora else LowRank}
 
@@ -116,7 +116,7 @@ def test_a_vision_adapter_with_its_patch_convolution_is_exact(model: str, dora: 
 @pytest.mark.parametrize("dora", [False, True])
 def test_an_embedding_adapter_is_exact(dora: bool, tmp_path: Path) -> None:
     settings = {"target_modules": ["embed_tokens", "q_proj"], "use_dora": dora}
-    kinds = check_exact(TINY["qwen2_vl"](), settings, tmp_path)
+    kinds = assert_exact(TINY["qwen2_vl"](), settings, tmp_path)
     embedding = next(kind for name, kind in kinds.items() if "embed_tokens" in name)
     assert embedding is (Dense if dora else LowRank)
 
@@ -124,25 +124,25 @@ def test_an_embedding_adapter_is_exact(dora: bool, tmp_path: Path) -> None:
 @pytest.mark.parametrize("dora", [False, True])
 def test_a_convolution_adapter_is_exact(dora: bool, tmp_path: Path) -> None:
     settings = {"target_modules": ["line", "plane", "point", "space"], "use_dora": dora}
-    assert len(check_exact(Convolutions(), settings, tmp_path)) == 4
+    assert len(assert_exact(Convolutions(), settings, tmp_path)) == 4
 
 
 def test_a_trained_bias_beside_the_factors_is_exact(tmp_path: Path) -> None:
     settings = {"target_modules": ["plane", "space"], "lora_bias": True}
-    kinds = check_exact(Convolutions(), settings, tmp_path)
+    kinds = assert_exact(Convolutions(), settings, tmp_path)
     assert kinds["plane.bias"] is Dense and kinds["plane.weight"] is LowRank
 
 
 @pytest.mark.parametrize("dora", [False, True])
 @pytest.mark.parametrize("targets", [["c_attn"], ["c_attn", "c_fc"], ["attn.c_proj"]])
 def test_transposed_layers_are_exact(targets: list[str], dora: bool, tmp_path: Path) -> None:
-    check_exact(gpt2(), {"target_modules": targets, "fan_in_fan_out": True, "use_dora": dora}, tmp_path)
+    assert_exact(gpt2(), {"target_modules": targets, "fan_in_fan_out": True, "use_dora": dora}, tmp_path)
 
 
 def test_where_layers_differ_the_shape_decides_how_they_are_stored(tmp_path: Path) -> None:
     model = gpt2()
     model.lm_head.weight = nn.Parameter(model.lm_head.weight.clone())
-    check_exact(model, {"target_modules": ["c_attn", "lm_head"]}, tmp_path)
+    assert_exact(model, {"target_modules": ["c_attn", "lm_head"]}, tmp_path)
 
 
 def test_a_square_layer_of_unknown_orientation_is_refused(tmp_path: Path) -> None:

@@ -6,22 +6,35 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import typer
 import yaml
 
 import optmerge
+from optmerge import cli
 from optmerge.checkpoints.checkpoint_writer import CheckpointWriter
 from optmerge.cli import Interrupted, run
 from optmerge.errors import RunError
 from optmerge.methods import registered
 from worlds.merges import QUERY, World, contents, load, save_adapter, world
 
-COMMANDS = ("merge", "plan", "verify", "inspect", "methods", "bench")
+
+def subcommands(command: Any, *names: str) -> Iterator[tuple[str, Any]]:
+    """Every command of the app that can be run, after the words that name it."""
+    if not hasattr(command, "commands"):
+        yield " ".join(names), command
+        return
+    for name, inner in command.commands.items():
+        yield from subcommands(inner, *names, name)
+
+
+COMMANDS = dict(subcommands(typer.main.get_command(cli.app)))
 
 
 def output(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -39,16 +52,24 @@ def parsed(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
 # --- help and usage
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "Usage" in output(capsys, command, "--help")
-
-
-@pytest.mark.parametrize("command", ["merge", "plan", "verify", "inspect", "methods"])
+@pytest.mark.parametrize("name", COMMANDS)
 def test_help_shows_an_example_and_every_option_has_words(
-    command: str, capsys: pytest.CaptureFixture[str]
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert f"optmerge {command}" in output(capsys, command, "--help").split("Usage", 1)[1].split("\n", 1)[1]
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("TERMINAL_WIDTH", "200")  # Typer's own
+    _, shown = output(capsys, *name.split(), "--help").split("Usage:")[1].split("\n", 1)
+    assert f"optmerge {name} " in shown, "no example"
+    for option in COMMANDS[name].params:
+        words = getattr(option, "help", None)
+        assert words, f"{name}: {option.name} is not explained"
+        assert "".join(words.split()[:2]) in "".join(shown.split()), f"{name}: {option.name} is not shown"
+
+
+@pytest.mark.parametrize("group", sorted({name.split()[0] for name in COMMANDS if " " in name}))
+def test_the_help_of_a_group_names_its_commands(group: str, capsys: pytest.CaptureFixture[str]) -> None:
+    shown = output(capsys, group, "--help").split()
+    assert {name.split()[1] for name in COMMANDS if name.startswith(f"{group} ")} <= set(shown)
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,6 @@ import os
 import pty
 import re
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,45 +18,46 @@ from optmerge.cli import progress, run
 from optmerge.cli.tables import time_words
 from optmerge.engine.output import dense as dense_output
 from optmerge.engine.output.folder import STATE
+from worlds.commands import Commands
 from worlds.merges import World, save_adapter, watching, world
 
 ESCAPE = "\x1b"
 
 
-SLOW = """
-import time
-from optmerge.checkpoints.shard_writer import ShardWriter
-from optmerge.cli import main
-write = ShardWriter.write_flat
-ShardWriter.write_flat = lambda *arguments: (time.sleep(0.02), write(*arguments))[1]
-main()
-"""
+Terminal = Callable[..., tuple[int, str]]
 
 
-def on_a_terminal(
-    *arguments: str, terminal: str = "xterm", when_seen: tuple[str, Callable[[int], None]] | None = None
-) -> tuple[int, str]:
+@pytest.fixture
+def on_a_terminal(commands: Commands) -> Terminal:
     """Exit code and standard error of a command whose standard error is a terminal."""
-    ours, theirs = pty.openpty()
-    environment = {**os.environ, "TERM": terminal, "COLUMNS": "100"}
-    process = subprocess.Popen(
-        [sys.executable, "-c", SLOW, *arguments], stdout=subprocess.DEVNULL, stderr=theirs, env=environment
-    )
-    os.close(theirs)
-    seen = ""
-    while True:
-        try:
-            seen += os.read(ours, 4096).decode()
-        except OSError:  # nobody holds the other end any more
-            break
-        if when_seen and when_seen[0] in seen:
-            when_seen[1](process.pid)
-            when_seen = None
-    os.close(ours)
-    return process.wait(60), seen
+
+    def shown(
+        *arguments: str, terminal: str = "xterm", when_seen: tuple[str, Callable[[int], None]] | None = None
+    ) -> tuple[int, str]:
+        ours, theirs = pty.openpty()
+        environment = {"TERM": terminal, "COLUMNS": "100"}
+        command = commands.start(
+            *arguments, errors=Path(os.ttyname(theirs)), pause=0.02, environment=environment
+        )
+        os.close(theirs)
+        seen = ""
+        while True:
+            try:
+                seen += os.read(ours, 4096).decode()
+            except OSError:  # nobody holds the other end any more
+                break
+            if when_seen and when_seen[0] in seen:
+                when_seen[1](command.pid)
+                when_seen = None
+        os.close(ours)
+        return command.wait(), seen
+
+    return shown
 
 
-def test_a_terminal_shows_a_bar_with_tensors_bytes_rate_and_time_left(models: World, recipe: str) -> None:
+def test_a_terminal_shows_a_bar_with_tensors_bytes_rate_and_time_left(
+    models: World, recipe: str, on_a_terminal: Terminal
+) -> None:
     code, seen = on_a_terminal("merge", recipe, "--out", str(models.out))
 
     assert code == 0
@@ -67,7 +66,9 @@ def test_a_terminal_shows_a_bar_with_tensors_bytes_rate_and_time_left(models: Wo
     assert seen.rindex(f"{ESCAPE}[?25h") > seen.rindex(f"{ESCAPE}[?25l"), "the cursor is shown again"
 
 
-def test_an_interrupted_bar_leaves_the_terminal_in_order(models: World, recipe: str) -> None:
+def test_an_interrupted_bar_leaves_the_terminal_in_order(
+    models: World, recipe: str, on_a_terminal: Terminal
+) -> None:
     code, seen = on_a_terminal(
         "merge",
         recipe,
@@ -83,12 +84,14 @@ def test_an_interrupted_bar_leaves_the_terminal_in_order(models: World, recipe: 
 
 @pytest.mark.parametrize("options", [["--quiet"], ["--json"]])
 def test_nothing_is_shown_on_a_terminal_when_it_is_not_wanted(
-    models: World, recipe: str, options: list[str]
+    models: World, recipe: str, options: list[str], on_a_terminal: Terminal
 ) -> None:
     assert on_a_terminal("merge", recipe, "--out", str(models.out), *options) == (0, "")
 
 
-def test_a_terminal_that_can_t_move_its_cursor_gets_no_bar(models: World, recipe: str) -> None:
+def test_a_terminal_that_can_t_move_its_cursor_gets_no_bar(
+    models: World, recipe: str, on_a_terminal: Terminal
+) -> None:
     code, seen = on_a_terminal("merge", recipe, "--out", str(models.out), terminal="dumb")
 
     assert code == 0 and ESCAPE not in seen

@@ -21,6 +21,7 @@ from optmerge.engine.plan import TensorPlan
 from optmerge.engine.running import budget
 from optmerge.methods import registered
 from worlds.merges import Tensors, World, contents, load, save_adapter, watching, weights, world
+from worlds.samples import examples
 
 EVERYTHING = {"components": None, "kinds": None}
 ALL_CORES = {"tsv", "iso_c"}
@@ -81,9 +82,14 @@ def same(found: Tensors, expected: Tensors) -> bool:
 
 kinds = st.sampled_from(WORLDS)
 methods = st.sampled_from(sorted(METHODS))
-LIMITS = settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+LIMITS = settings(
+    deadline=None,
+    max_examples=examples(few=10, many=60),
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 
 
+@pytest.mark.sampled
 @LIMITS
 @given(kinds, methods, st.integers(1, 4), st.floats(0, 1), st.integers(12, 18))
 def test_budget_and_threads_change_no_byte(
@@ -103,6 +109,7 @@ def test_budget_and_threads_change_no_byte(
     assert contents(other) == contents(whole)
 
 
+@pytest.mark.sampled
 @LIMITS
 @given(kinds, methods, st.integers(100, 60_000), st.integers(1, 2))
 def test_shards_change_no_tensor(
@@ -117,6 +124,7 @@ def test_shards_change_no_tensor(
     assert same(load(sharded), load(whole))
 
 
+@pytest.mark.sampled
 @LIMITS
 @given(kinds, methods, st.lists(st.integers(1, 14), max_size=3), st.data())
 def test_interruptions_change_no_byte_even_on_other_machines(

@@ -1,4 +1,4 @@
-"""The compiled sum gives the bytes of the general way, and leaves to it what it can't do."""
+"""Compiled loops merge averages, sums and TIES to the bytes of the general way, and leave the rest to it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 
 import optmerge
 from optmerge.checkpoints.bfloat16 import narrow, widen
-from optmerge.cli import run
 from optmerge.engine.running import fused
+from optmerge.errors import InputError
 from optmerge.methods._fast import bracket
 from worlds.merges import World, contents, weights, world
 
@@ -83,18 +83,24 @@ def test_thresholds_that_the_sample_misses_are_found_all_the_same(
     assert found["model.safetensors"] == expected["model.safetensors"]
 
 
-def test_a_nan_is_named_as_it_is_the_general_way(models: World, capsys: pytest.CaptureFixture[str]) -> None:
-    recipe = models.recipe(method="average", select=EVERYTHING)
+@pytest.mark.parametrize("method", ["average", "task_arithmetic", "ties", "dare_ties"])
+def test_a_nan_is_told_in_the_words_of_the_general_way(
+    method: str, models: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = models.recipe(method=method, select=EVERYTHING)
     expert = Path(recipe["experts"][1]) / "model.safetensors"
     damage(expert)
-    arguments = ["merge", "--base", str(recipe["base"]), "--method", "average", "--out", str(models.out)]
-    for each in recipe["experts"]:
-        arguments += ["--expert", str(each)]
+    told = []
+    for name in ("compiled", "general"):
+        if name == "general":
+            monkeypatch.setattr(fused.FusedSlices, "fused", lambda *arguments: None)
+        with pytest.raises(InputError) as caught:
+            optmerge.merge(recipe, models.root / name)
+        told.append(str(caught.value))
+        assert not (models.root / name).exists()
 
-    assert run([*arguments, "--set", "select.kinds=[matrix]"]) == 2
-    message = capsys.readouterr().err
-    assert "holds NaN or infinity" in message and str(expert) in message
-    assert not models.out.exists()
+    assert told[0] == told[1]
+    assert "holds NaN or infinity" in told[0] and str(expert) in told[0]
 
 
 def damage(file: Path) -> None:
@@ -114,9 +120,9 @@ def test_widening_and_narrowing_are_torchs_conversions() -> None:
     assert torch.equal(
         torch.from_numpy(bits).view(torch.float32), finite.view(torch.bfloat16).to(torch.float32)
     )
-    values = torch.randn(100_000, generator=torch.Generator().manual_seed(0)) * 10.0 ** torch.randint(
-        -30, 30, (1,)
-    )
+    generator = torch.Generator().manual_seed(0)
+    exponents = torch.randint(-30, 30, (100_000,), generator=generator)
+    values = torch.randn(100_000, generator=generator) * 10.0**exponents
     rounded = torch.empty(values.numel(), dtype=torch.uint16)
     assert narrow(values.view(torch.uint32).numpy(), rounded.numpy())
     assert torch.equal(rounded.view(torch.bfloat16), values.to(torch.bfloat16))

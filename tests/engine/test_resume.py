@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from optmerge.engine.output import dense as dense_output
 from optmerge.engine.output import folder as state
 from optmerge.engine.plan import TensorPlan
 from optmerge.errors import InputError, OutputError
+from worlds.commands import Command, Commands
 from worlds.merges import (
     CONFIG,
     EMBEDDING,
@@ -351,44 +351,32 @@ def large(root: Path) -> World:
     return world(root, base=base)
 
 
-SLOW = """
-import time
-from optmerge.checkpoints.shard_writer import ShardWriter
-from optmerge.cli import main
-from optmerge.engine.output import dense as dense_output
-dense_output.SYNC_SECONDS = 0.0
-write = ShardWriter.write_flat
-ShardWriter.write_flat = lambda *arguments: (time.sleep(0.03), write(*arguments))[1]
-main()
-"""
-
-
-def start(models: World, *options: str) -> subprocess.Popen[str]:
+def start(commands: Commands, models: World, errors: Path) -> Command:
     """The command line in a process of its own, slowed down; returns once it has begun to write."""
     recipe = models.root / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(models.recipe(output={"shard_size": "4MB"})))
-    command = [sys.executable, "-c", SLOW, "merge", str(recipe), "--out", str(models.out), *options]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    started = commands.start("merge", str(recipe), "--out", str(models.out), errors=errors, pause=0.03)
     journal = models.out / state.STATE / "journal.jsonl"
     deadline = time.monotonic() + 60
     while not (journal.exists() and "written" in journal.read_text()):
-        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+        assert time.monotonic() < deadline, errors.read_text()
         time.sleep(0.01)
-    return process
+    return started
 
 
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)], ids=str
 )
-def test_a_process_that_is_stopped_can_be_resumed(tmp_path: Path, number: signal.Signals, code: int) -> None:
-    models = large(tmp_path)
-    process = start(models)
-    process.send_signal(number)
-    message = process.communicate(timeout=60)[1]
+def test_a_process_that_is_stopped_can_be_resumed(
+    commands: Commands, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    models, errors = large(tmp_path), tmp_path / "errors.txt"
+    command = start(commands, models, errors)
+    os.kill(command.pid, number)
 
-    assert process.returncode == code
+    assert command.wait() == code
     if number != signal.SIGKILL:
-        assert message == "interrupted; a merge continues with the same command and --resume\n"
+        assert errors.read_text() == "interrupted; a merge continues with the same command and --resume\n"
     assert not list(models.out.glob("*.safetensors"))
     changes = {"output": {"shard_size": "4MB"}}
     result = optmerge.merge(models.recipe(**changes), models.out, Options(mode="resume"))
@@ -396,18 +384,18 @@ def test_a_process_that_is_stopped_can_be_resumed(tmp_path: Path, number: signal
     assert contents(models.out) == uninterrupted(models, **changes)
 
 
-def test_two_processes_do_not_write_into_one_folder(tmp_path: Path) -> None:
-    models = large(tmp_path)
-    process = start(models)
+def test_two_processes_do_not_write_into_one_folder(commands: Commands, tmp_path: Path) -> None:
+    models, errors = large(tmp_path), tmp_path / "errors.txt"
+    command = start(commands, models, errors)
     try:
         with pytest.raises(OutputError, match="unfinished merge"):
             optmerge.merge(models.recipe(output={"shard_size": "4MB"}), models.out)
         with pytest.raises(OutputError, match="another merge is writing"):
             optmerge.merge(models.recipe(output={"shard_size": "4MB"}), models.out, Options(mode="resume"))
     finally:
-        message = process.communicate(timeout=120)[1]
+        code = command.wait()
 
-    assert process.returncode == 0, message
+    assert code == 0, errors.read_text()
     assert json.loads((models.out / "optmerge.json").read_text())["counts"]["merge"] > 0
     assert QUERY in load(models.out)
 

@@ -114,7 +114,7 @@ def test_pictures_of_any_shape_are_taken(line: str, shape: tuple[int, int], merg
     asked = chat.load(merged[line])
     if line == "lora" and shape == (1, 1):
         pytest.skip("Qwen2-VL's processor itself refuses pictures smaller than a patch")
-    asked.ask(QUESTION, [Image.new("RGB", shape, "red")], longest=2)
+    assert isinstance(asked.ask(QUESTION, [Image.new("RGB", shape, "red")], longest=2), str)
 
 
 def wrong_inputs(tmp_path: Path, merged: dict[str, Path], picture: Path) -> dict[str, tuple[list[str], str]]:

@@ -61,6 +61,11 @@ def target(function: Target) -> Target:
     return function
 
 
+def assert_refused_or_read(name: str, data: bytes) -> None:
+    """Gives bytes to a target: what it can't read is an `InputError`, soon, in few words."""
+    TARGETS[name](data)
+
+
 @cache
 def root() -> Path:
     """A folder for this process."""

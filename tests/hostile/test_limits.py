@@ -16,12 +16,16 @@ import yaml
 
 from optmerge.cli import run
 from worlds.merges import QUERY, World, contents, save_adapter, weights, world
+from worlds.samples import examples
 
 MOST_SECONDS, MOST_BYTES = 20, 512 << 20
 """Of the processor and of memory, for one command, beside what the interpreter and its libraries take."""
 
-MEGABYTES = 4
+MEGABYTES = examples(few=1, many=4)
 """Of hostile text, which takes up to 25 times as much memory once it is parsed."""
+
+WHOLE = examples(few=8, many=1)
+"""Recipes as large as are read, or a part of them: PyYAML takes seconds."""
 
 Prepare = Callable[[World], None]
 
@@ -160,6 +164,7 @@ for command in json.load(sys.stdin):
 """
 
 
+@pytest.mark.sampled
 def test_each_is_refused_within_limits(tmp_path: Path) -> None:
     commands, before = [], {}
     for name, prepare in CASES.items():
@@ -188,16 +193,17 @@ RECIPES = {
     "billion laughs": "\n".join(["a: &a [x]", *(f"b{n}: &b{n} [{'*a,' * 9}*a]" for n in range(20))]),
     "python objects": "base: !!python/object/new:os.system [touch harmed]\n",
     "python modules": "base: !!python/name:os.system\n",
-    "nesting": "base: " + "{a: " * 40_000,
-    "an endless list": "experts: [" + "{}," * 87_000 + "]",
-    "a bomb of blanks": "base: |2\n" + " " * 260_000,
-    "a number to the base 60": "base: " + ":".join(["1"] * 80_000),
-    "endless keys": "".join(f"k{n}: \n" for n in range(26_000)),
+    "nesting": "base: " + "{a: " * (40_000 // WHOLE),
+    "an endless list": "experts: [" + "{}," * (87_000 // WHOLE) + "]",
+    "a bomb of blanks": "base: |2\n" + " " * (260_000 // WHOLE),
+    "a number to the base 60": "base: " + ":".join(["1"] * (80_000 // WHOLE)),
+    "endless keys": "".join(f"k{n}: \n" for n in range(26_000 // WHOLE)),
     "half a character": 'base: "\\ud800"\nexperts: ["\\ud800"]\nmethod: ties\n',
     "a null": 'base: "a\\0b"\nexperts: ["\\0"]\nmethod: ties\n',
 }
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("text", RECIPES.values(), ids=RECIPES.keys())
 def test_a_hostile_recipe_is_refused_soon(
     text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

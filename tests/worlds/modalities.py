@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
+from optmerge.bench import records
+from optmerge.bench.modalities import training
 from optmerge.bench.modalities.models import Size
 from optmerge.bench.modalities.training import STAGES
+from optmerge.bench.records import Record
 from optmerge.bench.training.learning import Stage
 
 SIZE = Size(
@@ -28,3 +32,14 @@ def stages(**changes: object) -> dict[str, Stage]:
     """The benchmark's own stages, two steps each."""
     settings = {"pictures": 4, "batch": 2, "keep_every": 0, "look_every": 0, **changes}
     return {name: replace(stage, **settings) for name, stage in STAGES.items()}
+
+
+def train(out: Path) -> Record:
+    """Every stage, with the seed that the command line has by default."""
+    return training.train(out, stages=stages(), size=SIZE, threads=1)
+
+
+def record_of(zoo: Path) -> Record:
+    """What `train` recorded of a zoo."""
+    [file] = (zoo / "work").glob("*-omni-train-*.json")
+    return records.read(file)

@@ -14,13 +14,14 @@ from optmerge.bench.lines.tiny.family import Processor, Size
 from optmerge.bench.tasks import drawn
 
 TINY = Size(vision_width=32, vision_layers=1, width=32, layers=2, heads=1, groups=1, mlp=48)
+FEW_TEXTS = partial(tokenizer.texts, 20)
 TRAINED = [name for name, task in drawn().items() if task.trained]
 
 
-def make_processor(line: str) -> Processor:
-    """Its tokenizer has seen fewer texts than the lines' own, which takes seconds."""
-    with patch.object(tokenizer, "texts", partial(tokenizer.texts, 20)):
-        return checkpoint.processor(line, TINY)
+def make_processor(line: str, size: Size = TINY) -> Processor:
+    """A processor of the line, whose tokenizer has seen few texts, since all of the line's take seconds."""
+    with patch.object(tokenizer, "texts", FEW_TEXTS):
+        return checkpoint.processor(line, size)
 
 
 def make(folder: Path, line: str, sets: int = 1, mixture: bool = True) -> Path:
@@ -63,3 +64,9 @@ def _adapter(model: Any, processor: Processor, folder: Path, seed: int) -> None:
                 weight.normal_(std=0.1)
     adapted.save_pretrained(str(folder))
     adapted.unload()
+
+
+def make_both(folder: Path) -> Path:
+    """Both lines: two expert sets of the full line, one of the lora line, a mixture of each set."""
+    make(folder, "full", sets=2)
+    return make(folder, "lora")

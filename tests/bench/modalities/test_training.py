@@ -30,9 +30,9 @@ def train(out: Path, **options: object):
     )
 
 
-def test_all_stages_are_trained_once_and_a_second_call_finds_them_done(trained) -> None:
-    out, record = trained
-    again = train(out)
+def test_all_stages_are_trained_once_and_a_second_call_finds_them_done(trained, tmp_path: Path) -> None:
+    zoo, record = trained
+    again = train(shutil.copytree(zoo, tmp_path / "zoo"))
     assert record.weights == again.weights and record.cost == again.cost
     assert set(record.weights) == set(training.STAGES)
     assert len(set(record.weights.values())) == 8
