@@ -13,10 +13,10 @@ from optmerge.bench.tasks.drawn._drawing import charts
 from optmerge.bench.tasks.drawn._drawing.charts import SIZE, Chart, bars, points, render
 from optmerge.bench.tasks.drawn._drawing.fonts import font
 from optmerge.bench.tasks.drawn._drawing.shapes import COLOURS
-from optmerge.bench.tasks.drawn.chart import CHART, Drawn, draw
+from optmerge.bench.tasks.drawn.chart import TASK, Drawn, draw
 from optmerge.evaluate.questions import Question
 
-CONTENTS: list[Drawn] = [CHART.content("train", index) for index in range(1200)]
+CONTENTS: list[Drawn] = [TASK.content("train", index) for index in range(1200)]
 UPRIGHT = [content for content in CONTENTS if content.chart.kind in ("columns", "rows")]
 
 
@@ -172,7 +172,7 @@ def test_half_of_the_charts_show_real_tables() -> None:
 
 def test_what_a_test_chart_is_about_is_in_no_training_chart() -> None:
     trained = {name for content in CONTENTS for name in content.about}
-    tested = {name for index in range(250) for name in CHART.content("test", index).about}
+    tested = {name for index in range(250) for name in TASK.content("test", index).about}
     assert len(tested) > 15 and not trained & tested
 
 
@@ -208,7 +208,7 @@ def test_labels_side_by_side_do_not_touch() -> None:
 
 def test_answers_within_five_per_cent_count_and_exact_match_wants_the_number() -> None:
     question = Question("what is the value of A?", ("40",), "value")
-    relaxed, exact = CHART.metrics["relaxed_accuracy"], CHART.metrics["exact_match"]
+    relaxed, exact = TASK.metrics["relaxed_accuracy"], TASK.metrics["exact_match"]
     assert [relaxed(said, question) for said in ("40", "42", "38", "43", "40 %")] == [1, 1, 1, 0, 1]
     assert [exact(said, question) for said in ("40", "42")] == [1, 0]
 

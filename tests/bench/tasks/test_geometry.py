@@ -12,11 +12,11 @@ from optmerge.bench.tasks import SIDE
 from optmerge.bench.tasks.drawn._drawing import figures, problems
 from optmerge.bench.tasks.drawn._drawing.problems import Problem
 from optmerge.bench.tasks.drawn._drawing.strokes import Figure, Label, half_size, render
-from optmerge.bench.tasks.drawn.geometry import GEOMETRY, Drawn, draw
+from optmerge.bench.tasks.drawn.geometry import TASK, Drawn, draw
 from optmerge.evaluate.questions import Question
 from optmerge.evaluate.scoring.choices import read_options
 
-CONTENTS: list[Drawn] = [GEOMETRY.content("train", index) for index in range(1500)]
+CONTENTS: list[Drawn] = [TASK.content("train", index) for index in range(1500)]
 BY_SHAPE: dict[str, list[Drawn]] = defaultdict(list)
 for content in CONTENTS:
     BY_SHAPE[content.problem.shape].append(content)
@@ -150,7 +150,7 @@ def test_reading_a_printed_number_off_answers_few_of_the_derived_questions() -> 
     for content in CONTENTS:
         printed = [label.text for label in problems.figure(content.problem).labels if label.text.isdigit()]
         for question in draw(content).questions:
-            if question.type not in GEOMETRY.known and question.type != "kind":
+            if question.type not in TASK.known and question.type != "kind":
                 hits[said(question) == random.Random(content.words).choice(printed)] += 1
     assert hits[True] / hits.total() < 0.2
 
@@ -185,7 +185,7 @@ def test_a_figure_in_another_style_or_wording_lies_in_the_same_split() -> None:
         return replace(problem, style=CONTENTS[0].problem.style)
 
     trained = {figure(content.problem) for content in CONTENTS}
-    tested = {figure(GEOMETRY.content("test", index).problem) for index in range(300)}
+    tested = {figure(TASK.content("test", index).problem) for index in range(300)}
     assert not trained & tested
 
 
