@@ -10,6 +10,7 @@ from optmerge.bench.tasks import SIDE
 from optmerge.bench.tasks.drawn._drawing.sheets import INK_NAMES, NAMES, Mark
 from optmerge.bench.training.learning import Stage, fit, prepared
 from optmerge.bench.training.patch_probe import SheetBatch, Sheets
+from worlds.samples import examples
 
 LINES = ("full", "lora")
 STAGE = Stage(
@@ -61,14 +62,16 @@ def test_seeing_leaves_the_language_model_alone(line: str, processors, tiny, tmp
     assert [name for name in moved if "proj" in name or "merger" in name]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("line", LINES)
 def test_seeing_is_learnt(line: str, processors, tiny, tmp_path: Path) -> None:
-    stage = replace(STAGE, pictures=960, batch=16)
+    pictures = examples(few=480, many=960)
+    stage = replace(STAGE, pictures=pictures, batch=16)
     torch.manual_seed(0)
     learner = prepared(checkpoint.build(processors[line], tiny, seed=0), stage, tiny.merge**2)
     batch = SheetBatch(processors[line])([Sheets(16, seed=1)[row] for row in range(16)])
     with torch.no_grad():
         before = learner(**batch)["loss"].item()
-    fit(learner, Sheets(960, seed=0), SheetBatch(processors[line]), stage, tmp_path, seed=0)
+    fit(learner, Sheets(pictures, seed=0), SheetBatch(processors[line]), stage, tmp_path, seed=0)
     with torch.no_grad():
-        assert learner(**batch)["loss"].item() < 0.85 * before
+        assert learner(**batch)["loss"].item() < (0.85 if pictures > 480 else 0.9) * before
