@@ -36,11 +36,11 @@ def as_many_threads_as_before() -> Iterator[None]:
 @pytest.fixture
 def without_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """The benchmark works in the test's own process."""
-    from optmerge.bench.demo import run
+    from optmerge.bench.demo import comparison
     from optmerge.bench.trials import workers
     from worlds import in_process
 
-    for module in (workers, run):
+    for module in (workers, comparison):
         monkeypatch.setattr(module, "Workers", in_process.Workers)
 
 

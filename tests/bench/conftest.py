@@ -6,18 +6,18 @@ from collections.abc import Mapping
 
 import pytest
 
-from optmerge.bench.lines.tiny import checkpoint
-from optmerge.bench.lines.tiny.family import Processor, Size
+from optmerge.bench.lines.tiny import tiny_models
+from optmerge.bench.lines.tiny.family import Processor, TinySize
 from worlds import lines as tiny_lines
 from worlds import random_zoo
 
 
 @pytest.fixture(scope="session")
-def tiny() -> Size:
+def tiny() -> TinySize:
     return tiny_lines.SIZE
 
 
 @pytest.fixture(scope="session")
 def processors() -> Mapping[str, Processor]:
     """Line → processor of a tiny model."""
-    return {line: random_zoo.make_processor(line, tiny_lines.SIZE) for line in checkpoint.LINES}
+    return {line: random_zoo.make_processor(line, tiny_lines.SIZE) for line in tiny_models.LINES}

@@ -4,11 +4,11 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from optmerge.bench.demo import comparison as demo
 from optmerge.bench.demo import picture
-from optmerge.bench.demo import run as demo
 from optmerge.bench.tasks import registered
 from optmerge.bench.trials import trials
-from optmerge.bench.trials.selection import SCALES
+from optmerge.bench.trials.record_choice import SCALES
 from optmerge.errors import CheckpointError
 from optmerge.evaluate.scoring.boxes import Box
 
@@ -53,7 +53,7 @@ def test_a_merge_is_shown_at_the_scale_that_records_found_best_too(zoo: Path, tm
         if job.trial.split == "validation":
             right = float(job.trial.scale == best)
             tasks = {name: trials.TaskScores(np.full(job.trial.n, right), {}, {}) for name in job.trial.tasks}
-            trials.write(trials.Result(job.trial, tasks, {}), tmp_path / "scales")
+            trials.write(trials.TrialResult(job.trial, tasks, {}), tmp_path / "scales")
     assert best in SCALES and sum(job.trial.split == "validation" for job in jobs) == len(SCALES)
     console = Console(record=True, width=220)
     found = demo.run(

@@ -15,7 +15,7 @@ import yaml
 
 import optmerge
 from optmerge.cli import progress, run
-from optmerge.cli.tables import time_words
+from optmerge.cli.console import time_words
 from optmerge.engine.output import dense as dense_output
 from optmerge.engine.output.folder import STATE
 from worlds.commands import Commands

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 import optmerge
-from optmerge.bench.lines.tiny import checkpoint
+from optmerge.bench.lines.tiny import tiny_models
 from optmerge.bench.training.train import train
 from optmerge.cli import run
 from optmerge.errors import CheckpointError, InputError
@@ -66,7 +66,7 @@ def test_transformers_pipeline_answers_as_we_do(line: str, merged, picture: Path
 def test_the_benchmark_shows_a_model_what_the_familys_processor_does(
     line: str, merged, picture: Path
 ) -> None:
-    _, ours = checkpoint.load(line, merged[line])
+    _, ours = tiny_models.load(line, merged[line])
     image = Image.open(picture).convert("RGB")
     mine = ours.inputs([QUESTION], [image])
     own = chat.processor(merged[line])

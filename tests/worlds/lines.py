@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 
-from optmerge.bench.lines.tiny.family import Size
+from optmerge.bench.lines.tiny.family import TinySize
 from optmerge.bench.training.learning import Stage
 from optmerge.bench.training.stages import LineStage, stages_of
 
-SIZE = Size(
+SIZE = TinySize(
     patch=28, merge=2, vision_width=32, vision_layers=1, width=32, layers=1, heads=1, groups=1, mlp=32
 )
 """A line's model in its smallest shape: four image tokens."""

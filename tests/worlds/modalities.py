@@ -7,12 +7,12 @@ from pathlib import Path
 
 from optmerge.bench import records
 from optmerge.bench.modalities import training
-from optmerge.bench.modalities.models import Size
+from optmerge.bench.modalities.models import OmniSize
 from optmerge.bench.modalities.training import STAGES
 from optmerge.bench.records import Record
 from optmerge.bench.training.learning import Stage
 
-SIZE = Size(
+SIZE = OmniSize(
     width=64,
     layers=1,
     heads=2,

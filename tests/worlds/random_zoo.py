@@ -9,26 +9,26 @@ from unittest.mock import patch
 
 import torch
 
-from optmerge.bench.lines.tiny import checkpoint, tokenizer
-from optmerge.bench.lines.tiny.family import Processor, Size
+from optmerge.bench.lines.tiny import tiny_models, tokenizer
+from optmerge.bench.lines.tiny.family import Processor, TinySize
 from optmerge.bench.tasks import drawn
 
-TINY = Size(vision_width=32, vision_layers=1, width=32, layers=2, heads=1, groups=1, mlp=48)
+TINY = TinySize(vision_width=32, vision_layers=1, width=32, layers=2, heads=1, groups=1, mlp=48)
 FEW_TEXTS = partial(tokenizer.texts, 20)
 TRAINED = [name for name, task in drawn().items() if task.trained]
 
 
-def make_processor(line: str, size: Size = TINY) -> Processor:
+def make_processor(line: str, size: TinySize = TINY) -> Processor:
     """A processor of the line, whose tokenizer has seen few texts, since all of the line's take seconds."""
     with patch.object(tokenizer, "texts", FEW_TEXTS):
-        return checkpoint.processor(line, size)
+        return tiny_models.processor(line, size)
 
 
 def make(folder: Path, line: str, sets: int = 1, mixture: bool = True) -> Path:
     """`folder/LINE` with base, expert sets and mixtures; returns `folder`."""
     processor = make_processor(line)
-    model = checkpoint.build(processor, TINY, seed=0).eval()
-    checkpoint.save(model, processor, folder / line / "base")
+    model = tiny_models.build(processor, TINY, seed=0).eval()
+    tiny_models.save(model, processor, folder / line / "base")
     for number in range(sets):
         for rank, task in enumerate([*TRAINED, *["mixture"] * mixture]):
             part = f"mixture/{number}" if task == "mixture" else f"experts/{number}/{task}"
@@ -45,7 +45,7 @@ def _checkpoint(model: Any, processor: Processor, folder: Path, seed: int) -> No
         for name, weight in model.named_parameters():
             if "language_model.layers" in name and weight.dim() == 2:
                 weight += 0.05 * torch.randn_like(weight)
-        checkpoint.save(model, processor, folder)
+        tiny_models.save(model, processor, folder)
         for name, weight in model.named_parameters():
             weight.copy_(kept[name])
 

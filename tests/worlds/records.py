@@ -9,8 +9,8 @@ from dataclasses import replace
 import numpy as np
 
 from optmerge.bench.tasks import drawn
-from optmerge.bench.trials.selection import SCALES
-from optmerge.bench.trials.trials import Result, TaskScores, Trial
+from optmerge.bench.trials.record_choice import SCALES
+from optmerge.bench.trials.trials import TaskScores, Trial, TrialResult
 
 TASKS = {name: task.version for name, task in drawn().items()}
 TRAINED = [name for name, task in drawn().items() if task.trained]
@@ -31,7 +31,9 @@ def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def made(trial: Trial, skill: dict[str, float], order: int, cost: dict[str, float] | None = None) -> Result:
+def made(
+    trial: Trial, skill: dict[str, float], order: int, cost: dict[str, float] | None = None
+) -> TrialResult:
     """A result with scores drawn at a skill; every model finds the same questions easy."""
     rng = np.random.default_rng([order, trial.n])
     tasks = {}
@@ -42,7 +44,7 @@ def made(trial: Trial, skill: dict[str, float], order: int, cost: dict[str, floa
         half = trial.n // 2
         types = {"easy": (scores[:half].mean(), half), "hard": (scores[half:].mean(), trial.n - half)}
         tasks[task] = TaskScores(scores, types, {"exact_match": float(scores.mean())})
-    return Result(trial, tasks, cost or {"answer_seconds": 20.0}, created=CREATED.format(order))
+    return TrialResult(trial, tasks, cost or {"answer_seconds": 20.0}, created=CREATED.format(order))
 
 
 def weights(line: str, number: int | None = None) -> dict[str, str]:
@@ -51,14 +53,14 @@ def weights(line: str, number: int | None = None) -> dict[str, str]:
     return found | ({task: digest(f"{line}{number}{task}") for task in TRAINED} if number is not None else {})
 
 
-def line(name: str = "full", sets: int = 1, n: int = 200, swept: bool = True) -> list[Result]:
+def line(name: str = "full", sets: int = 1, n: int = 200, swept: bool = True) -> list[TrialResult]:
     """A whole run of one line, in order."""
     return [
         replace(result, created=CREATED.format(at)) for at, result in enumerate(_line(name, sets, n, swept))
     ]
 
 
-def _line(name: str, sets: int, n: int, swept: bool) -> Iterator[Result]:
+def _line(name: str, sets: int, n: int, swept: bool) -> Iterator[TrialResult]:
     low = dict.fromkeys(TASKS, 0.4) | {"composition": 0.1}
     common = Trial(name, "base", "base", None, "test", n, TASKS, weights(name))
     yield made(common, low, 0)
@@ -87,7 +89,7 @@ def _line(name: str, sets: int, n: int, swept: bool) -> Iterator[Result]:
             )
 
 
-def _method(trial: Trial, method: str, order: int, swept: bool) -> Iterator[Result]:
+def _method(trial: Trial, method: str, order: int, swept: bool) -> Iterator[TrialResult]:
     top, best, seconds = METHODS[method]
     default = 1.0 if best is None else DEFAULT
     cost = {"answer_seconds": 20.0, "merge_seconds": seconds, "merge_peak_bytes": 3e7 * (1 + seconds)}

@@ -24,6 +24,6 @@ def command(
     if as_json:
         print(json.dumps(found, indent=1))
     else:
-        from optmerge.cli.tables import print_inspection
+        from optmerge.cli.console import print_inspection
 
         print_inspection(found)

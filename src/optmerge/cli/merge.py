@@ -58,7 +58,7 @@ def command(
     if as_json:
         print(json.dumps(summary(result), indent=1))
     elif not quiet:
-        from optmerge.cli.tables import print_result
+        from optmerge.cli.console import print_result
 
         print_result(result)
 

@@ -28,7 +28,7 @@ def command(
     if as_json:
         print(json.dumps([describe(method) for method in chosen], indent=1))
         return
-    from optmerge.cli.tables import print_method, print_methods
+    from optmerge.cli.console import print_method, print_methods
 
     if name:
         print_method(describe(chosen[0]))

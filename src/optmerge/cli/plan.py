@@ -33,6 +33,6 @@ def command(
     if as_json:
         print(json.dumps(decided.plain(), indent=1))
     else:
-        from optmerge.cli.tables import print_plan
+        from optmerge.cli.console import print_plan
 
         print_plan(decided, every_tensor=tensors)

@@ -74,7 +74,7 @@ class Meter:
 
     def words(self) -> str:
         """As in `65/71 tensors, 461.4 MB of 503.3 MB, 238.6 MB/s, 1 s left`."""
-        from optmerge.cli.tables import size_words, time_words
+        from optmerge.cli.console import size_words, time_words
 
         found = [
             f"{self.tensors}/{self.all_tensors} tensors",

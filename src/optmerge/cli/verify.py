@@ -27,7 +27,7 @@ def command(
     if as_json:
         print(json.dumps(found.plain(), indent=1))
     else:
-        from optmerge.cli.tables import print_verification
+        from optmerge.cli.console import print_verification
 
         print_verification(found)
     if not found.ok:

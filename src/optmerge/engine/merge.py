@@ -13,10 +13,10 @@ from typing import Any, get_args
 
 from optmerge.checkpoints.paths import require_regular_file
 from optmerge.engine.output.adapter import write_merged_adapter
+from optmerge.engine.output.carried_files import write_side_files
 from optmerge.engine.output.dense import write_merged_checkpoint
 from optmerge.engine.output.folder import Mode, OutputFolder, check_usable, finished_fingerprint
 from optmerge.engine.output.provenance import content_hashes, write_provenance
-from optmerge.engine.output.side_files import write_side_files
 from optmerge.engine.plan import Action, Plan, Progress
 from optmerge.engine.planning.cost import SLICE_ELEMENTS
 from optmerge.engine.planning.inputs import Inputs

@@ -30,7 +30,7 @@ GENERATION = "generation_config.json"
 
 
 @dataclass(frozen=True)
-class SideFiles:
+class ComposedSideFiles:
     """The composed model's files beside its weights, which are made and not copied.
 
     Args:
@@ -75,7 +75,7 @@ class Composition:
     language: Language
     experts: tuple[OmniExpert, ...]
     towers: Mapping[str, OmniExpert]
-    side_files: SideFiles
+    side_files: ComposedSideFiles
     inputs: Inputs
 
     @property
@@ -118,7 +118,7 @@ def open_composition(recipe: Recipe, towers: Mapping[str, str], ref: str | None 
     check_placeholders(kept, "experts", ONE_TOKENIZER)
     for expert in experts:
         check_language(language, expert)
-    side_files = SideFiles(language, _processor(composed_config(language, kept), chosen))
+    side_files = ComposedSideFiles(language, _processor(composed_config(language, kept), chosen))
     base = _view(ref or recipe.base, language, chosen, side_files)
     return Composition(
         language, experts, chosen, side_files, Inputs(base, tuple(each.deltas(base) for each in experts))
@@ -153,7 +153,9 @@ def _processor(config: OmniConfig, towers: Mapping[str, OmniExpert]) -> OmniProc
     ) from problem
 
 
-def _view(ref: str, language: Language, towers: Mapping[str, OmniExpert], side_files: SideFiles) -> Base:
+def _view(
+    ref: str, language: Language, towers: Mapping[str, OmniExpert], side_files: ComposedSideFiles
+) -> Base:
     """The composed model with the base's language model; its card and its licence are those of the latter."""
     tensors: dict[str, TensorInfo] = dict(language.tensors)
     headers = dict(language.checkpoint.headers)

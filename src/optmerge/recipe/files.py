@@ -9,8 +9,8 @@ from typing import Any
 import yaml
 
 from optmerge.errors import RecipeError
-from optmerge.recipe.models import Recipe
 from optmerge.recipe.parsing import EXAMPLE, parse_recipe
+from optmerge.recipe.schema import Recipe
 
 LIMIT_BYTES = 1 << 18
 LONGEST_NUMBER = 100

@@ -9,7 +9,7 @@ import yaml
 
 from optmerge.errors import RecipeError
 from optmerge.recipe.files import PlainLoader, yaml_problem
-from optmerge.recipe.models import Recipe
+from optmerge.recipe.schema import Recipe
 
 _LONG_FORMS = {"method": "name", "experts": "model", "output": "format", "side_files": "from"}
 """Key of the recipe → the key that its short form, a plain string, stands for."""

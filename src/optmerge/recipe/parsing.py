@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from optmerge.errors import RecipeError, did_you_mean
-from optmerge.recipe.models import Expert, Match, Output, Recipe, Rule, Select, SideFiles
+from optmerge.recipe.schema import Expert, Match, Output, Recipe, Rule, Select, SideFiles
 
 EXAMPLE = "start from: {base: PATH, experts: [PATH, PATH], method: optmerge}"
 

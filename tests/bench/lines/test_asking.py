@@ -1,14 +1,14 @@
 import pytest
 import torch
 
-from optmerge.bench.lines.tiny import asking, checkpoint
+from optmerge.bench.lines.tiny import asking, tiny_models
 from optmerge.bench.tasks import get
 from optmerge.evaluate.answering import equally_long
 
 
 @pytest.mark.parametrize("line", ["full", "lora"])
 def test_an_answer_does_not_depend_on_the_questions_around_it(line: str, processors, tiny) -> None:
-    model = checkpoint.build(processors[line], tiny, seed=1).eval()
+    model = tiny_models.build(processors[line], tiny, seed=1).eval()
     for weight in model.parameters():
         torch.nn.init.normal_(weight, std=0.5)  # so large that it says something, and not always the same
     asked = list(get("vqa").items("validation", 12))

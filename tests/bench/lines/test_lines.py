@@ -14,7 +14,7 @@ import torch
 import optmerge
 from optmerge.bench import lines
 from optmerge.bench.lines import _line
-from optmerge.bench.lines.tiny import checkpoint
+from optmerge.bench.lines.tiny import tiny_models
 from optmerge.bench.tasks import get
 from optmerge.bench.trials.jobs import jobs
 from optmerge.errors import CheckpointError, InputError
@@ -90,14 +90,14 @@ def test_a_broken_line_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_models_are_made_where_the_device_says(zoo: Path) -> None:
     base = zoo / "lora/base"
-    model, _ = checkpoint.load("lora", base, device="meta", dtype=torch.bfloat16)
+    model, _ = tiny_models.load("lora", base, device="meta", dtype=torch.bfloat16)
     assert {weight.device.type for weight in model.parameters()} == {"meta"}
     assert {weight.dtype for weight in model.parameters()} == {torch.bfloat16}
 
 
 def test_a_folder_is_of_the_line_that_it_is_asked_as(zoo: Path) -> None:
     with pytest.raises(CheckpointError, match=r"no model of the full line[\s\S]*qwen2_vl[\s\S]*internvl"):
-        checkpoint.load("full", zoo / "lora/base")
+        tiny_models.load("full", zoo / "lora/base")
 
 
 def test_an_installed_package_says_that_the_models_arent_in_it(tmp_path: Path) -> None:

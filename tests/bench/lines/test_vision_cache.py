@@ -5,7 +5,7 @@ from copy import deepcopy
 import pytest
 import torch
 
-from optmerge.bench.lines.tiny import checkpoint
+from optmerge.bench.lines.tiny import tiny_models
 from optmerge.bench.lines.tiny.asking import TinyModel, VisionCache, answers, answers_to_seen
 from optmerge.bench.tasks import drawn, get
 from optmerge.evaluate.answering import ANSWER_TOKENS
@@ -17,7 +17,7 @@ LINES = ("full", "lora")
 @pytest.fixture(scope="module", params=LINES)
 def made(request):
     processor = random_zoo.make_processor(request.param)
-    model = checkpoint.build(processor, random_zoo.TINY, seed=0).eval()
+    model = tiny_models.build(processor, random_zoo.TINY, seed=0).eval()
     torch.manual_seed(1)
     with torch.no_grad():  # as it is, it says the same to everything
         for weight in model.parameters():

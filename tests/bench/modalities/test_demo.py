@@ -14,7 +14,7 @@ from PIL import Image
 
 from optmerge.bench import records
 from optmerge.bench.modalities import clips
-from optmerge.bench.modalities.demo import page, run, story
+from optmerge.bench.modalities.demo import make_page, page, story
 from optmerge.bench.modalities.demo.story import CLIP, Exchange, Story
 from optmerge.bench.modalities.sounds import RATE
 from optmerge.bench.modalities.templates import NEEDS
@@ -59,7 +59,7 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def told(trained, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Story]:
     out = tmp_path_factory.mktemp("demo") / "out"
-    return out, run.run(out, zoo=trained[0])
+    return out, make_page.run(out, zoo=trained[0])
 
 
 @pytest.fixture(scope="module")
@@ -70,9 +70,9 @@ def shown(told) -> Page:
 def test_by_default_one_clip_is_asked_for_every_combination_and_the_best_merge_answers_as_usual(
     tmp_path: Path,
 ) -> None:
-    told = run.run(tmp_path)
+    told = make_page.run(tmp_path)
     assert [each.question.needs for each in told.exchanges] == list(NEEDS)
-    assert (told.number, told.method, told.scale) == (CLIP, *run.METHOD.values())
+    assert (told.number, told.method, told.scale) == (CLIP, *make_page.METHOD.values())
     *experts, merged = told.right
     assert max(experts) < merged == 4  # of 6: docs/omni.md has 66 % for the whole test
 

@@ -14,11 +14,11 @@ import pytest
 
 from optmerge.bench.modalities import jobs
 from optmerge.bench.modalities.exam import Needs
-from optmerge.bench.modalities.jobs import INPUTS, Task, tasks
+from optmerge.bench.modalities.jobs import INPUTS, GivenTask, tasks
 from optmerge.bench.modalities.rows import best, gain, kept, scores_of_modalities
 from optmerge.bench.modalities.templates import NEEDS
 from optmerge.bench.modalities.world import MODALITIES
-from optmerge.bench.trials.trials import BASE, Kind, Result, TaskScores, Trial, read_all, write
+from optmerge.bench.trials.trials import BASE, Kind, TaskScores, Trial, TrialResult, read_all, write
 from optmerge.cli import run
 from optmerge.omni.compose import compose
 
@@ -35,7 +35,7 @@ def output(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
 
 def made_up(
     kind: Kind, model: str, given: tuple[Needs, ...], skill: float, scale: float | None = None
-) -> Result:
+) -> TrialResult:
     """A model that knows what it can know with some skill, and guesses the rest."""
     rng = np.random.default_rng(len(model) + int(100 * skill))
     trial = Trial(
@@ -53,11 +53,11 @@ def made_up(
     )
     scores = {}
     for name in trial.tasks:
-        task = Task.named(name)
+        task = GivenTask.named(name)
         share = skill if set(task.needs) <= set(task.given) else 0.4
         right = (rng.random(N) < share).astype(float)
         scores[name] = TaskScores(right, {}, {"accuracy": float(right.mean()), "chance": 0.4})
-    return Result(trial, scores, {"answer_seconds": 1.0, "merge_seconds": 1.0})
+    return TrialResult(trial, scores, {"answer_seconds": 1.0, "merge_seconds": 1.0})
 
 
 @pytest.fixture(scope="module")
@@ -69,16 +69,16 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write(made_up("merge", "naivemc", INPUTS, 0.6), folder)
     write(made_up("merge", "ties", INPUTS, 0.9, 0.3), folder)
     failed = made_up("merge", "optmerge", INPUTS, 0.9, 0.1)
-    write(Result(failed.trial, {}, {}, error="it burst"), folder)
+    write(TrialResult(failed.trial, {}, {}, error="it burst"), folder)
     return folder
 
 
 def test_a_tasks_name_is_read_back_as_it_was_written() -> None:
     for needs in NEEDS:
         for given in INPUTS:
-            assert Task.named(str(Task(needs, given))) == Task(needs, given)
-    assert str(Task(("audio", "video"), ("audio",))) == "audio+video|audio"
-    assert str(Task(("image",), ())) == "image|nothing"
+            assert GivenTask.named(str(GivenTask(needs, given))) == GivenTask(needs, given)
+    assert str(GivenTask(("audio", "video"), ("audio",))) == "audio+video|audio"
+    assert str(GivenTask(("image",), ())) == "image|nothing"
 
 
 @pytest.mark.usefixtures("without_processes")

@@ -9,14 +9,14 @@ import torch
 from optmerge.bench.modalities import models, talks, words
 from optmerge.bench.modalities.describe import CAPTIONS, CLOSEUP, NAMES
 from optmerge.bench.modalities.talk_batches import LONGEST, TalkBatch
-from optmerge.bench.modalities.talks import Curriculum, talk
+from optmerge.bench.modalities.talks import TalkCurriculum, talk
 from optmerge.bench.modalities.world import MODALITIES
 from optmerge.bench.training import attention
 from optmerge.bench.training.packing import IGNORED
 from optmerge.omni.prompts import USUAL
 from worlds import modalities as small
 
-BASE, HEARING = Curriculum(guesses=0), Curriculum(own="audio", guesses=0)
+BASE, HEARING = TalkCurriculum(guesses=0), TalkCurriculum(own="audio", guesses=0)
 
 
 @pytest.fixture(scope="module")
@@ -58,16 +58,16 @@ def test_an_expert_has_its_own_signal_and_no_other() -> None:
 
 
 def test_guessing_is_learnt_in_some_talks() -> None:
-    guessed = [talk(Curriculum(), 0, row) for row in range(400)]
+    guessed = [talk(TalkCurriculum(), 0, row) for row in range(400)]
     without = [each for each in guessed if any(not needs(turn) <= told(each.parts) for turn in each.turns)]
     assert 10 < len(without) < 100
 
 
 def test_a_talk_depends_on_its_number_alone() -> None:
-    assert [talk(Curriculum(), 3, row) for row in (5, 6)] == [
-        talks.Talks(Curriculum(), 9, seed=3)[row] for row in (5, 6)
+    assert [talk(TalkCurriculum(), 3, row) for row in (5, 6)] == [
+        talks.Talks(TalkCurriculum(), 9, seed=3)[row] for row in (5, 6)
     ]
-    assert talk(Curriculum(), 3, 5) != talk(Curriculum(), 4, 5)
+    assert talk(TalkCurriculum(), 3, 5) != talk(TalkCurriculum(), 4, 5)
 
 
 def test_exactly_the_answers_and_their_ends_are_learnt(tokenizer: Any) -> None:
@@ -91,7 +91,7 @@ def test_a_packed_turn_is_learnt_as_if_it_were_asked_alone(modality: Any, tokeni
     from optmerge.omni import OmniProcessor
 
     pack = TalkBatch(tokenizer, OmniProcessor(tokenizer, {modality: config}))
-    both = [talk(Curriculum(own=modality), 0, row) for row in (0, 1)]
+    both = [talk(TalkCurriculum(own=modality), 0, row) for row in (0, 1)]
     model.set_attn_implementation(attention.register())
     with torch.no_grad():
         packed = pack(both)

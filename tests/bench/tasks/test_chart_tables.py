@@ -8,7 +8,7 @@ from importlib.resources import files
 import pytest
 
 from optmerge.bench.tasks import SPLITS
-from optmerge.bench.tasks.drawn._data import chart_tables as tables
+from optmerge.bench.tasks.drawn._data import chart_tables
 from optmerge.bench.tasks.drawn._data.chart_tables import TRENDS, comparison, run, trend_of
 from optmerge.errors import InputError
 from optmerge.evaluate.scoring.charts import relaxed_accuracy
@@ -87,8 +87,8 @@ def test_a_small_step_counts_where_asked_for() -> None:
 
 
 def test_countries_have_codes_of_their_own() -> None:
-    assert len(tables._codes()) == 142
-    assert {len(values) for values in tables._gapminder().values()} == {12}
+    assert len(chart_tables._codes()) == 142
+    assert {len(values) for values in chart_tables._gapminder().values()} == {12}
 
 
 def test_reading_tables_imports_neither_package() -> None:
@@ -103,6 +103,6 @@ def test_reading_tables_imports_neither_package() -> None:
 
 
 def test_a_missing_package_is_named(monkeypatch) -> None:
-    monkeypatch.setattr(tables, "find_spec", lambda name: None)
+    monkeypatch.setattr(chart_tables, "find_spec", lambda name: None)
     with pytest.raises(InputError, match="vega_datasets"):
-        tables._json("barley.json")
+        chart_tables._json("barley.json")

@@ -8,8 +8,8 @@ from PIL import ImageChops
 
 from optmerge.bench import tasks as registry
 from optmerge.bench.tasks.drawn import grounding
+from optmerge.bench.tasks.drawn._drawing.place_words import box_words
 from optmerge.bench.tasks.drawn._drawing.shapes import COLOURS, KINDS, render
-from optmerge.bench.tasks.drawn._drawing.words import box_words
 from optmerge.evaluate.questions import Question
 from optmerge.evaluate.scoring.boxes import iou, parse_box
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from optmerge.bench.demo import run as demo
+from optmerge.bench.demo import comparison as demo
 from optmerge.bench.tasks import _task, drawn, get, registered
 from optmerge.bench.trials.jobs import jobs
 from optmerge.cli import run

@@ -10,8 +10,8 @@ import pytest
 from optmerge.bench import tasks as registry
 from optmerge.bench.tasks.drawn import vqa
 from optmerge.bench.tasks.drawn._data import easy_vqa
+from optmerge.bench.tasks.drawn._drawing.place_words import place_of
 from optmerge.bench.tasks.drawn._drawing.shapes import COLOURS, KINDS, TINT
-from optmerge.bench.tasks.drawn._drawing.words import place_of
 
 TASK = registry.get("vqa")
 SPLITS = ("train", "validation", "test")

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from optmerge.bench.lines.tiny import checkpoint
+from optmerge.bench.lines.tiny import tiny_models
 from optmerge.bench.training import conversations
 from optmerge.bench.training.aligning import Aligning, BothViews, take_over
 from optmerge.bench.training.learning import Stage, fit
@@ -16,7 +16,7 @@ STAGE = Stage(
 
 @pytest.fixture
 def pair(processors, tiny) -> tuple:
-    return tuple(checkpoint.build(processors[line], tiny, seed=0) for line in ("full", "lora"))
+    return tuple(tiny_models.build(processors[line], tiny, seed=0) for line in ("full", "lora"))
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def rows(count: int) -> Conversations:
 
 
 def test_a_model_that_says_the_same_as_its_teacher_has_nothing_to_learn(processors, tiny) -> None:
-    model = checkpoint.build(processors["lora"], tiny, seed=0).eval()
+    model = tiny_models.build(processors["lora"], tiny, seed=0).eval()
     both = BothViews(processors["lora"], processors["lora"])([rows(2)[0], rows(2)[1]])
     assert Aligning(model, model)(**both)["loss"] == 0
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from optmerge.bench.lines.tiny import checkpoint
+from optmerge.bench.lines.tiny import tiny_models
 from optmerge.bench.training import attention, conversations, packing
 
 TALKS = [conversations.conversation(conversations.mixture(), 0, row) for row in range(6)]
@@ -12,7 +12,7 @@ def test_lean_attention_gives_what_eager_gives_and_the_same_gradients(line: str,
     batch, found = packing.ConversationBatch(processors[line])(TALKS), {}
     batch["attention_mask"] = batch["attention_mask"].float()
     for name in ("eager", attention.register()):
-        model = checkpoint.build(processors[line], tiny, seed=0)
+        model = tiny_models.build(processors[line], tiny, seed=0)
         model.set_attn_implementation(name)
         loss = model(**batch, use_cache=False).loss
         loss.backward()
@@ -28,7 +28,7 @@ def test_where_no_mask_is_given_lean_attention_is_causal_too(line: str, processo
     batch = packing.ConversationBatch(processors[line])(TALKS[:1])
     for name in ("attention_mask", "labels", "weights"):
         batch.pop(name, None)
-    model, told = checkpoint.build(processors[line], tiny, seed=0).eval(), []
+    model, told = tiny_models.build(processors[line], tiny, seed=0).eval(), []
     for name in ("eager", attention.register()):
         model.set_attn_implementation(name)
         with torch.inference_mode():

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from optmerge.bench.lines.tiny import checkpoint
+from optmerge.bench.lines.tiny import tiny_models
 from optmerge.bench.training import attention, conversations, learning
 from optmerge.bench.training.input_directions import fix_to_input_directions
 from optmerge.bench.training.packing import ConversationBatch, Conversations
@@ -19,7 +19,7 @@ STAGE = learning.Stage(
 def aimed(processors, tiny):
     """An adapter on a tiny model, and the batch it was aimed at."""
     torch.manual_seed(0)
-    model = learning.prepared(checkpoint.build(processors["lora"], tiny, seed=0), STAGE)
+    model = learning.prepared(tiny_models.build(processors["lora"], tiny, seed=0), STAGE)
     rows = Conversations(conversations.expert("vqa"), 8, seed=3)
     batch = ConversationBatch(processors["lora"])([rows[row] for row in range(8)])
     fix_to_input_directions(model, [batch, batch])
@@ -67,7 +67,7 @@ def test_an_aimed_adapter_starts_as_the_base_and_goes_on_reading_the_same(
 
 
 def test_a_rank_beyond_the_inputs_is_refused(processors, tiny) -> None:
-    model = checkpoint.build(processors["lora"], tiny, seed=0)
+    model = tiny_models.build(processors["lora"], tiny, seed=0)
     wide = learning.prepared(model, replace(STAGE, rank=tiny.width + 1))
     with pytest.raises(InputError, match=f"(?s)rank.*q_proj.*{tiny.width + 1}.*at most {tiny.width}"):
         fix_to_input_directions(wide, [])

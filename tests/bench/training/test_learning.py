@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
-from optmerge.bench.lines.tiny import checkpoint
+from optmerge.bench.lines.tiny import tiny_models
 from optmerge.bench.tasks import get
 from optmerge.bench.training import conversations, curve, learning
 from optmerge.bench.training.packing import ConversationBatch, Conversations
@@ -34,7 +34,7 @@ def trained(processor, size, part: str, folder: Path, callbacks=(), **kwargs) ->
     """Every weight after a run."""
     torch.manual_seed(0)
     stage = replace(STAGE, part=part, matrix_rate=MUON.get(part, 0.0), **kwargs)
-    model = learning.prepared(checkpoint.build(processor, size, seed=0), stage)
+    model = learning.prepared(tiny_models.build(processor, size, seed=0), stage)
     rows = Conversations(
         conversations.everything(
             {conversations.SHEETS: 1.0, "vqa": 1.0}, without={"vqa": ("relation", "comparison")}
@@ -63,7 +63,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(
 
 def test_a_pull_keeps_what_is_trained_near_its_beginning(processors, tiny, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    start = dict(checkpoint.build(processors["full"], tiny, seed=0).named_parameters())
+    start = dict(tiny_models.build(processors["full"], tiny, seed=0).named_parameters())
     ways = []
     for pull in (0.0, 10.0, 40.0):
         end = trained(processors["full"], tiny, "layers", tmp_path / f"{pull}", pull=pull)
@@ -74,7 +74,7 @@ def test_a_pull_keeps_what_is_trained_near_its_beginning(processors, tiny, tmp_p
 @pytest.mark.parametrize(("line", "part"), RUNS)
 def test_a_stage_changes_its_part_and_nothing_else(line: str, part: str, processors, tiny, tmp_path) -> None:
     torch.manual_seed(0)
-    model = learning.prepared(checkpoint.build(processors[line], tiny, seed=0), replace(STAGE, part=part))
+    model = learning.prepared(tiny_models.build(processors[line], tiny, seed=0), replace(STAGE, part=part))
     before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
     after = trained(processors[line], tiny, part, tmp_path, pictures=8)
     moved = {name for name in before if not torch.equal(before[name], after[name])}
@@ -90,7 +90,7 @@ def test_bfloat16_computing_leaves_the_weights_in_float32(processors, tiny, tmp_
 
 def test_an_adapter_lies_on_every_matrix_of_the_language_model(processors, tiny) -> None:
     model = learning.prepared(
-        checkpoint.build(processors["lora"], tiny, seed=0), replace(STAGE, part="adapter")
+        tiny_models.build(processors["lora"], tiny, seed=0), replace(STAGE, part="adapter")
     )
     names = {
         name.split(".lora_A")[0].rsplit(".", 1)[1] for name, _ in model.named_parameters() if "lora_A" in name
@@ -120,7 +120,7 @@ def test_a_resumed_curve_forgets_what_came_after_the_checkpoint(processors, tmp_
 def test_a_look_scores_every_task_and_type(processors, tiny, tmp_path: Path) -> None:
     tasks: Mapping = {name: get(name) for name in ("vqa", "ocr")}
     looking = curve.Curve(tmp_path / "curve.jsonl", processors["full"], tasks, every=1, count=12)
-    model = checkpoint.build(processors["full"], tiny, seed=0).eval()
+    model = tiny_models.build(processors["full"], tiny, seed=0).eval()
     for asked in looking.asked.values():
         for one in asked:
             assert one.question.type in tasks["vqa"].types + tasks["ocr"].types

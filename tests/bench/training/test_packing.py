@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from optmerge.bench.lines.tiny import checkpoint
+from optmerge.bench.lines.tiny import tiny_models
 from optmerge.bench.training import conversations, packing
 
 LINES = ("full", "lora")
@@ -23,7 +23,7 @@ def alone(model, processor, talk, question) -> torch.Tensor:
 
 @pytest.mark.parametrize("line", LINES)
 def test_a_packed_turn_is_learnt_as_if_it_were_asked_alone(line: str, processors, tiny) -> None:
-    model = checkpoint.build(processors[line], tiny, seed=0).eval()
+    model = tiny_models.build(processors[line], tiny, seed=0).eval()
     batch = packing.ConversationBatch(processors[line])(TALKS)
     labels = batch.pop("labels")
     assert len(labels) < len(TALKS)  # rows are shared

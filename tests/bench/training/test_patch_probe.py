@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from optmerge.bench.lines.tiny import checkpoint
+from optmerge.bench.lines.tiny import tiny_models
 from optmerge.bench.tasks import SIDE
 from optmerge.bench.tasks.drawn._drawing.sheets import INK_NAMES, NAMES, Mark
 from optmerge.bench.training.learning import Stage, fit, prepared
@@ -22,7 +22,7 @@ STAGE = Stage(
 def test_an_image_token_shows_most_what_lies_under_it(line: str, processors, tiny) -> None:
     """So that the labels of a token's patches are its own: tokens go row by row in both families."""
     processor = processors[line]
-    model = checkpoint.build(processor, tiny, seed=0).eval()
+    model = tiny_models.build(processor, tiny, seed=0).eval()
     side, plain = SIDE // tiny.grid, Image.new("RGB", (SIDE, SIDE), "white")
 
     def tokens(image: Image.Image) -> torch.Tensor:
@@ -53,7 +53,7 @@ def test_patches_are_labelled_row_by_row_within_their_token(processors) -> None:
 
 @pytest.mark.parametrize("line", LINES)
 def test_seeing_leaves_the_language_model_alone(line: str, processors, tiny, tmp_path: Path) -> None:
-    model = checkpoint.build(processors[line], tiny, seed=0)
+    model = tiny_models.build(processors[line], tiny, seed=0)
     before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
     rows = Sheets(16, seed=0)
     fit(prepared(model, STAGE, tiny.merge**2), rows, SheetBatch(processors[line]), STAGE, tmp_path, seed=0)
@@ -68,7 +68,7 @@ def test_seeing_is_learnt(line: str, processors, tiny, tmp_path: Path) -> None:
     pictures = examples(few=480, many=960)
     stage = replace(STAGE, pictures=pictures, batch=16)
     torch.manual_seed(0)
-    learner = prepared(checkpoint.build(processors[line], tiny, seed=0), stage, tiny.merge**2)
+    learner = prepared(tiny_models.build(processors[line], tiny, seed=0), stage, tiny.merge**2)
     batch = SheetBatch(processors[line])([Sheets(16, seed=1)[row] for row in range(16)])
     with torch.no_grad():
         before = learner(**batch)["loss"].item()

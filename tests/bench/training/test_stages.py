@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from optmerge.bench.lines.tiny import checkpoint
+from optmerge.bench.lines.tiny import tiny_models
 from optmerge.bench.tasks import get
 from optmerge.bench.training.conversations import trained_tasks
 from optmerge.bench.training.stages import stages_of
@@ -93,7 +93,7 @@ def test_what_the_records_leave_out_is_what_the_zoos_page_told() -> None:
 
 @pytest.mark.parametrize("line", RECORDED)
 def test_a_new_model_has_the_configuration_of_the_shipped_ones(line: str) -> None:
-    model = checkpoint.build(checkpoint.processor(line, SIZE), SIZE, seed=0)
+    model = tiny_models.build(tiny_models.processor(line, SIZE), SIZE, seed=0)
     new = json.loads(json.dumps(model.config.to_dict()))
     shipped = json.loads((ROOT / "zoo" / line / "base" / "config.json").read_text(encoding="utf-8"))
     differing = {

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from optmerge.bench.lines.tiny import asking, checkpoint
+from optmerge.bench.lines.tiny import asking, tiny_models
 from optmerge.bench.records import Record
 from optmerge.bench.tasks import get
 from optmerge.bench.training import train as training
@@ -133,7 +133,7 @@ def test_what_is_trained_can_be_asked(line: str, trained: Trained) -> None:
     out, _ = trained[line]
     for name in NAMES:
         adapter = out / name if line == "lora" and name != "base" else None
-        model, processor = checkpoint.load(line, out / "base" if adapter else out / name, adapter=adapter)
+        model, processor = tiny_models.load(line, out / "base" if adapter else out / name, adapter=adapter)
         asked = list(get("ocr").items("test", 2))
         assert len(asking.answers(model, processor, asked, tokens=2)) == 2
 

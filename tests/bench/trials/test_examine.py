@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from optmerge.bench import lines
-from optmerge.bench.lines.tiny import checkpoint
+from optmerge.bench.lines.tiny import tiny_models
 from optmerge.bench.tasks import get
 from optmerge.bench.trials import examine
 from optmerge.bench.trials.jobs import jobs
@@ -40,7 +40,7 @@ def test_every_kind_of_model_answers_and_is_recorded(zoo, tmp_path, line, model)
 def test_what_is_kept_is_the_merged_model_and_what_it_said(zoo, tmp_path):
     done = job(zoo, "full", "ties")
     result = examined(done, tmp_path, keep=True)
-    assert checkpoint.load("full", done.merged(tmp_path / "scratch"))
+    assert tiny_models.load("full", done.merged(tmp_path / "scratch"))
     said = json.loads(done.answers(tmp_path / "scratch").read_text())
     task, first = get("vqa"), next(get("vqa").items("test", 1))
     assert said["vqa"][0]["question"] == first.question.text
@@ -56,8 +56,8 @@ def test_an_adapter_added_to_the_base_says_what_it_says_beside_it(zoo, tmp_path)
     expert = job(zoo, "lora", "expert:ocr")
     loaded = lines.get("lora").load(expert.model, base=expert.base, device="cpu", dtype="float32")
     added, processor = loaded.model, loaded.processor
-    beside, _ = checkpoint.load("lora", expert.base, adapter=expert.model)
-    base, _ = checkpoint.load("lora", expert.base)
+    beside, _ = tiny_models.load("lora", expert.base, adapter=expert.model)
+    base, _ = tiny_models.load("lora", expert.base)
     inputs = processor.inputs(["what is this?"], [next(get("ocr").items("test", 1)).image])
     with torch.inference_mode():
         one, other, without = (model(**inputs).logits for model in (added, beside, base))

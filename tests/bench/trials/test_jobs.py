@@ -9,7 +9,7 @@ import optmerge
 from optmerge.bench import records
 from optmerge.bench.lines import members
 from optmerge.bench.trials.jobs import QUICK_METHODS, VALIDATION, jobs
-from optmerge.bench.trials.selection import SCALES
+from optmerge.bench.trials.record_choice import SCALES
 from optmerge.errors import CheckpointError, InputError
 from optmerge.methods import registered
 from worlds import records as synthetic

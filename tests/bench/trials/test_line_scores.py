@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from optmerge.bench.trials.line_scores import line_scores
-from optmerge.bench.trials.selection import SCALES, average, best_scale, current, sweeps
+from optmerge.bench.trials.record_choice import SCALES, average, best_scale, current, sweeps
 from worlds import records as synthetic
 
 

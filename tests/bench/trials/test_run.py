@@ -8,8 +8,8 @@ import pytest
 
 from optmerge.bench.trials import trials
 from optmerge.bench.trials.jobs import Job, failed
+from optmerge.bench.trials.record_choice import SCALES
 from optmerge.bench.trials.run import run
-from optmerge.bench.trials.selection import SCALES
 from optmerge.bench.trials.trials import Trial, read_all
 from optmerge.bench.trials.workers import WorkerError
 from optmerge.errors import InputError, MethodError

@@ -6,7 +6,7 @@ import pytest
 
 from optmerge.bench import records
 from optmerge.bench.trials import trials
-from optmerge.bench.trials.trials import Result, TaskScores, Trial, read_all, write
+from optmerge.bench.trials.trials import TaskScores, Trial, TrialResult, read_all, write
 from optmerge.errors import InputError
 from worlds import records as synthetic
 
@@ -40,10 +40,10 @@ OTHER = {
 }
 
 
-def result(scores=None, trial=TRIAL) -> Result:
+def result(scores=None, trial=TRIAL) -> TrialResult:
     scores = np.arange(trial.n) % 2.0 if scores is None else scores
     task = TaskScores(scores, {"colour": (0.5, 6), "count": (0.25, 5)}, {"exact_match": 0.4})
-    return Result(trial, dict.fromkeys(trial.tasks, task), {"answer_seconds": 1.5}, merged="m")
+    return TrialResult(trial, dict.fromkeys(trial.tasks, task), {"answer_seconds": 1.5}, merged="m")
 
 
 def refused(folder) -> str:
@@ -88,7 +88,7 @@ def test_a_thousand_answers_take_less_than_two_hundred_bytes(tmp_path):
 
 
 def test_a_failure_is_a_record_with_its_reason(tmp_path):
-    write(Result(TRIAL, {}, {}, error="no such tensor"), tmp_path)
+    write(TrialResult(TRIAL, {}, {}, error="no such tensor"), tmp_path)
     (found,) = read_all(tmp_path)
     assert found.error == "no such tensor" and found.tasks == {} and found.trial == TRIAL
 

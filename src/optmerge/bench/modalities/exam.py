@@ -36,7 +36,7 @@ Needs = tuple[Modality, ...]
 
 
 @dataclass(frozen=True)
-class Item:
+class ExamItem:
     """A question about clip number `index` of a split."""
 
     index: int
@@ -51,19 +51,19 @@ def families(needs: Needs) -> tuple[Family, ...]:
 
 
 @cache
-def items(split: Split, needs: Needs, n: int) -> tuple[Item, ...]:
+def items(split: Split, needs: Needs, n: int) -> tuple[ExamItem, ...]:
     """`n` questions with these needs, each about another clip, the families taking turns."""
     return tuple(each for each, _ in zip(_items(split, needs), range(n), strict=False))
 
 
-def _items(split: Split, needs: Needs) -> Iterator[Item]:
+def _items(split: Split, needs: Needs) -> Iterator[ExamItem]:
     index, turn, asked = 0, 0, families(needs)
     while True:
         rng = random.Random(f"exam/{split}/{needs}/{index}")
         fit = [t for t in templates().values() if (t.family, t.needs) == (asked[turn], needs)]
         question = rng.choice(fit).draw(rng, clips.content(split, index))
         if question is not None:
-            yield Item(index, question)
+            yield ExamItem(index, question)
             turn = (turn + 1) % len(asked)
         index += 1
 
@@ -208,7 +208,7 @@ def _begun(read: Any, places: Sequence[int], rows: Sequence[int], ids: Tensor) -
 
 
 def prompt(
-    split: Split, item: Item, given: Sequence[Modality], *, described: Sequence[Modality] = ()
+    split: Split, item: ExamItem, given: Sequence[Modality], *, described: Sequence[Modality] = ()
 ) -> Prompt:
     """What a model is asked about a clip.
 

@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 
 from optmerge.bench.modalities import exam, models
-from optmerge.bench.modalities.exam import Item, SignalCache
-from optmerge.bench.modalities.jobs import Task
+from optmerge.bench.modalities.exam import ExamItem, SignalCache
+from optmerge.bench.modalities.jobs import GivenTask
 from optmerge.bench.modalities.training import START
 from optmerge.bench.modalities.world import MODALITIES
 from optmerge.bench.trials.jobs import Answered, Job, is_adapter, recorded
-from optmerge.bench.trials.trials import Result, TaskScores, Trial
+from optmerge.bench.trials.trials import TaskScores, Trial, TrialResult
 from optmerge.omni.compose import compose
 
 
-def run(job: Job, out: Path, scratch: Path, keep: bool = False) -> Result:
+def run(job: Job, out: Path, scratch: Path, keep: bool = False) -> TrialResult:
     """Does a job and writes its record; whatever goes wrong goes into the record.
 
     Args:
@@ -48,7 +48,7 @@ def _load(job: Job, folder: Path) -> tuple[Any, Any]:
 def _answer(loaded: tuple[Any, Any], trial: Trial) -> Answered:
     """Asks the model everything; what is asked with the same inputs is asked together."""
     model, processor = loaded
-    tasks = {name: Task.named(name) for name in trial.tasks}
+    tasks = {name: GivenTask.named(name) for name in trial.tasks}
     items = {name: exam.items(trial.split, task.needs, trial.n) for name, task in tasks.items()}
     indexes = [item.index for each in items.values() for item in each]
     # Towers come with their expert, so its weights and those it started from say which tower it is.
@@ -75,7 +75,7 @@ def _cache() -> SignalCache:
     return SignalCache()
 
 
-def _scored(items: Sequence[Item], replies: Sequence[str]) -> TaskScores:
+def _scored(items: Sequence[ExamItem], replies: Sequence[str]) -> TaskScores:
     """Scores of the replies, in the order of the questions, and what guesses would get of them."""
     scores = np.array([exam.score(said, item.question) for item, said in zip(items, replies, strict=True)])
     families: dict[str, list[float]] = {}
@@ -88,7 +88,7 @@ def _scored(items: Sequence[Item], replies: Sequence[str]) -> TaskScores:
     )
 
 
-def _listed(items: Sequence[Item], replies: Sequence[str]) -> list[dict[str, Any]]:
+def _listed(items: Sequence[ExamItem], replies: Sequence[str]) -> list[dict[str, Any]]:
     """What was asked, answered and right."""
     return [
         {

@@ -34,7 +34,7 @@ _NOTHING = "nothing"
 
 
 @dataclass(frozen=True)
-class Task:
+class GivenTask:
     """Questions with the same needs, asked with the same inputs.
 
     Args:
@@ -55,12 +55,12 @@ class Task:
         return "+".join(self.given) or _NOTHING
 
     @classmethod
-    def named(cls, name: str) -> Task:
+    def named(cls, name: str) -> GivenTask:
         """The task that has this name."""
         return _BY_NAME[name]
 
 
-_BY_NAME = {str(task): task for task in (Task(needs, given) for needs in NEEDS for given in INPUTS)}
+_BY_NAME = {str(task): task for task in (GivenTask(needs, given) for needs in NEEDS for given in INPUTS)}
 
 
 def jobs(
@@ -98,7 +98,7 @@ def jobs(
 
 def tasks(inputs: Iterable[Needs]) -> Mapping[str, int]:
     """Questions of all needs with each of these inputs given: name → version."""
-    return {str(Task(needs, given)): clips.VERSION for given in inputs for needs in NEEDS}
+    return {str(GivenTask(needs, given)): clips.VERSION for given in inputs for needs in NEEDS}
 
 
 def _methods(names: Sequence[str]) -> tuple[list[str], list[str]]:

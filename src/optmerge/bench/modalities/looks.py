@@ -19,7 +19,7 @@ from optmerge.bench.training.curve import Curve
 
 COUNT = 60
 """Validation questions with the same needs, or clips that are read."""
-Look = Mapping[str, Mapping[str, float]]
+LookScores = Mapping[str, Mapping[str, float]]
 
 
 class Looks(Curve):
@@ -31,7 +31,7 @@ class Looks(Curve):
         every: steps between looks; 0 never looks.
     """
 
-    def __init__(self, path: Path, look: Callable[[Any], Look], *, every: int) -> None:
+    def __init__(self, path: Path, look: Callable[[Any], LookScores], *, every: int) -> None:
         self.path, self.every, self._look = path, every, look
 
     def look(self, model: Any) -> dict[str, Any]:
@@ -41,7 +41,7 @@ class Looks(Curve):
 
 def answers(
     model: Any, processor: Any, *, told: tuple[Modality, ...] = (), shown: Modality | None = None
-) -> Look:
+) -> LookScores:
     """Scores by what is needed: of a base that is told everything, or an expert that sees or hears its own.
 
     The expert is told the rest; questions that don't need its own aren't asked.
@@ -77,7 +77,7 @@ def answers(
 
 
 @torch.inference_mode()
-def readings(model: Any, batches: Readings) -> Look:
+def readings(model: Any, batches: Readings) -> LookScores:
     """Share of right answers of each reading of validation clips."""
     found = model(**batches([clips.content("validation", index) for index in range(COUNT)]))
     return {"score": {name: round(float(share), 4) for name, share in found["right"].items()}}

@@ -34,7 +34,7 @@ _HEAD = 32
 
 
 @dataclass(frozen=True)
-class Size:
+class OmniSize:
     """Shape of the models; heads are 32 wide.
 
     Args:
@@ -66,7 +66,7 @@ class Size:
     audio_pooling: tuple[int, ...] = (2,)
 
 
-def language(size: Size, tokenizer: Any, *, seed: int) -> Any:
+def language(size: OmniSize, tokenizer: Any, *, seed: int) -> Any:
     """A randomly initialised `LlamaForCausalLM` in float32.
 
     Not a Qwen2: whatever tokenizer lies beside one, transformers' `AutoTokenizer` cuts as Qwen2's own does.
@@ -97,7 +97,7 @@ def language(size: Size, tokenizer: Any, *, seed: int) -> Any:
     return model
 
 
-def tower_config(modality: Modality, size: Size, tokenizer: Any) -> TowerConfig:
+def tower_config(modality: Modality, size: OmniSize, tokenizer: Any) -> TowerConfig:
     """The tower of a modality, not yet built."""
     kind, encoder, pooling = {
         "image": ("siglip", _siglip, size.image_pooling),
@@ -114,7 +114,7 @@ def tower_config(modality: Modality, size: Size, tokenizer: Any) -> TowerConfig:
     )
 
 
-def _layers(size: Size) -> dict[str, Any]:
+def _layers(size: OmniSize) -> dict[str, Any]:
     return {
         "hidden_size": size.encoder_width,
         "num_hidden_layers": size.encoder_layers,
@@ -123,13 +123,13 @@ def _layers(size: Size) -> dict[str, Any]:
     }
 
 
-def _siglip(size: Size) -> Any:
+def _siglip(size: OmniSize) -> Any:
     from transformers import SiglipVisionConfig
 
     return SiglipVisionConfig(**_layers(size), image_size=SIDE, patch_size=size.patch, vision_use_head=False)
 
 
-def _videomae(size: Size) -> Any:
+def _videomae(size: OmniSize) -> Any:
     from transformers import VideoMAEConfig
 
     return VideoMAEConfig(
@@ -144,7 +144,7 @@ def _videomae(size: Size) -> Any:
     )
 
 
-def _whisper(size: Size) -> Any:
+def _whisper(size: OmniSize) -> Any:
     from transformers import WhisperConfig
 
     return WhisperConfig(
@@ -167,7 +167,7 @@ def _whisper(size: Size) -> Any:
     )
 
 
-def tower(config: TowerConfig, size: Size, *, seed: int) -> Tower:
+def tower(config: TowerConfig, size: OmniSize, *, seed: int) -> Tower:
     """A randomly initialised tower in float32, drawn for narrow layers as `lines.initial` has it."""
     torch.manual_seed(seed)
     made = Tower(config, size.width)

@@ -10,13 +10,13 @@ import numpy as np
 
 from optmerge.bench.modalities import clips
 from optmerge.bench.modalities.exam import Needs, families
-from optmerge.bench.modalities.jobs import CLASSICAL, INPUTS, Task, tasks
+from optmerge.bench.modalities.jobs import CLASSICAL, INPUTS, GivenTask, tasks
 from optmerge.bench.modalities.templates import NEEDS
 from optmerge.bench.modalities.world import MODALITIES
 from optmerge.bench.trials import statistics
 from optmerge.bench.trials.line_scores import LineScores, ModelScores, Rule, line_scores
 from optmerge.bench.trials.statistics import Difference, Estimate, Scores
-from optmerge.bench.trials.trials import Kind, Result, label
+from optmerge.bench.trials.trials import Kind, TrialResult, label
 
 ALL = "all"
 
@@ -60,7 +60,7 @@ class InputRow:
         return found | {"model": label(self.kind, self.model)}
 
 
-def scores_of_modalities(results: Iterable[Result], n: int | None = None) -> LineScores | None:
+def scores_of_modalities(results: Iterable[TrialResult], n: int | None = None) -> LineScores | None:
     """Scores of the models that took the test, from records alone; None where none did.
 
     Args:
@@ -87,7 +87,7 @@ def answers(model: ModelScores, needs: Needs, given: Needs | None = None) -> Sco
         needs: of the questions.
         given: inputs; everything that the model takes by default.
     """
-    return model.scores.get(str(Task(needs, takes(model) if given is None else given)))
+    return model.scores.get(str(GivenTask(needs, takes(model) if given is None else given)))
 
 
 def rows(found: LineScores) -> list[InputRow]:
@@ -98,11 +98,11 @@ def rows(found: LineScores) -> list[InputRow]:
         for needs in NEEDS
         for given in INPUTS
         if set(given) <= set(takes(model))
-        for row in _rows(model, Task(needs, given), found.n)
+        for row in _rows(model, GivenTask(needs, given), found.n)
     ]
 
 
-def _rows(model: ModelScores, task: Task, n: int) -> list[InputRow]:
+def _rows(model: ModelScores, task: GivenTask, n: int) -> list[InputRow]:
     scores = model.scores.get(str(task))
     kinds = families(task.needs)
     turns = np.arange(n) % len(kinds)  # the families take turns

@@ -14,7 +14,7 @@ from statistics import fmean
 import numpy as np
 
 from optmerge.bench.modalities.exam import Needs, families
-from optmerge.bench.modalities.jobs import CLASSICAL, INPUTS, Task
+from optmerge.bench.modalities.jobs import CLASSICAL, INPUTS, GivenTask
 from optmerge.bench.modalities.rows import ALL, answers, average, best, gain, kept, takes
 from optmerge.bench.modalities.templates import FAMILIES, NEEDS
 from optmerge.bench.modalities.world import MODALITIES
@@ -60,7 +60,7 @@ def ablation(found: LineScores, model: ModelScores) -> Grid:
             estimates = [_scorer(needs, inputs)(model) for needs in NEEDS]
             enough = [set(needs) <= set(inputs) for needs in NEEDS]
             scores = [_entry(one, bold) for one, bold in zip(estimates, enough, strict=True)]
-            lines.append((Entry(Task((), inputs).inputs), *scores))
+            lines.append((Entry(GivenTask((), inputs).inputs), *scores))
     columns = ("given", *("+".join(needs) for needs in NEEDS))
     title = " ".join(filter(None, (_name(model), _scale(model), "by what is given")))
     notes = ("scores in %, ± half the 95 % interval; bold: all that is needed is given",)
@@ -151,7 +151,7 @@ def _chances(found: LineScores) -> list[Entry]:
     """Scores of guesses, by needs, and on average; all models are asked the same questions."""
     for model in found.models:
         if model.metrics:
-            chances = [model.metrics[str(Task(needs, takes(model)))]["chance"] for needs in NEEDS]
+            chances = [model.metrics[str(GivenTask(needs, takes(model)))]["chance"] for needs in NEEDS]
             return [Entry(f"{100 * chance:.1f}") for chance in (*chances, fmean(chances))]
     return [EMPTY] * (len(NEEDS) + 1)
 

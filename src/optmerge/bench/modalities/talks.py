@@ -22,7 +22,7 @@ from optmerge.omni.prompts import USUAL
 
 
 @dataclass(frozen=True)
-class Curriculum:
+class TalkCurriculum:
     """How talks are drawn.
 
     Args:
@@ -66,7 +66,7 @@ class Talk:
     turns: tuple[Question, ...]
 
 
-def talk(curriculum: Curriculum, seed: int, row: int) -> Talk:
+def talk(curriculum: TalkCurriculum, seed: int, row: int) -> Talk:
     """Talk number `row` of a curriculum, about training clip number `row`."""
     rng = random.Random(f"talk/{curriculum.key}/{seed}/{row}")
     content = clips.content("train", row, seed)
@@ -89,7 +89,7 @@ def parts(
     return tuple(USUAL[each] if each == own else described(content, each, rng) for each in given)
 
 
-def _given(rng: random.Random, curriculum: Curriculum) -> list[Modality]:
+def _given(rng: random.Random, curriculum: TalkCurriculum) -> list[Modality]:
     """The parts that are given, in any order; an expert's own is always among them."""
     others = [each for each in MODALITIES if each != curriculum.own]
     most = min(curriculum.most, len(others))
@@ -104,7 +104,7 @@ def _given(rng: random.Random, curriculum: Curriculum) -> list[Modality]:
 
 
 def _turns(
-    rng: random.Random, content: Content, curriculum: Curriculum, given: Sequence[Modality]
+    rng: random.Random, content: Content, curriculum: TalkCurriculum, given: Sequence[Modality]
 ) -> tuple[Question, ...]:
     """A caption by chance, close-ups, and a question of each template that can be answered, in any order."""
     found: list[Question] = []
@@ -129,7 +129,7 @@ def _turns(
 class Talks(Dataset[Talk]):
     """The first `count` talks of a curriculum, each drawn when it is asked for."""
 
-    def __init__(self, curriculum: Curriculum, count: int, *, seed: int) -> None:
+    def __init__(self, curriculum: TalkCurriculum, count: int, *, seed: int) -> None:
         self.curriculum, self.count, self.seed = curriculum, count, seed
 
     def __len__(self) -> int:

@@ -14,10 +14,10 @@ from safetensors.torch import load_file, save_file
 
 from optmerge.bench import records
 from optmerge.bench.modalities import clips, looks, models, words
-from optmerge.bench.modalities.models import Size
+from optmerge.bench.modalities.models import OmniSize
 from optmerge.bench.modalities.readings import Contents, Readings, TowerProbe
 from optmerge.bench.modalities.talk_batches import TalkBatch
-from optmerge.bench.modalities.talks import Curriculum, Talks
+from optmerge.bench.modalities.talks import TalkCurriculum, Talks
 from optmerge.bench.modalities.world import MODALITIES, Modality
 from optmerge.bench.training import runner
 from optmerge.bench.training.learning import Stage, fit
@@ -27,7 +27,7 @@ from optmerge.omni import OmniProcessor
 
 READING, BASE, START, TOWER = "reading", "base", "start", "-tower"
 """Names of the language model's stages and of the model with all towers; ending of the towers' stages."""
-SIZE = Size()
+SIZE = OmniSize()
 LINEAR = r"language_model\..*\.layers\..*\.(q|k|v|o|gate|up|down)_proj"
 """Regular expression of the matrices that get an expert's adapter."""
 
@@ -60,7 +60,7 @@ def train(
     seed: int = 0,
     only: Sequence[str] = (),
     stages: Mapping[str, Stage] = STAGES,
-    size: Size = SIZE,
+    size: OmniSize = SIZE,
     threads: int = 2,
 ) -> records.Record:
     """Train a base into `out/base`, towers, and an expert for each modality into `out/MODALITY`.
@@ -100,37 +100,37 @@ def _place(out: Path, name: str) -> Path:
     return out / "work" / name if name == READING or name.endswith(TOWER) else out / name
 
 
-def _train(name: str, stage: Stage, out: Path, *, seed: int, size: Size) -> None:
+def _train(name: str, stage: Stage, out: Path, *, seed: int, size: OmniSize) -> None:
     """Train one stage, from its beginning or its last checkpoint to its finished folder."""
     train_one = _language if name in (READING, BASE) else _tower if name.endswith(TOWER) else _expert
     torch.manual_seed(seed)
     train_one(name, stage, out, seed, size)
 
 
-def _language(name: str, stage: Stage, out: Path, seed: int, size: Size) -> None:
+def _language(name: str, stage: Stage, out: Path, seed: int, size: OmniSize) -> None:
     tokenizer = words.tokenizer()
     model = models.language(size, tokenizer, seed=seed)
     if name == BASE and (before := _place(out, READING)).is_dir():
         model, _ = models.load(before)
     # Repeating a description teaches to find things in a text.
-    curriculum = Curriculum(most=1, captions=1.0, closeups=6) if name == READING else Curriculum()
+    curriculum = TalkCurriculum(most=1, captions=1.0, closeups=6) if name == READING else TalkCurriculum()
     rows = Talks(curriculum, stage.steps * stage.batch, seed=seed)
 
-    def look(model: Any) -> looks.Look:
+    def look(model: Any) -> looks.LookScores:
         return looks.answers(model, tokenizer, told=MODALITIES)
 
     _fit(model, rows, TalkBatch(tokenizer), stage, out, name, seed, look)
     models.save(model, tokenizer, _place(out, name))
 
 
-def _tower(name: str, stage: Stage, out: Path, seed: int, size: Size) -> None:
+def _tower(name: str, stage: Stage, out: Path, seed: int, size: OmniSize) -> None:
     modality = cast(Modality, name.removesuffix(TOWER))
     tokenizer = words.tokenizer()
     config = models.tower_config(modality, size, tokenizer)
     probe = TowerProbe(models.tower(config, size, seed=seed), modality, size.width)
     batches = Readings(OmniProcessor(tokenizer, {modality: config}), modality)
 
-    def look(model: Any) -> looks.Look:
+    def look(model: Any) -> looks.LookScores:
         return looks.readings(model, batches)
 
     rows = Contents(stage.steps * stage.batch, seed=seed)
@@ -141,7 +141,7 @@ def _tower(name: str, stage: Stage, out: Path, seed: int, size: Size) -> None:
     save_file(weights, place / "model.safetensors")
 
 
-def _expert(name: str, stage: Stage, out: Path, seed: int, size: Size) -> None:
+def _expert(name: str, stage: Stage, out: Path, seed: int, size: OmniSize) -> None:
     from peft import LoraConfig, get_peft_model
 
     modality = cast(Modality, name)
@@ -158,15 +158,15 @@ def _expert(name: str, stage: Stage, out: Path, seed: int, size: Size) -> None:
     )
     learner = get_peft_model(model, settings)
 
-    def look(model: Any) -> looks.Look:
+    def look(model: Any) -> looks.LookScores:
         return looks.answers(model.base_model.model, processor, shown=modality)
 
-    rows = Talks(Curriculum(own=modality), stage.steps * stage.batch, seed=seed)
+    rows = Talks(TalkCurriculum(own=modality), stage.steps * stage.batch, seed=seed)
     _fit(learner, rows, TalkBatch(processor.tokenizer, processor), stage, out, name, seed, look)
     runner.save_adapter(learner, out / name, START)
 
 
-def _assemble(out: Path, size: Size, partial: Path) -> None:
+def _assemble(out: Path, size: OmniSize, partial: Path) -> None:
     """Write the model that all experts start from: base and towers as they were written.
 
     Args:
@@ -206,7 +206,7 @@ def _fit(
     out: Path,
     name: str,
     seed: int,
-    look: Callable[[Any], looks.Look],
+    look: Callable[[Any], looks.LookScores],
 ) -> None:
     """Train one model, with its learning curve."""
     files = StageFiles(out, name)

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from optmerge.bench import records
-from optmerge.bench.lines.tiny import checkpoint
-from optmerge.bench.lines.tiny.family import Processor, Size
+from optmerge.bench.lines.tiny import tiny_models
+from optmerge.bench.lines.tiny.family import Processor, TinySize
 from optmerge.bench.training import runner
 from optmerge.bench.training.aligning import Aligning, BothViews, take_over
 from optmerge.bench.training.conversations import trained_tasks
@@ -23,7 +23,7 @@ from optmerge.bench.training.runner import StageFiles
 from optmerge.bench.training.stages import BASE, LineStage, Regime, stages_of
 from optmerge.errors import InputError
 
-SIZE = Size()
+SIZE = TinySize()
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class _Training:
     base: Path
     teacher: Path | None
     seed: int
-    size: Size
+    size: TinySize
 
 
 def train(
@@ -59,7 +59,7 @@ def train(
     base: Path | None = None,
     teacher: Path | None = None,
     stages: Mapping[str, LineStage] | None = None,
-    size: Size = SIZE,
+    size: TinySize = SIZE,
     threads: int = 2,
 ) -> records.Record:
     """Train the stages of a line into `out/STAGE`; unfinished work and learning curves lie in `out/work`.
@@ -86,13 +86,13 @@ def train(
             or there is no teacher.
         CheckpointError: base or teacher is no model, or one of another line.
     """
-    checkpoint.family_of(line)
+    tiny_models.family_of(line)
     own = stages or stages_of(line, regime)
     asked = [name for name, stage in own.items() if stage.pass_of in only and name not in only]
     wanted = runner.chosen(own, [*only, *asked])
     if base:
         wanted = _after_the_base(wanted, only)
-        checkpoint.check(base, line)
+        tiny_models.check(base, line)
     training = _Training(line, out, own, base or out / BASE, teacher, seed, size)
     _check_teacher(wanted, training)
     config: dict[str, Any] = {"size": asdict(size), "regime": regime}
@@ -150,7 +150,7 @@ def _check_teacher(stages: Mapping[str, LineStage], training: _Training) -> None
                 where=folder,
                 hint=f"train `--line {line}` first, or say with --teacher where it is",
             )
-        checkpoint.check(folder, line)
+        tiny_models.check(folder, line)
 
 
 def _train(name: str, stage: LineStage, training: _Training) -> None:
@@ -167,7 +167,7 @@ def _train(name: str, stage: LineStage, training: _Training) -> None:
         rows = Conversations(stage.curriculum, count, seed=seed)
         batches = ConversationBatch(processor)
     if stage.teacher is not None:
-        teacher, its_processor = checkpoint.load(stage.teacher[0], _teacher(stage, training))
+        teacher, its_processor = tiny_models.load(stage.teacher[0], _teacher(stage, training))
         take_over(model, teacher)
         learner, batches = Aligning(model, teacher), BothViews(processor, its_processor)
     else:
@@ -182,7 +182,7 @@ def _train(name: str, stage: LineStage, training: _Training) -> None:
     if settings.part == "adapter":
         runner.save_adapter(learner, training.out / name, BASE)
     else:
-        checkpoint.save(model, processor, training.out / name)
+        tiny_models.save(model, processor, training.out / name)
 
 
 def _asked(stage: LineStage) -> Mapping[str, Any]:
@@ -197,14 +197,14 @@ def _start(name: str, stage: LineStage, training: _Training) -> tuple[Any, Proce
     """The model a stage starts from, as it was written: that of an earlier pass, the base, or a new one."""
     earlier = _earlier_passes(name, stage, training)
     if earlier and stage.settings.part == "adapter":
-        model, processor = checkpoint.load(training.line, training.base)
+        model, processor = tiny_models.load(training.line, training.base)
         return _trainable(model, earlier[-1]), processor
     if earlier:
-        return checkpoint.load(training.line, earlier[-1])
+        return tiny_models.load(training.line, earlier[-1])
     if stage.role != "base":
-        return checkpoint.load(training.line, training.base)
-    processor = checkpoint.processor(training.line, training.size)
-    return checkpoint.build(processor, training.size, seed=training.seed + stage.seed), processor
+        return tiny_models.load(training.line, training.base)
+    processor = tiny_models.processor(training.line, training.size)
+    return tiny_models.build(processor, training.size, seed=training.seed + stage.seed), processor
 
 
 def _earlier_passes(name: str, stage: LineStage, training: _Training) -> list[Path]:

@@ -15,11 +15,11 @@ from optmerge.bench.lines import LineModel
 from optmerge.bench.tasks import Task, registered
 from optmerge.bench.trials.jobs import Answered, Job, recorded
 from optmerge.bench.trials.merging import merge
-from optmerge.bench.trials.trials import Result, TaskScores, Trial
+from optmerge.bench.trials.trials import TaskScores, Trial, TrialResult
 from optmerge.evaluate.questions import Question
 
 
-def run(job: Job, out: Path, scratch: Path, keep: bool = False, device: str = "cpu") -> Result:
+def run(job: Job, out: Path, scratch: Path, keep: bool = False, device: str = "cpu") -> TrialResult:
     """Does a job and writes its record; whatever goes wrong goes into the record.
 
     Args:

@@ -14,8 +14,8 @@ from optmerge.bench import records
 from optmerge.bench.lines import Members
 from optmerge.bench.lines.tiny.family import write_json
 from optmerge.bench.trials import trials
-from optmerge.bench.trials.selection import SCALES
-from optmerge.bench.trials.trials import BASE, MIXTURE, Result, TaskScores, Trial
+from optmerge.bench.trials.record_choice import SCALES
+from optmerge.bench.trials.trials import BASE, MIXTURE, TaskScores, Trial, TrialResult
 from optmerge.errors import OptMergeError
 from optmerge.methods import get, registered
 
@@ -204,7 +204,7 @@ def recorded(
     out: Path,
     scratch: Path,
     keep: bool,
-) -> Result:
+) -> TrialResult:
     """Does a job and writes its record; whatever goes wrong goes into the record.
 
     Args:
@@ -234,7 +234,7 @@ def _done(
     answer: Callable[[Loaded, Trial], Answered],
     scratch: Path,
     keep: bool,
-) -> Result:
+) -> TrialResult:
     cost: dict[str, float] = {}
     merged, folder = None, job.model
     if folder is None:
@@ -247,10 +247,10 @@ def _done(
     cost["answer_seconds"] = round(time.perf_counter() - started, 3)
     if keep:
         write_json(job.answers(scratch), {task: list(each) for task, (_, each) in answers.items()})
-    return Result(job.trial, {task: scores for task, (scores, _) in answers.items()}, cost, merged)
+    return TrialResult(job.trial, {task: scores for task, (scores, _) in answers.items()}, cost, merged)
 
 
-def failed(job: Job, problem: Exception) -> Result:
+def failed(job: Job, problem: Exception) -> TrialResult:
     """The result of a job that came to nothing."""
     words = str(problem) if isinstance(problem, OptMergeError) else f"{type(problem).__name__}: {problem}"
-    return Result(job.trial, {}, {}, error=words)
+    return TrialResult(job.trial, {}, {}, error=words)

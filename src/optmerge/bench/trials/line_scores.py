@@ -11,9 +11,9 @@ from typing import Literal
 import numpy as np
 
 from optmerge.bench.tasks import registered
-from optmerge.bench.trials.selection import Sweeps, best_scale, current, sweeps, tested, trained
+from optmerge.bench.trials.record_choice import Sweeps, best_scale, current, sweeps, tested, trained
 from optmerge.bench.trials.statistics import Scores
-from optmerge.bench.trials.trials import ROUTING, Kind, Result, label
+from optmerge.bench.trials.trials import ROUTING, Kind, TrialResult, label
 
 Rule = Literal["fixed", "validation"]
 RULES: tuple[Rule, ...] = ("fixed", "validation")
@@ -111,7 +111,7 @@ class LineScores:
 
 
 def line_scores(
-    results: Iterable[Result],
+    results: Iterable[TrialResult],
     *,
     n: int | None = None,
     versions: Mapping[str, int] | None = None,
@@ -128,7 +128,7 @@ def line_scores(
         last: methods that come after all others, in order.
     """
     alive, notes = current(results, versions)
-    lines: dict[str, list[Result]] = defaultdict(list)
+    lines: dict[str, list[TrialResult]] = defaultdict(list)
     for result in alive:
         lines[result.trial.line].append(result)
     order = list(registered()) if experts is None else list(experts)
@@ -149,9 +149,9 @@ def line_scores(
     return found
 
 
-def _models(results: Sequence[Result], swept: Sweeps) -> list[ModelScores]:
+def _models(results: Sequence[TrialResult], swept: Sweeps) -> list[ModelScores]:
     """One line's models at the rules that they were tested at, and routing."""
-    groups: dict[Who, list[Result]] = defaultdict(list)
+    groups: dict[Who, list[TrialResult]] = defaultdict(list)
     for result in results:
         trial = result.trial
         if trial.kind != "merge" or trial.default:
@@ -167,7 +167,7 @@ def _models(results: Sequence[Result], swept: Sweeps) -> list[ModelScores]:
 def _line(
     line: str,
     models: Sequence[ModelScores],
-    results: Sequence[Result],
+    results: Sequence[TrialResult],
     swept: Sweeps,
     notes: Sequence[str],
 ) -> LineScores:
@@ -196,7 +196,7 @@ def _listed(numbers: Iterable[int]) -> str:
     return ", ".join(map(str, numbers))
 
 
-def _model(who: Who, results: Sequence[Result]) -> ModelScores:
+def _model(who: Who, results: Sequence[TrialResult]) -> ModelScores:
     # A model is one for all sets or one for each; where there are both, each set's own counts.
     results = [result for result in results if result.trial.expert_set is not None] or results
     ordered = sorted(

@@ -10,7 +10,7 @@ from typing import Any
 from optmerge.bench.trials import statistics
 from optmerge.bench.trials.grid import Entry, Grid
 from optmerge.bench.trials.line_scores import LineScores, ModelScores, Rule
-from optmerge.bench.trials.selection import trained
+from optmerge.bench.trials.record_choice import trained
 from optmerge.bench.trials.statistics import Difference, Scores
 from optmerge.methods import registered
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from optmerge.bench.trials import statistics
 from optmerge.bench.trials.line_scores import LineScores, ModelScores, Rule
-from optmerge.bench.trials.selection import trained
+from optmerge.bench.trials.record_choice import trained
 from optmerge.bench.trials.statistics import Estimate, Scores
 from optmerge.bench.trials.trials import ROUTING, Kind, label
 

@@ -12,14 +12,14 @@ from typing import Protocol
 
 from optmerge.bench.trials import trials
 from optmerge.bench.trials.jobs import Job, failed
-from optmerge.bench.trials.selection import SCALES, best_scale
-from optmerge.bench.trials.trials import Result
+from optmerge.bench.trials.record_choice import SCALES, best_scale
+from optmerge.bench.trials.trials import TrialResult
 from optmerge.bench.trials.workers import WorkerError
 from optmerge.errors import InputError
 
 
 @dataclass(frozen=True)
-class Progress:
+class RunProgress:
     """How far a run is.
 
     Args:
@@ -31,11 +31,11 @@ class Progress:
 
     done: int
     total: int
-    result: Result
+    result: TrialResult
     reused: bool
 
 
-class Pool(Protocol):
+class WorkerPool(Protocol):
     """Processes that do jobs, as `Workers(partial(examine.run, …), …)` is."""
 
     @property
@@ -49,19 +49,19 @@ class Pool(Protocol):
     def give(self, item: Job) -> None:
         """Starts a job; only where the pool isn't full."""
 
-    def take(self) -> tuple[Job, Result | WorkerError]:
+    def take(self) -> tuple[Job, TrialResult | WorkerError]:
         """Waits for the next job that ends; only where the pool is busy."""
 
 
 def run(
     jobs: Sequence[Job],
-    pool: Pool,
+    pool: WorkerPool,
     out: Path,
     scratch: Path,
     *,
-    known: Iterable[Result] = (),
-    report: Callable[[Progress], None] = lambda progress: None,
-) -> list[Result]:
+    known: Iterable[TrialResult] = (),
+    report: Callable[[RunProgress], None] = lambda progress: None,
+) -> list[TrialResult]:
     """Does what isn't in the records yet; killed, it goes on from there when called again.
 
     Failed trials are tried again.
@@ -85,11 +85,11 @@ def run(
         earlier += trials.read_all(out, benchmark=benchmark)
     finished = {each.trial.identity(each.versions): each for each in earlier if each.error is None}
     waiting, sweeps = deque(jobs), _Sweeps()
-    results: list[Result] = []
+    results: list[TrialResult] = []
     total = len(waiting) + sum(job.trial.split == "validation" for job in waiting) // len(SCALES)
     wanted = {job.trial.identity() for job in waiting}
 
-    def done(job: Job, result: Result, *, reused: bool) -> None:
+    def done(job: Job, result: TrialResult, *, reused: bool) -> None:
         nonlocal total
         results.append(result)
         chosen = sweeps.add(job, result)
@@ -97,7 +97,7 @@ def run(
             waiting.appendleft(chosen)
         elif sweeps.is_complete(job):
             total -= 1
-        report(Progress(len(results), total, result, reused))
+        report(RunProgress(len(results), total, result, reused))
 
     with _alone(scratch):
         while waiting or pool.busy:
@@ -120,10 +120,10 @@ class _Sweeps:
     """Results on the validation split, as they come in."""
 
     def __init__(self) -> None:
-        self._found: dict[tuple[object, ...], dict[float, Result]] = defaultdict(dict)
+        self._found: dict[tuple[object, ...], dict[float, TrialResult]] = defaultdict(dict)
         self._jobs: dict[tuple[object, ...], dict[float, Job]] = defaultdict(dict)
 
-    def add(self, job: Job, result: Result) -> Job | None:
+    def add(self, job: Job, result: TrialResult) -> Job | None:
         """The test at the best scale, once the last scale of a sweep is there."""
         trial = job.trial
         if trial.split != "validation" or trial.scale is None:

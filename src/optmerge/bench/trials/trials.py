@@ -113,7 +113,7 @@ class TaskScores:
 
 
 @dataclass(frozen=True)
-class Result:
+class TrialResult:
     """Result of a trial.
 
     Args:
@@ -135,7 +135,7 @@ class Result:
     versions: Mapping[str, str] = field(default_factory=dict)
 
 
-def write(result: Result, folder: Path) -> Path:
+def write(result: TrialResult, folder: Path) -> Path:
     """Adds a record to `folder/LINE/trials.jsonl`; returns that file."""
     trial = asdict(result.trial)
     weights = trial.pop("weights") | ({MERGED: result.merged} if result.merged else {})
@@ -153,7 +153,7 @@ def write(result: Result, folder: Path) -> Path:
     return file
 
 
-def read_all(*folders: Path, benchmark: Benchmark = "capabilities") -> list[Result]:
+def read_all(*folders: Path, benchmark: Benchmark = "capabilities") -> list[TrialResult]:
     """Every trial's result in the `trials.jsonl` files under some folders, oldest first.
 
     Args:
@@ -171,12 +171,12 @@ def read_all(*folders: Path, benchmark: Benchmark = "capabilities") -> list[Resu
     return sorted(results, key=lambda result: result.created)
 
 
-def _result(record: records.Record, benchmark: Benchmark, where: str) -> Result:
+def _result(record: records.Record, benchmark: Benchmark, where: str) -> TrialResult:
     weights = {role: value for role, value in record.weights.items() if role != MERGED}
     try:
         trial = Trial(**record.config, weights=weights, benchmark=benchmark)
         failed = record.kind.endswith(_FAILED)
-        return Result(
+        return TrialResult(
             trial=trial,
             tasks={} if failed else {task: _unpacked(record.metrics[task], trial.n) for task in trial.tasks},
             cost=record.cost,

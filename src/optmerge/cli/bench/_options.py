@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
     from optmerge.bench.trials.jobs import Job
     from optmerge.bench.trials.output import Form
-    from optmerge.bench.trials.run import Progress
-    from optmerge.bench.trials.trials import Result
+    from optmerge.bench.trials.run import RunProgress
+    from optmerge.bench.trials.trials import TrialResult
 
-    Report = Callable[[Progress], None]
+    Report = Callable[[RunProgress], None]
 
 Seed = Annotated[int, typer.Option(help="Seed of everything random.", min=0)]
 Threads = Annotated[int, typer.Option(help="Processor threads.", min=1)]
@@ -85,8 +85,8 @@ def folders(benchmark: str, records: Path | None, out: Path) -> list[Path]:
 def perform(
     jobs: Sequence[Job],
     remarks: Sequence[str],
-    examine: Callable[..., Result],
-    show: Callable[[list[Result], Console], None],
+    examine: Callable[..., TrialResult],
+    show: Callable[[list[TrialResult], Console], None],
     *,
     known: Sequence[Path],
     out: Path,
@@ -116,7 +116,7 @@ def perform(
     from optmerge.bench.trials.trials import read_all
     from optmerge.bench.trials.workers import Workers
     from optmerge.cli import Interrupted
-    from optmerge.cli.tables import console
+    from optmerge.cli.console import console
 
     shown = console()
     for remark in remarks:
@@ -155,15 +155,15 @@ def _progress() -> Iterator[Report]:
     with Bar(*columns, console=console, transient=True, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("trials", total=None)
 
-        def report(progress: Progress) -> None:
+        def report(progress: RunProgress) -> None:
             bar.update(task, completed=progress.done, total=progress.total)
             bar.console.print(_line(progress), markup=False, soft_wrap=True)
 
         yield report
 
 
-def _line(progress: Progress) -> str:
-    from optmerge.bench.trials.selection import average
+def _line(progress: RunProgress) -> str:
+    from optmerge.bench.trials.record_choice import average
 
     result = progress.result
     if result.error is not None:

@@ -22,6 +22,6 @@ def command(
 
     Example: `optmerge bench demo`
     """
-    from optmerge.bench.demo.run import QUESTIONS, run
+    from optmerge.bench.demo.comparison import QUESTIONS, run
 
     run(out, line=line, zoo=zoo, n=n or QUESTIONS)

@@ -40,7 +40,7 @@ def command(
     Example: `optmerge bench table --markdown`
     """
     from optmerge.bench.trials import output
-    from optmerge.cli.tables import console
+    from optmerge.cli.console import console
 
     form = chosen_form(markdown=markdown, csv=csv, latex=latex, json=as_json)
     if paper and pairs:

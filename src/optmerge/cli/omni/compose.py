@@ -68,7 +68,7 @@ def command(
         adapter = str(done.adapter) if done.adapter else None
         print(json.dumps({**found, "out": str(done.path), "adapter": adapter}, indent=1))
     elif not quiet and done.result:
-        from optmerge.cli.tables import print_result
+        from optmerge.cli.console import print_result
 
         print_result(done.result)
     elif not quiet:

@@ -25,10 +25,12 @@ def command(
 
     Example: `optmerge omni demo --out out/demo-omni`
     """
-    from optmerge.bench.modalities.demo import run, story
+    from optmerge.bench.modalities.demo import make_page, story
 
     number = story.CLIP if clip is None else clip
-    made = run.run(out, zoo=zoo, method=method or run.METHOD, settings=settings or (), clip=number)
+    made = make_page.run(
+        out, zoo=zoo, method=method or make_page.METHOD, settings=settings or (), clip=number
+    )
     for speaker, right in zip(made.speakers, made.right, strict=True):
         print(f"{speaker.name}: {right} of {len(made.exchanges)} right")
-    print(f"wrote {out / run.PAGE}")
+    print(f"wrote {out / make_page.PAGE}")

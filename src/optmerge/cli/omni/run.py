@@ -13,7 +13,7 @@ from optmerge.cli.omni._options import OUT, Questions
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from optmerge.bench.trials.trials import Result
+    from optmerge.bench.trials.trials import TrialResult
 
 
 def command(
@@ -44,7 +44,7 @@ def command(
     chosen = method or (listing.QUICK_METHODS if quick else ())
     found, remarks = listing.jobs(zoo or default_zoo() / "omni", chosen, n=questions, quick=quick)
 
-    def show(results: list[Result], shown: Console) -> None:
+    def show(results: list[TrialResult], shown: Console) -> None:
         if (scores := scores_of_modalities(results, questions)) is not None:
             output.show_all(scores, "terminal", shown)
 

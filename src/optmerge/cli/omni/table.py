@@ -36,7 +36,7 @@ def command(
     Example: `optmerge omni table --markdown`
     """
     from optmerge.bench.modalities import output
-    from optmerge.cli.tables import console
+    from optmerge.cli.console import console
 
     form = chosen_form(markdown=markdown, csv=csv, latex=latex, json=as_json)
     found = output.read(folders("omni", records, OUT), n)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from optmerge.evaluate.questions import Metric, Question
 
 Form = Literal["auto", "qwen2_vl", "qwen2_5_vl", "internvl", "fraction", "hundredths"]
-Size = tuple[int, int]
+PictureSize = tuple[int, int]
 """Width and height in pixels."""
 
 _SCALES = {"qwen2_vl": 1000.0, "internvl": 1000.0, "fraction": 1.0, "hundredths": 100.0}
@@ -57,7 +57,7 @@ def iou(a: Box, b: Box) -> float:
     return min(1.0, overlap / union) if overlap > 0 else 0.0
 
 
-def parse_box(text: str, form: Form = "auto", *, size: Size | None = None) -> Box | None:
+def parse_box(text: str, form: Form = "auto", *, size: PictureSize | None = None) -> Box | None:
     """The first box in a text, or None if there is none.
 
     Swapped corners are put right; coordinates beyond the picture stay as they are.
@@ -120,7 +120,7 @@ def _recognise(before: str, box: str, written: list[str]) -> Form:
     return "internvl" if largest <= 1000 else "auto"
 
 
-def _scale(form: Form, size: Size | None) -> tuple[float, float]:
+def _scale(form: Form, size: PictureSize | None) -> tuple[float, float]:
     if form != "qwen2_5_vl":
         return _SCALES[form], _SCALES[form]
     if size is None:

@@ -3,7 +3,7 @@ import re
 
 import pytest
 
-from optmerge.bench.tasks.drawn._drawing.asking import APART, BIGGER
+from optmerge.bench.tasks.drawn._drawing.question_makers import APART, BIGGER
 from optmerge.bench.tasks.drawn._drawing.relations import relations
 from optmerge.bench.tasks.drawn._drawing.sheets import Mark, called, sheet
 from optmerge.evaluate.questions import Question

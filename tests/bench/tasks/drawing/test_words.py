@@ -1,5 +1,5 @@
 from optmerge.bench.tasks import SIDE
-from optmerge.bench.tasks.drawn._drawing.words import PLACES, box_words, place_of
+from optmerge.bench.tasks.drawn._drawing.place_words import PLACES, box_words, place_of
 
 
 def test_places_are_the_nine_thirds_row_by_row():

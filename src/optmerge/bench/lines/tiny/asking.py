@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from optmerge.bench.lines._line import Answers
-from optmerge.bench.lines.tiny import checkpoint
+from optmerge.bench.lines.tiny import tiny_models
 from optmerge.bench.lines.tiny.family import Processor
 from optmerge.bench.tasks import Split, Task
 from optmerge.evaluate import answering
@@ -66,10 +66,10 @@ def load(line: str, folder: Path, *, base: Path, device: str, dtype: str) -> Tin
     """
     there = {"device": device, "dtype": getattr(torch, dtype)}
     if not (folder / "adapter_config.json").is_file():
-        return TinyModel(*checkpoint.load(line, folder, **there))
+        return TinyModel(*tiny_models.load(line, folder, **there))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft calls transformers by an older name
-        model, processor = checkpoint.load(line, base, adapter=folder, **there)
+        model, processor = tiny_models.load(line, base, adapter=folder, **there)
     return TinyModel(model.merge_and_unload().eval(), processor)
 
 

@@ -23,7 +23,7 @@ ASK = "assistant\n"
 
 
 @dataclass(frozen=True)
-class Size:
+class TinySize:
     """Shape of a tiny model: 3.1 M parameters as it stands (patch in pixels, heads of 32).
 
     `merge`×`merge` patches become one image token. The real families merge 2×2; at 112 pixels a side a patch
@@ -75,9 +75,9 @@ class TinyFamily:
     open: str
     close: str
     axes: int
-    images: Callable[[Size], Any]
+    images: Callable[[TinySize], Any]
     reload: Callable[[Mapping[str, Any]], Any]
-    model: Callable[[Size, Any], Any]
+    model: Callable[[TinySize, Any], Any]
     merge: Callable[[Any], int]
     settings: Callable[[Any, int], Mapping[str, Mapping[str, Any]]]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from optmerge.bench.lines.tiny.family import Size, TinyFamily
+from optmerge.bench.lines.tiny.family import TinyFamily, TinySize
 from optmerge.bench.lines.tiny.tokenizer import END, STOP
 from optmerge.bench.tasks import SIDE
 
@@ -23,7 +23,7 @@ TEMPLATE = (
 )
 
 
-def images(size: Size) -> Any:
+def images(size: TinySize) -> Any:
     """InternVL's image processor, set to one view per image; tiles are for images larger than the tower."""
     from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 
@@ -40,7 +40,7 @@ def reload(settings: Mapping[str, Any]) -> Any:
     return GotOcr2ImageProcessorPil.from_dict(settings)
 
 
-def model(size: Size, tokenizer: Any) -> Any:
+def model(size: TinySize, tokenizer: Any) -> Any:
     """A randomly initialised `InternVLForConditionalGeneration`."""
     from transformers import InternVLConfig, InternVLForConditionalGeneration
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from optmerge.bench.lines.tiny.family import Size, TinyFamily
+from optmerge.bench.lines.tiny.family import TinyFamily, TinySize
 from optmerge.bench.lines.tiny.tokenizer import END, STOP
 from optmerge.bench.tasks import SIDE
 
@@ -23,7 +23,7 @@ TEMPLATE = (
 )
 
 
-def images(size: Size) -> Any:
+def images(size: TinySize) -> Any:
     """Qwen2-VL's image processor; a picture of `SIDE`×`SIDE` pixels keeps its size."""
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
@@ -38,7 +38,7 @@ def reload(settings: Mapping[str, Any]) -> Any:
     return Qwen2VLImageProcessorPil.from_dict(settings)
 
 
-def model(size: Size, tokenizer: Any) -> Any:
+def model(size: TinySize, tokenizer: Any) -> Any:
     """A randomly initialised `Qwen2VLForConditionalGeneration`."""
     from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 

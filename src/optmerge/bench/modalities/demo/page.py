@@ -10,8 +10,8 @@ from shlex import quote
 from PIL import Image
 
 from optmerge.bench.modalities import exam
-from optmerge.bench.modalities.demo.files import NAMES as FILES
-from optmerge.bench.modalities.demo.files import animation, data_uri, png, wav
+from optmerge.bench.modalities.demo.clip_files import NAMES as FILES
+from optmerge.bench.modalities.demo.clip_files import animation, data_uri, png, wav
 from optmerge.bench.modalities.demo.story import Exchange, Speaker, Story
 from optmerge.bench.modalities.demo.timeline import swatch, timeline
 from optmerge.bench.modalities.describe import NAMES

@@ -9,7 +9,7 @@ from PIL import Image
 
 from optmerge.bench.modalities import preview
 from optmerge.bench.modalities.clips import Clip
-from optmerge.bench.modalities.demo.files import data_uri, png
+from optmerge.bench.modalities.demo.clip_files import data_uri, png
 from optmerge.bench.modalities.sounds import SECONDS
 from optmerge.bench.modalities.world import HEIGHTS, SLOTS, Actor, Content, Voice
 from optmerge.bench.tasks.drawn._drawing.shapes import COLOURS

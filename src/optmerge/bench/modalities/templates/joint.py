@@ -11,7 +11,7 @@ from itertools import permutations
 from optmerge.bench.modalities.describe import fact
 from optmerge.bench.modalities.templates._template import COUNTS, YES_NO, Query, template, yes
 from optmerge.bench.modalities.world import HEIGHTS, QUARTERS, Actor, Content, Thing, Voice
-from optmerge.bench.tasks.drawn._drawing.words import a
+from optmerge.bench.tasks.drawn._drawing.place_words import a
 
 _Find = Callable[[Content, str], Actor | Thing]
 _FILM: tuple[str, _Find] = ("video", Content.actor)

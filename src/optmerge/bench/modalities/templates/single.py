@@ -8,7 +8,7 @@ from itertools import permutations
 from optmerge.bench.modalities.describe import fact
 from optmerge.bench.modalities.templates._template import COUNTS, YES_NO, Query, template, yes
 from optmerge.bench.modalities.world import CAST, QUARTERS, Actor, Content, Thing
-from optmerge.bench.tasks.drawn._drawing.words import a
+from optmerge.bench.tasks.drawn._drawing.place_words import a
 
 NUMBERS = tuple(str(number + 1) for number in range(CAST))
 

@@ -8,7 +8,7 @@ from functools import cache
 from itertools import product
 
 from optmerge.bench.tasks import DrawnTask, Scene, Split, held_apart
-from optmerge.bench.tasks.drawn._data import chart_tables as tables
+from optmerge.bench.tasks.drawn._data import chart_tables
 from optmerge.bench.tasks.drawn._drawing import chart_words, charts
 from optmerge.bench.tasks.drawn._drawing.charts import TOPS, Chart, Look, random_look
 from optmerge.bench.tasks.drawn._drawing.shapes import COLOURS
@@ -98,7 +98,7 @@ def _bars(rng: random.Random, kind: str, top: int, printed: bool, table: Tenths)
 def _real(rng: random.Random, split: Split, number: int) -> Tenths:
     """A real table in proportion, with at most two values equal after rounding."""
     while True:
-        table = tables.comparison(rng, split, number)
+        table = chart_tables.comparison(rng, split, number)
         largest = rng.randint(6, 10) / max(table.values)
         tenths = [max(1, round(largest * value)) for value in table.values]
         if len(set(tenths)) >= len(tenths) - 1:
@@ -119,15 +119,15 @@ def _labels(rng: random.Random, number: int, letters: int) -> tuple[str, ...]:
 @cache
 def _syllables() -> tuple[str, ...]:
     threes = ("".join(three) for three in product(_ALPHABET, _VOWELS, _ALPHABET))
-    return tuple(three for three in threes if three not in tables.labels())
+    return tuple(three for three in threes if three not in chart_tables.labels())
 
 
 def _line(rng: random.Random, split: Split) -> Made:
     """One line over years or single letters, following any trend."""
-    trend, top = rng.choice(tables.TRENDS), rng.choice(TOPS)
+    trend, top = rng.choice(chart_tables.TRENDS), rng.choice(TOPS)
     about: tuple[str, ...] = ()
     if rng.random() < _REAL:
-        table = tables.run(rng, split, trend)
+        table = chart_tables.run(rng, split, trend)
         about, labels = table.about, table.labels
         low, high = min(table.values), max(table.values)
         first = rng.randint(1, 3)
@@ -145,7 +145,7 @@ def _lines(rng: random.Random, split: Split) -> Made:
     """Two made-up lines that start and end apart."""
     number = rng.randint(3, 4)
     while True:
-        one, other = (_course(rng, rng.choice(tables.TRENDS), number) for _ in range(2))
+        one, other = (_course(rng, rng.choice(chart_tables.TRENDS), number) for _ in range(2))
         if one[0] != other[0] and abs(one[-1] - other[-1]) >= 2:
             break
     colours = tuple(rng.sample(tuple(COLOURS), 2))
@@ -195,7 +195,7 @@ def _real_shares(
 ) -> tuple[tuple[str, ...], tuple[str, ...], tuple[int, ...]]:
     """What a real table is about, its labels, and their shares in per cent, to the next five."""
     while True:
-        table = tables.comparison(rng, split, 3)
+        table = chart_tables.comparison(rng, split, 3)
         first, second = (5 * round(20 * value / sum(table.values)) for value in table.values[:2])
         shares = (first, second, 100 - first - second)
         if min(shares) >= 20:

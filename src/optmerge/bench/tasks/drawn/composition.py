@@ -19,7 +19,7 @@ from optmerge.bench.tasks.drawn import chart, grounding
 from optmerge.bench.tasks.drawn._drawing import charts, gallery, shapes, strokes, texts, tiles
 from optmerge.bench.tasks.drawn._drawing.fonts import font
 from optmerge.bench.tasks.drawn._drawing.gallery import Framed
-from optmerge.bench.tasks.drawn._drawing.words import box_words, unique
+from optmerge.bench.tasks.drawn._drawing.place_words import box_words, unique
 from optmerge.evaluate.questions import Metric, Question
 from optmerge.evaluate.scoring import choices, metric
 from optmerge.evaluate.scoring.boxes import iou_at

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from optmerge.bench.tasks import DrawnTask, Scene, Split, held_apart
-from optmerge.bench.tasks.drawn._drawing.asking import APART, BIGGER, alone_beside
 from optmerge.bench.tasks.drawn._drawing.fonts import FAMILIES
+from optmerge.bench.tasks.drawn._drawing.place_words import a, box_words, place_of, unique
 from optmerge.bench.tasks.drawn._drawing.placement import place
+from optmerge.bench.tasks.drawn._drawing.question_makers import APART, BIGGER, alone_beside
 from optmerge.bench.tasks.drawn._drawing.shapes import COLOURS, KINDS, Item, Style, render, style, tint
-from optmerge.bench.tasks.drawn._drawing.words import a, box_words, place_of, unique
 from optmerge.evaluate.questions import Question
 from optmerge.evaluate.scoring.boxes import iou, iou_at, parse_box
 

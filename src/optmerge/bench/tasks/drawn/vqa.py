@@ -15,11 +15,11 @@ from PIL import Image, ImageChops
 
 from optmerge.bench.tasks import SIDE, DrawnTask, Scene, Split, held_apart
 from optmerge.bench.tasks.drawn._data import easy_vqa
-from optmerge.bench.tasks.drawn._drawing.asking import TYPES, questions
 from optmerge.bench.tasks.drawn._drawing.fonts import FAMILIES
+from optmerge.bench.tasks.drawn._drawing.place_words import PLACES, a, place_of
 from optmerge.bench.tasks.drawn._drawing.placement import place
+from optmerge.bench.tasks.drawn._drawing.question_makers import TYPES, questions
 from optmerge.bench.tasks.drawn._drawing.shapes import COLOURS, KINDS, Item, Style, render, style, tint
-from optmerge.bench.tasks.drawn._drawing.words import PLACES, a, place_of
 from optmerge.evaluate.questions import Question
 from optmerge.evaluate.scoring import metric
 from optmerge.evaluate.scoring.vqa import exact_match
@@ -122,9 +122,9 @@ _facts = cache(easy_vqa.captions)
 
 
 @cache
-def _asked(split: Split) -> Mapping[int, Mapping[str, Sequence[easy_vqa.Question]]]:
+def _asked(split: Split) -> Mapping[int, Mapping[str, Sequence[easy_vqa.EasyQuestion]]]:
     """easy-VQA's image → type → questions, for the images whose questions tell both colour and shape."""
-    found: dict[int, dict[str, list[easy_vqa.Question]]] = {
+    found: dict[int, dict[str, list[easy_vqa.EasyQuestion]]] = {
         image: {name: [] for name in easy_vqa.TYPES} for image in _facts(split)
     }
     for question in easy_vqa.questions(split):

@@ -9,8 +9,8 @@ import numpy as np
 
 from optmerge.bench.tasks import get
 from optmerge.bench.trials.figures.style import Panel, ranked, score_of, side_by_side
+from optmerge.bench.trials.record_choice import trained
 from optmerge.bench.trials.rows import AVERAGE, ScoreRow
-from optmerge.bench.trials.selection import trained
 from optmerge.bench.trials.trials import BASE, MIXTURE, ROUTING, label
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from optmerge.bench.tasks import get
 from optmerge.bench.trials.figures.style import GREY, INK, Panel, ranked, score_of, side_by_side, style
-from optmerge.bench.trials.selection import trained
+from optmerge.bench.trials.record_choice import trained
 from optmerge.bench.trials.trials import BASE, MIXTURE, ROUTING
 
 SHOWN = 4

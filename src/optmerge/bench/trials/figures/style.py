@@ -22,7 +22,7 @@ GREY, INK = "#8A8A8A", "#222222"
 
 
 @dataclass(frozen=True)
-class Style:
+class PlotStyle:
     """How a method is drawn.
 
     Args:
@@ -36,12 +36,12 @@ class Style:
     dash: str
 
 
-def _nth(place: int) -> Style:
+def _nth(place: int) -> PlotStyle:
     dash = DASHES[place // len(COLOURS) % len(DASHES)]
-    return Style(COLOURS[place % len(COLOURS)], MARKS[place % len(MARKS)], dash)
+    return PlotStyle(COLOURS[place % len(COLOURS)], MARKS[place % len(MARKS)], dash)
 
 
-STYLES: Mapping[str, Style] = {
+STYLES: Mapping[str, PlotStyle] = {
     "aswudi": _nth(0),
     "average": _nth(1),
     "dare_task_arithmetic": _nth(2),
@@ -58,12 +58,12 @@ STYLES: Mapping[str, Style] = {
 """Method → how it is drawn, in every figure and every run. A method that is added takes the next number."""
 
 
-def style(method: str) -> Style:
+def style(method: str) -> PlotStyle:
     """How a method is drawn. One without an entry in `STYLES` gets a style that its name alone decides."""
     if method in STYLES:
         return STYLES[method]
     place = int.from_bytes(hashlib.sha256(method.encode()).digest()[:4], "big")
-    return Style(
+    return PlotStyle(
         COLOURS[place % len(COLOURS)], OTHER_MARKS[place % len(OTHER_MARKS)], DASHES[place % len(DASHES)]
     )
 

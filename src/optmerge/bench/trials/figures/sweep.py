@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from optmerge.bench.trials.figures.style import INK, Panel, side_by_side, spread, style
-from optmerge.bench.trials.selection import SCALES, Sweeps, average
-from optmerge.bench.trials.trials import Result
+from optmerge.bench.trials.record_choice import SCALES, Sweeps, average
+from optmerge.bench.trials.trials import TrialResult
 
 
 def figure(panels: Sequence[Panel]) -> Any:
@@ -71,7 +71,7 @@ def _means(sweeps: Sweeps) -> dict[str, Any]:
     return {method: np.mean(curves, axis=0) for method, curves in found.items()}
 
 
-def _percent(sweep: Mapping[float, Result], scale: float) -> float:
+def _percent(sweep: Mapping[float, TrialResult], scale: float) -> float:
     result = sweep[scale]
     return float("nan") if result.error is not None else 100 * average(result)
 

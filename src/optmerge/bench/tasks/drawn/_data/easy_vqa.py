@@ -30,7 +30,7 @@ VALIDATION_IMAGES = 500
 
 
 @dataclass(frozen=True)
-class Question:
+class EasyQuestion:
     """One question about one image; `image` counts within the package's folder that `split` comes from."""
 
     image: int
@@ -49,7 +49,7 @@ def question_type(answer: str) -> str:
 
 
 @cache
-def questions(split: Split) -> tuple[Question, ...]:
+def questions(split: Split) -> tuple[EasyQuestion, ...]:
     """Every question of a split in the package's order; splits share no image."""
     import easy_vqa
 
@@ -58,7 +58,9 @@ def questions(split: Split) -> tuple[Question, ...]:
     if split != "test":
         first = 1 + max(image for *_, image in rows) - VALIDATION_IMAGES
         rows = [row for row in rows if (row[2] >= first) == (split == "validation")]
-    return tuple(Question(image, text, answer, question_type(answer), split) for text, answer, image in rows)
+    return tuple(
+        EasyQuestion(image, text, answer, question_type(answer), split) for text, answer, image in rows
+    )
 
 
 @cache  # the package lists a folder of thousands at each call
@@ -70,7 +72,7 @@ def image_paths(split: Split) -> dict[int, Path]:
     return {int(number): Path(path) for number, path in read().items()}
 
 
-def image(question: Question) -> Image:
+def image(question: EasyQuestion) -> Image:
     """The question's picture, RGB, 64×64 pixels."""
     from PIL import Image
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from optmerge.bench.tasks.drawn._data.chart_tables import trend_of
 from optmerge.bench.tasks.drawn._drawing.charts import Chart, axis
-from optmerge.bench.tasks.drawn._drawing.words import a
+from optmerge.bench.tasks.drawn._drawing.place_words import a
 from optmerge.evaluate.questions import Question
 
 KNOWN = ("value", "colour", "label", "count")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from optmerge.bench.tasks.drawn._drawing.asking import APART, BIGGER
+from optmerge.bench.tasks.drawn._drawing.question_makers import APART, BIGGER
 from optmerge.bench.tasks.drawn._drawing.shapes import COLOURS, KINDS
 from optmerge.bench.tasks.drawn._drawing.sheets import GLYPHS, Mark, called
 from optmerge.evaluate.questions import Question

@@ -18,8 +18,8 @@ from optmerge.bench.tasks import SIDE
 from optmerge.bench.tasks.drawn._drawing import shapes
 from optmerge.bench.tasks.drawn._drawing.fonts import FAMILIES
 from optmerge.bench.tasks.drawn._drawing.pages import INKS, LIGHT_INKS, capitals, faded, noisy
+from optmerge.bench.tasks.drawn._drawing.place_words import box_numbers, box_words
 from optmerge.bench.tasks.drawn._drawing.shapes import COLOURS, KINDS, Colour, Item, tint
-from optmerge.bench.tasks.drawn._drawing.words import box_numbers, box_words
 from optmerge.evaluate.questions import Question
 
 GLYPHS = ascii_uppercase + digits

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 
 from optmerge.bench.tasks import SIDE
 from optmerge.bench.tasks.drawn._drawing.fonts import font
-from optmerge.bench.tasks.drawn._drawing.words import place_of
+from optmerge.bench.tasks.drawn._drawing.place_words import place_of
 
 Point = tuple[float, float]
 Colour = tuple[int, int, int]

@@ -10,8 +10,8 @@ import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
+from optmerge.bench.tasks.drawn._drawing.place_words import PLURALS, a, unique
 from optmerge.bench.tasks.drawn._drawing.shapes import COLOURS, KINDS, Item
-from optmerge.bench.tasks.drawn._drawing.words import PLURALS, a, unique
 from optmerge.evaluate.questions import Question
 
 BIGGER = 1.3

@@ -6,19 +6,19 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 from optmerge.bench.tasks import registered
-from optmerge.bench.trials.trials import PROTOCOL, Result
+from optmerge.bench.trials.trials import PROTOCOL, TrialResult
 
 SCALES = (0.1, 0.3, 0.5, 0.7, 1.0, 1.5)
 """Tried on the validation split."""
 Key = tuple[str, int | None, float | None]
 """(model, expert set, scale)"""
-Sweeps = dict[tuple[str, int | None], dict[float, Result]]
+Sweeps = dict[tuple[str, int | None], dict[float, TrialResult]]
 """(method, expert set) → scale → result on the validation split."""
 
 
 def current(
-    results: Iterable[Result], versions: Mapping[str, int] | None = None
-) -> tuple[list[Result], list[str]]:
+    results: Iterable[TrialResult], versions: Mapping[str, int] | None = None
+) -> tuple[list[TrialResult], list[str]]:
     """The results of the tasks as they are and of the newest weights; and what was left out, in words.
 
     Results of other task versions are history rather than wrong: they stay in the folder.
@@ -51,12 +51,12 @@ def current(
     return alive, notes
 
 
-def _owner(result: Result, role: str) -> tuple[str, int | None, str]:
+def _owner(result: TrialResult, role: str) -> tuple[str, int | None, str]:
     """Owner of a role's weights: a line has one base, and every expert set has its own experts."""
     return result.trial.line, None if role == "base" else result.trial.expert_set, role
 
 
-def tested(results: Sequence[Result], n: int | None = None) -> tuple[dict[Key, Result], list[str]]:
+def tested(results: Sequence[TrialResult], n: int | None = None) -> tuple[dict[Key, TrialResult], list[str]]:
     """One line's results on the test split with `n` questions a task, by default the most; and a note.
 
     Args:
@@ -71,7 +71,7 @@ def tested(results: Sequence[Result], n: int | None = None) -> tuple[dict[Key, R
     return {key(result): result for result in chosen}, notes if len(chosen) < len(there) else []
 
 
-def sweeps(results: Sequence[Result]) -> Sweeps:
+def sweeps(results: Sequence[TrialResult]) -> Sweeps:
     """One line's complete sweeps: of each method and expert set the one with the most questions.
 
     Args:
@@ -88,18 +88,18 @@ def sweeps(results: Sequence[Result]) -> Sweeps:
     return found
 
 
-def key(result: Result) -> Key:
+def key(result: TrialResult) -> Key:
     """Key of a result in a table."""
     return result.trial.model, result.trial.expert_set, result.trial.scale
 
 
-def average(result: Result) -> float:
+def average(result: TrialResult) -> float:
     """Mean over the trained tasks of a finished result; over all where none is of the capabilities."""
     means = [result.tasks[name].scores.mean() for name in trained(result.tasks) or result.tasks]
     return float(sum(means) / len(means))
 
 
-def best_scale(sweep: Mapping[float, Result]) -> float | None:
+def best_scale(sweep: Mapping[float, TrialResult]) -> float | None:
     """The scale with the best average, the smallest of equals; None where every scale failed."""
     finished = {scale: average(result) for scale, result in sweep.items() if result.error is None}
     return min(finished, key=lambda scale: (-finished[scale], scale), default=None)

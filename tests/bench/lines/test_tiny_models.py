@@ -5,7 +5,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
 
-from optmerge.bench.lines.tiny import checkpoint
+from optmerge.bench.lines.tiny import tiny_models
 from optmerge.bench.tasks import get
 from optmerge.errors import CheckpointError, InputError
 
@@ -18,8 +18,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory, processors, tiny) -> dict[
     found = {}
     for line in LINES:
         found[line] = tmp_path_factory.mktemp("lines") / line
-        model = checkpoint.build(processors[line], tiny, seed=0)
-        checkpoint.save(model, processors[line], found[line], dtype=torch.float32)
+        model = tiny_models.build(processors[line], tiny, seed=0)
+        tiny_models.save(model, processors[line], found[line], dtype=torch.float32)
     return found
 
 
@@ -29,8 +29,8 @@ def picture(index: int = 0):
 
 @pytest.mark.parametrize("line", LINES)
 def test_a_saved_model_comes_back_with_the_same_logits(line: str, folders, processors, tiny) -> None:
-    before, (model, processor) = processors[line], checkpoint.load(line, folders[line])
-    original = checkpoint.build(before, tiny, seed=0).eval()
+    before, (model, processor) = processors[line], tiny_models.load(line, folders[line])
+    original = tiny_models.build(before, tiny, seed=0).eval()
     ours, loaded = before.inputs([ASKED], [picture()]), processor.inputs([ASKED], [picture()])
     assert ours.keys() == loaded.keys() and all(torch.equal(ours[key], loaded[key]) for key in ours)
     with torch.no_grad():
@@ -39,7 +39,7 @@ def test_a_saved_model_comes_back_with_the_same_logits(line: str, folders, proce
 
 @pytest.mark.parametrize("line", LINES)
 def test_logits_depend_on_the_picture(line: str, folders) -> None:
-    model, processor = checkpoint.load(line, folders[line])
+    model, processor = tiny_models.load(line, folders[line])
     with torch.no_grad():
         one, other = (model(**processor.inputs([ASKED], [picture(i)])).logits[0, -1] for i in range(2))
     assert not torch.equal(one, other)
@@ -48,7 +48,7 @@ def test_logits_depend_on_the_picture(line: str, folders) -> None:
 @pytest.mark.parametrize("line", LINES)
 def test_the_seed_decides_the_weights(line: str, processors, tiny) -> None:
     one, same, other = (
-        checkpoint.build(processors[line], tiny, seed=seed).lm_head.weight for seed in (0, 0, 1)
+        tiny_models.build(processors[line], tiny, seed=seed).lm_head.weight for seed in (0, 0, 1)
     )
     assert torch.equal(one, same) and not torch.equal(one, other)
 
@@ -106,9 +106,9 @@ def test_transformers_own_loader_accounts_for_every_tensor(line: str, folders) -
 
 def test_a_missing_folder_another_family_and_an_unknown_line_are_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="optmerge bench train"):
-        checkpoint.load("full", tmp_path / "nowhere")
+        tiny_models.load("full", tmp_path / "nowhere")
     (tmp_path / "config.json").write_text('{"model_type": "llava"}')
     with pytest.raises(CheckpointError, match="llava"):
-        checkpoint.load("full", tmp_path)
+        tiny_models.load("full", tmp_path)
     with pytest.raises(InputError, match="full"):
-        checkpoint.family_of("ful")
+        tiny_models.family_of("ful")

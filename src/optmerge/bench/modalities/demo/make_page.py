@@ -11,7 +11,7 @@ from typing import Any
 from optmerge.bench import records
 from optmerge.bench.lines import default_zoo
 from optmerge.bench.modalities import clips, jobs
-from optmerge.bench.modalities.demo import files, page
+from optmerge.bench.modalities.demo import clip_files, page
 from optmerge.bench.modalities.demo.story import CLIP, Exchange, Speaker, Story, questions
 from optmerge.bench.modalities.describe import NAMES
 from optmerge.bench.modalities.templates import ClipQuestion
@@ -60,7 +60,7 @@ def run(
     content = clips.content("test", clip)
     made = clips.make(content)
     with disk_errors(out):
-        items = files.write(made, out)
+        items = clip_files.write(made, out)
     merged = done.adapter or done.path
     models = {zoo / each: Speaker(f"{NAMES[each]} expert", (each,)) for each in MODALITIES}
     models[merged] = Speaker(MERGED, MODALITIES)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from optmerge.bench.lines.tiny import initial, internvl, qwen2_vl, tokenizer
-from optmerge.bench.lines.tiny.family import Processor, Size, TinyFamily
+from optmerge.bench.lines.tiny.family import Processor, TinyFamily, TinySize
 from optmerge.errors import CheckpointError, InputError, did_you_mean
 
 LINES: Mapping[str, TinyFamily] = {"full": internvl.FAMILY, "lora": qwen2_vl.FAMILY}
@@ -29,14 +29,14 @@ def family_of(line: str) -> TinyFamily:
     return LINES[line]
 
 
-def processor(line: str, size: Size) -> Processor:
+def processor(line: str, size: TinySize) -> Processor:
     """The processor of a line's new models; its tokenizer is learnt from the tasks' texts (seconds)."""
     family = family_of(line)
     tokens = tokenizer.build(family.special, family.template, family.extra)
     return Processor(family, tokens, family.images(size), size.grid, size.merge)
 
 
-def build(processor: Processor, size: Size, *, seed: int) -> Any:
+def build(processor: Processor, size: TinySize, *, seed: int) -> Any:
     """A randomly initialised model in float32."""
     torch.manual_seed(seed)
     model = processor.family.model(size, processor.tokenizer)
@@ -86,7 +86,7 @@ def load(
         model = PeftModel.from_pretrained(model, str(adapter))
     tokens = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     images = family.reload(json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8")))
-    size = Size(patch=_patch(model.config.vision_config.patch_size), merge=family.merge(model.config))
+    size = TinySize(patch=_patch(model.config.vision_config.patch_size), merge=family.merge(model.config))
     return model.to(device).eval(), Processor(family, tokens, images, size.grid, size.merge)
 
 

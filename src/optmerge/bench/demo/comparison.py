@@ -18,10 +18,10 @@ from optmerge.bench.tasks import Task, registered
 from optmerge.bench.trials import examine, output
 from optmerge.bench.trials.jobs import QUICK_METHODS, Job, jobs
 from optmerge.bench.trials.line_scores import line_scores
-from optmerge.bench.trials.run import Progress
+from optmerge.bench.trials.record_choice import average, best_scale, sweeps
+from optmerge.bench.trials.run import RunProgress
 from optmerge.bench.trials.run import run as run_jobs
-from optmerge.bench.trials.selection import average, best_scale, sweeps
-from optmerge.bench.trials.trials import BASE, Result, read_all
+from optmerge.bench.trials.trials import BASE, TrialResult, read_all
 from optmerge.bench.trials.workers import Workers
 from optmerge.errors import RunError
 from optmerge.evaluate.questions import Question
@@ -43,7 +43,7 @@ def run(
     n: int = QUESTIONS,
     methods: Sequence[str] = QUICK_METHODS,
     console: Console | None = None,
-) -> list[Result]:
+) -> list[TrialResult]:
     """Merge the shipped experts with several methods and ask everyone the same test questions.
 
     Args:
@@ -75,7 +75,7 @@ def run(
     work = partial(examine.run, out=records, scratch=scratch, keep=True)
     with console.status("") as status, Workers(work, 2) as pool:
 
-        def report(progress: Progress) -> None:
+        def report(progress: RunProgress) -> None:
             status.update(f"{progress.result.trial.name} ({progress.done} of {progress.total})")
 
         found = run_jobs(wanted, pool, records, scratch, report=report)
@@ -90,13 +90,13 @@ def run(
     return found
 
 
-def _swept(folders: Sequence[Path], line: str) -> list[Result]:
+def _swept(folders: Sequence[Path], line: str) -> list[TrialResult]:
     """The recorded results on a line's validation split."""
     everything = read_all(*folders)
     return [each for each in everything if each.trial.split == "validation" and each.trial.line == line]
 
 
-def _at_both_scales(job: Job, swept: Sequence[Result]) -> Iterator[Job]:
+def _at_both_scales(job: Job, swept: Sequence[TrialResult]) -> Iterator[Job]:
     """A merge at its default scale and, if records tell, at the one that is best on the validation split."""
     yield job
     mine = [each for each in swept if each.trial.weights == job.trial.weights]
@@ -106,7 +106,7 @@ def _at_both_scales(job: Job, swept: Sequence[Result]) -> Iterator[Job]:
         yield replace(job, trial=replace(job.trial, scale=scale, default=False))
 
 
-def illustrate(path: Path, found: Sequence[tuple[Result, Path]], *, each: int = 3) -> Path:
+def illustrate(path: Path, found: Sequence[tuple[TrialResult, Path]], *, each: int = 3) -> Path:
     """Draw what base, own expert and best merge answered to the first questions of every capability.
 
     Args:
