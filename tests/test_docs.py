@@ -211,14 +211,14 @@ def test_the_omni_pages_commands_work_as_they_stand(
     """The training that the page begins with is found done; how it trains is tested where it is written."""
     import torch
 
-    from optmerge.bench.modalities import orders, training
+    from optmerge.bench.modalities import jobs, training
     from optmerge.cli import run
     from worlds import modalities as small
 
     few = partial(training.train, stages=small.stages(), size=small.SIZE)
     monkeypatch.setattr(training, "train", few)
-    monkeypatch.setattr(orders, "QUICK", 1)
-    monkeypatch.setattr(orders, "QUICK_METHODS", ("naivemc",))
+    monkeypatch.setattr(jobs, "QUICK", 1)
+    monkeypatch.setattr(jobs, "QUICK_METHODS", ("naivemc",))
     monkeypatch.setattr(torch, "set_num_threads", lambda number: None)
     shutil.copytree(modality_zoo, "out/omni")
     fenced = (ROOT / "docs/omni.md").read_text("utf-8").split("```")[1::2]
