@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from optmerge.bench.trials import figures
 from optmerge.bench.trials.trials import read_all, write
 from optmerge.cli import run
 from worlds import records as synthetic
+from worlds.samples import sample
 
 KEYS = ["line", "model", "capability", "score", "low", "high", "n", "seeds", "scale_rule", "normalised"]
 
@@ -104,12 +106,16 @@ def test_the_table_comes_in_every_form(
     assert words in output(capsys, "table", "--records", recorded, *options)
 
 
+@pytest.mark.sampled
 def test_figures_are_written_and_named(
-    recorded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    recorded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    some = {name: figures.FIGURES[name] for name in sample(figures.FIGURES, 2)}
+    monkeypatch.setattr(figures, "FIGURES", some)
     text = output(capsys, "figure", "--records", recorded, "--line", "lora", "--out", tmp_path / "f")
     paths = [Path(line) for line in text.split()]
-    assert len(paths) == 10 and all(path.stat().st_size > 5000 for path in paths)
+    assert {path.stem for path in paths} == set(some) and len(paths) == 2 * len(some)
+    assert all(path.stat().st_size > 5000 for path in paths)
 
 
 def test_a_preview_is_a_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,7 @@ from optmerge.bench.modalities.models import OmniSize
 from optmerge.bench.modalities.training import STAGES
 from optmerge.bench.records import Record
 from optmerge.bench.training.learning import Stage
+from optmerge.bench.training.runner import RECORDS
 
 SIZE = OmniSize(
     width=64,
@@ -41,5 +42,5 @@ def train(out: Path) -> Record:
 
 def record_of(zoo: Path) -> Record:
     """What `train` recorded of a zoo."""
-    [file] = (zoo / "work").glob("*-omni-train-*.json")
-    return records.read(file)
+    [record] = records.read(zoo / "work" / RECORDS)
+    return record

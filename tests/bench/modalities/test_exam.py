@@ -16,6 +16,7 @@ from optmerge.evaluate.answering import WORKED_TOKENS
 from optmerge.omni.ask import answer as asked_answer
 from optmerge.omni.ask import load
 from optmerge.omni.compose import compose
+from worlds.samples import examples
 
 
 @pytest.mark.parametrize("needs", NEEDS)
@@ -28,11 +29,12 @@ def test_each_question_is_about_another_clip_and_families_take_turns(needs: Any)
     assert exam.items("test", needs, 20) == items[:20]
 
 
+@pytest.mark.sampled
 def test_right_answers_are_spread_over_the_choices() -> None:
     for needs in NEEDS:
         places = Counter(
             (item.question.type, item.question.choices.index(item.question.answers[0]))
-            for item in exam.items("test", needs, 400)
+            for item in exam.items("test", needs, examples(few=150, many=400))
             if item.question.choices == ("yes", "no")
         )
         for name in {name for name, _ in places}:

@@ -14,10 +14,12 @@ import pytest
 
 from optmerge.bench.modalities import clips, world
 from optmerge.bench.modalities.templates import NEEDS, Query, Template, templates
+from worlds.samples import sample
 
 TEMPLATES = templates()
 CONTENTS, DRAWS = 250, 160
 each_template = pytest.mark.parametrize("name", TEMPLATES)
+some_templates = pytest.mark.parametrize("name", sample(TEMPLATES, 8))
 ANEW = {
     "audio": lambda rng, content: replace(content, sound=world.random_sound(rng, content.cast)),
     "video": lambda rng, content: replace(content, film=world.random_film(rng, content.cast)),
@@ -71,7 +73,8 @@ def best_guess(template, missing):
     return sum(right) / len(right), sum(chance) / len(chance)
 
 
-@each_template
+@pytest.mark.sampled
+@some_templates
 def test_who_lacks_one_needed_modality_is_at_chance(name):
     for missing in TEMPLATES[name].needs:
         best, chance = best_guess(TEMPLATES[name], missing)
@@ -90,7 +93,8 @@ def test_an_unfair_template_is_found_out():
     assert best > chance + 0.2
 
 
-@each_template
+@pytest.mark.sampled
+@some_templates
 def test_nothing_but_what_is_needed_decides_the_answer(name):
     template = TEMPLATES[name]
     for spare in set(ANEW) - set(template.needs):

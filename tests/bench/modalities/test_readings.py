@@ -71,5 +71,7 @@ def test_a_tower_learns_what_a_few_clips_show(modality: Any, tokenizer: Any) -> 
         found = reader(**batch)
         found["loss"].backward()
         optimiser.step()
+        if all(share > 0.95 for share in found["right"].values()):
+            return
     # At 28 pixels a patch every embedding lies in one quarter or lane, so all of it can be learnt by heart.
-    assert all(share > 0.95 for share in found["right"].values()), found["right"]
+    pytest.fail(f"not learnt: {found['right']}")

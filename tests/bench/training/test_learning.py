@@ -48,7 +48,16 @@ def trained(processor, size, part: str, folder: Path, callbacks=(), **kwargs) ->
     return {name: weight.detach().clone() for name, weight in model.named_parameters()}
 
 
-@pytest.mark.parametrize(("line", "part", "pull"), [*((*run, 0.0) for run in RUNS), ("full", "layers", 30.0)])
+@pytest.mark.parametrize(
+    ("line", "part", "pull"),
+    [
+        ("full", "all", 0.0),
+        ("lora", "adapter", 0.0),
+        ("full", "layers", 30.0),
+        pytest.param("full", "layers", 0.0, marks=pytest.mark.slow),
+        pytest.param("lora", "all", 0.0, marks=pytest.mark.slow),
+    ],
+)
 def test_a_killed_run_goes_on_to_the_same_weights(
     line: str, part: str, pull: float, processors, tiny, tmp_path: Path
 ) -> None:

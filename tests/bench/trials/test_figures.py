@@ -6,11 +6,13 @@ import matplotlib
 import pytest
 from PIL import Image
 
+from optmerge.bench.trials import figures
 from optmerge.bench.trials.figures import FIGURES, draw
 from optmerge.bench.trials.figures.style import STYLES, spread, style
 from optmerge.bench.trials.line_scores import line_scores
 from optmerge.methods import registered
 from worlds import records as synthetic
+from worlds.samples import sample
 
 RESULTS = [*synthetic.line(n=60), *synthetic.line("lora", n=60, sets=2)]
 
@@ -21,6 +23,11 @@ def drawn(tmp_path_factory):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         return {path.name: path for path in draw(line_scores(RESULTS), folder)}
+
+
+def only(monkeypatch, names):
+    """Has only some figures drawn, each of which takes seconds."""
+    monkeypatch.setattr(figures, "FIGURES", {name: FIGURES[name] for name in FIGURES if name in names})
 
 
 def words(path):
@@ -54,20 +61,26 @@ def test_the_papers_results_stand_beside_ours(drawn):
     )
 
 
-def test_equal_records_give_equal_bytes(drawn, tmp_path):
+@pytest.mark.sampled
+def test_equal_records_give_equal_bytes(drawn, tmp_path, monkeypatch):
+    only(monkeypatch, sample(FIGURES, 2))
     again = {path.name: path for path in draw(line_scores(RESULTS), tmp_path)}
     assert all(path.read_bytes() == drawn[name].read_bytes() for name, path in again.items())
 
 
-def test_without_sweeps_their_figure_is_left_out_and_failures_leave_gaps(tmp_path):
+@pytest.mark.sampled
+def test_without_sweeps_their_figure_is_left_out_and_failures_leave_gaps(tmp_path, monkeypatch):
+    names = {"sweep", "cost", *sample(FIGURES, 1)}
+    only(monkeypatch, names)
     results = synthetic.line(n=20, swept=False)
     broken = [synthetic.replace(r, tasks={}, error="NaN") if r.trial.model == "ties" else r for r in results]
     paths = draw(line_scores(broken), tmp_path)
-    assert {path.stem for path in paths} == set(FIGURES) - {"sweep"}
+    assert {path.stem for path in paths} == names - {"sweep"}
     assert "ties" not in words(tmp_path / "cost.svg")
 
 
-def test_drawing_leaves_matplotlib_as_it_was(tmp_path):
+def test_drawing_leaves_matplotlib_as_it_was(tmp_path, monkeypatch):
+    only(monkeypatch, ["cost"])
     before = (matplotlib.get_backend(), dict(matplotlib.rcParams))
     draw(line_scores(synthetic.line(n=10, swept=False)), tmp_path)
     assert (matplotlib.get_backend(), dict(matplotlib.rcParams)) == before
