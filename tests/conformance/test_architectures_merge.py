@@ -23,6 +23,7 @@ from optmerge.engine.planning.selection import layout_of
 from optmerge.engine.verify.checks import verify
 from optmerge.errors import CheckpointError
 from optmerge.methods import Context
+from worlds import samples
 from worlds.models import TINY, forward
 
 NOISE, TOLERANCE = 0.02, 1e-5
@@ -33,6 +34,13 @@ MERGES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "language": ({"name": "task_arithmetic", "scale": 0.7}, {}),
     "optmerge": ({"name": "optmerge", "variant": "lora", "scale": 0.5}, MATRICES),
 }
+LOADED = [
+    (name, what)
+    for place, name in enumerate(sorted(TINY))
+    for turn, what in enumerate(MERGES)
+    if samples.EVERYTHING or place % len(MERGES) == turn
+]
+"""Every family by every merge, or by one of them, turn by turn."""
 
 
 @pytest.fixture(scope="module")
@@ -139,8 +147,8 @@ def _merge(deltas: Tensor, method: Mapping[str, Any], layout: Any) -> Tensor:
     return found
 
 
-@pytest.mark.parametrize("what", MERGES)
-@pytest.mark.parametrize("name", sorted(TINY))
+@pytest.mark.sampled
+@pytest.mark.parametrize(("name", "what"), LOADED)
 def test_a_merged_family_loads_and_computes_what_memory_does(
     name: str, what: str, folders: Path, tmp_path: Path
 ) -> None:

@@ -175,6 +175,7 @@ def test_right_answers_are_counted(told) -> None:
         assert f"{right} of 6 {speaker.name}" in text
 
 
+@pytest.mark.usefixtures("short_answers")
 def test_another_method_and_clip_can_be_told(
     trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -81,7 +81,7 @@ def test_a_tasks_name_is_read_back_as_it_was_written() -> None:
     assert str(GivenTask(("image",), ())) == "image|nothing"
 
 
-@pytest.mark.usefixtures("without_processes")
+@pytest.mark.usefixtures("without_processes", "short_answers")
 def test_a_run_is_recorded_once_and_its_failures_are_told_and_tried_again(
     trained: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -119,7 +119,7 @@ def test_a_run_is_recorded_once_and_its_failures_are_told_and_tried_again(
     assert file.read_bytes() == before
 
 
-@pytest.mark.usefixtures("without_processes")
+@pytest.mark.usefixtures("without_processes", "short_answers")
 def test_a_scale_is_chosen_on_the_validation_split_and_then_tested(
     trained: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
