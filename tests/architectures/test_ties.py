@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,12 @@ from worlds.models import TINY, build
 from worlds.saved import Saved
 
 FLAG = "tie_word_embeddings"
+TELLING = {(None, None), (True, False), (False, True), (None, True)}
+FLAGS = [
+    pytest.param(*each, marks=() if each in TELLING else pytest.mark.slow)
+    for each in product((True, False, None), repeat=2)
+]
+"""What a config says at its top and of its language model, or leaves out; all of it in the slow suite."""
 
 
 def tied_in(model: PreTrainedModel) -> set[tuple[str, str]]:
@@ -50,8 +57,7 @@ def test_the_flag_is_followed(family: str, flag: bool) -> None:
     assert dict(architecture.tied(model.config.to_dict())) == model.all_tied_weights_keys
 
 
-@pytest.mark.parametrize("nested", [True, False, None])
-@pytest.mark.parametrize("top", [True, False, None])
+@pytest.mark.parametrize(("top", "nested"), FLAGS)
 def test_configs_of_either_age_are_read_as_transformers_reads_them(
     saved: Saved, top: bool | None, nested: bool | None, tmp_path: Path
 ) -> None:
