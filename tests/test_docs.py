@@ -24,14 +24,14 @@ PAGES = sorted([*ROOT.glob("*.md"), *(page for room in ROOMS for page in (ROOT /
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 
 
-def _generator():
+def _generator() -> Any:
     spec = importlib.util.spec_from_file_location("make_method_pages", ROOT / "docs" / "make_method_pages.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-def test_method_pages_are_what_the_docstrings_say():
+def test_method_pages_are_what_the_docstrings_say() -> None:
     pages = _generator().pages()
     stale = [
         path.name for path, text in pages.items() if not path.exists() or path.read_text("utf-8") != text
@@ -43,7 +43,7 @@ def test_method_pages_are_what_the_docstrings_say():
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
-def test_every_shipped_recipe_can_be_planned(recipe):
+def test_every_shipped_recipe_can_be_planned(recipe: Any) -> None:
     assert plan(load_recipe(recipe)).counts()["merge"] > 0
 
 
@@ -179,7 +179,7 @@ def test_the_how_to_pages_tower_makes_embeddings_of_a_picture(
 
 
 @pytest.fixture
-def band(tmp_path, monkeypatch):
+def band(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder with what the page on omni models names, tiny."""
     from worlds import omni as tiny
     from worlds import omni_originals as originals
@@ -239,7 +239,7 @@ def test_the_omni_pages_commands_work_as_they_stand(
         assert Path(made).exists()
 
 
-def test_the_omni_pages_expert_hears(band):
+def test_the_omni_pages_expert_hears(band: None) -> None:
     from transformers import AutoConfig, AutoModel
 
     from optmerge.omni import ask
@@ -260,7 +260,7 @@ def test_the_omni_pages_expert_hears(band):
     )
 
 
-def test_the_omni_page_counts_its_questions_and_parameters_right():
+def test_the_omni_page_counts_its_questions_and_parameters_right() -> None:
     from optmerge.bench.modalities import models, words
     from optmerge.bench.modalities.templates import templates
     from optmerge.bench.modalities.training import SIZE
@@ -270,7 +270,7 @@ def test_the_omni_page_counts_its_questions_and_parameters_right():
     pairs = {(each.family, each.needs) for each in templates().values()}
     assert f"{len(templates())} templates make {len(pairs)} pairs" in text
 
-    def millions(model):
+    def millions(model: Any) -> Any:
         return round(sum(each.numel() for each in model.parameters()) / 1e6, 1)
 
     tokenizer = words.tokenizer()

@@ -33,7 +33,7 @@ def test_every_scene_is_on_the_sheet_in_its_place(tmp_path: Path) -> None:
     width, height = picture.width // 3, picture.height // 2
     for index in range(6):
         image = (
-            registry.get("vqa")
+            registry.drawn()["vqa"]
             .scene("validation", index, 3)
             .image.resize((224, 224), Image.Resampling.NEAREST)
         )

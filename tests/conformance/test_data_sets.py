@@ -99,7 +99,7 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Dat
 
 
 @every_data_set
-def test_right_answers_score_one_and_nonsense_none(name: str, made) -> None:
+def test_right_answers_score_one_and_nonsense_none(name: str, made: Any) -> None:
     task = made(name)
     for split in task.splits:
         for item in task.items(split, ROWS):
@@ -109,7 +109,7 @@ def test_right_answers_score_one_and_nonsense_none(name: str, made) -> None:
 
 
 @every_data_set
-def test_items_come_in_one_order_drawn_for_each_split(name: str, made) -> None:
+def test_items_come_in_one_order_drawn_for_each_split(name: str, made: Any) -> None:
     task = made(name)
     for split in task.splits:
         everything = list(task.items(split, ROWS + 5))
@@ -121,7 +121,7 @@ def test_items_come_in_one_order_drawn_for_each_split(name: str, made) -> None:
 
 
 @every_data_set
-def test_an_item_has_a_picture_or_a_video_and_says_where_it_comes_from(name: str, made) -> None:
+def test_an_item_has_a_picture_or_a_video_and_says_where_it_comes_from(name: str, made: Any) -> None:
     task = made(name)
     for item in task.items(task.splits[0], ROWS):
         assert (item.image is None) != (item.video is None)
@@ -132,7 +132,7 @@ def test_an_item_has_a_picture_or_a_video_and_says_where_it_comes_from(name: str
 
 @every_data_set
 def test_a_missing_folder_file_and_split_are_named(
-    name: str, made, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    name: str, made: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     task = made(name)
     for split in set(SPLITS) - set(task.splits):
@@ -147,7 +147,7 @@ def test_a_missing_folder_file_and_split_are_named(
         task.items(task.splits[0], 1)
 
 
-def test_a_data_set_can_be_looked_at(made, tmp_path: Path) -> None:
+def test_a_data_set_can_be_looked_at(made: Any, tmp_path: Path) -> None:
     task = made("music_avqa")
     for path in (task.folder / "videos").iterdir():
         encode(path, seconds=0.2)

@@ -71,7 +71,7 @@ def tokens(text: str) -> int:
 
 
 @every_task
-def test_a_scene_is_a_picture_with_different_questions(name):
+def test_a_scene_is_a_picture_with_different_questions(name: str) -> None:
     for scene in everything(name):
         assert (scene.image.mode, scene.image.size) == ("RGB", (SIDE, SIDE))
         texts = [question.text for question in scene.questions]
@@ -79,7 +79,7 @@ def test_a_scene_is_a_picture_with_different_questions(name):
 
 
 @every_task
-def test_every_accepted_answer_scores_one_under_every_metric(name):
+def test_every_accepted_answer_scores_one_under_every_metric(name: str) -> None:
     for metric in TASKS[name].metrics.values():
         for question in (question for group in asked(name).values() for question in group):
             assert question.answers
@@ -87,14 +87,14 @@ def test_every_accepted_answer_scores_one_under_every_metric(name):
 
 
 @every_task
-def test_no_answer_and_nonsense_score_zero(name):
+def test_no_answer_and_nonsense_score_zero(name: str) -> None:
     for metric in TASKS[name].metrics.values():
         for group in asked(name).values():
             assert [metric(text, group[0]) for text in NONSENSE] == [0.0] * len(NONSENSE)
 
 
 @every_task
-def test_shuffled_answers_score_at_chance(name):
+def test_shuffled_answers_score_at_chance(name: str) -> None:
     """Within a type: about how often two of its answers are equal; in all: far below a trained model."""
     for metric in TASKS[name].metrics.values():
         scores: list[float] = []
@@ -109,7 +109,7 @@ def test_shuffled_answers_score_at_chance(name):
 
 
 @every_task
-def test_no_two_splits_share_a_picture(name):
+def test_no_two_splits_share_a_picture(name: str) -> None:
     owners: dict[bytes, str] = {}
     for split in SPLITS:
         for scene in scenes(name, split):
@@ -118,7 +118,7 @@ def test_no_two_splits_share_a_picture(name):
 
 
 @every_task
-def test_the_same_random_numbers_give_every_split_a_picture_of_its_own(name):
+def test_the_same_random_numbers_give_every_split_a_picture_of_its_own(name: str) -> None:
     """What a split may show depends on the split, not only on the numbers that a scene's name seeds."""
     task = TASKS[name]
     for seed in range(60):
@@ -127,7 +127,7 @@ def test_the_same_random_numbers_give_every_split_a_picture_of_its_own(name):
 
 
 @every_task
-def test_pictures_and_questions_vary_with_index_and_seed(name):
+def test_pictures_and_questions_vary_with_index_and_seed(name: str) -> None:
     task = TASKS[name]
     first, second, reseeded = task.scene("train", 0), task.scene("train", 1), task.scene("train", 0, seed=1)
     assert len({scene.image.tobytes() for scene in (first, second, reseeded)}) == 3
@@ -162,14 +162,14 @@ def digests_elsewhere() -> dict[str, str]:
 
 
 @every_task
-def test_scenes_are_the_same_in_another_process(name, digests_elsewhere):
+def test_scenes_are_the_same_in_another_process(name: str, digests_elsewhere: Any) -> None:
     space: dict[str, object] = {}
     exec(DIGEST, space)
     assert space["digest"](TASKS[name]) == digests_elsewhere[name]
 
 
 @every_task
-def test_text_is_lower_case_with_capitals_only_for_print(name):
+def test_text_is_lower_case_with_capitals_only_for_print(name: str) -> None:
     for scene in everything(name):
         for each in (*scene.questions, *scene.captions):
             for text in (each.text, *each.answers):
@@ -181,7 +181,7 @@ def test_text_is_lower_case_with_capitals_only_for_print(name):
 
 
 @every_task
-def test_questions_and_answers_are_short(name):
+def test_questions_and_answers_are_short(name: str) -> None:
     for scene in everything(name):
         for question in scene.questions:
             asks, *_ = question.text.split(" (A)")  # the choices come on top
@@ -193,7 +193,7 @@ def test_questions_and_answers_are_short(name):
 
 
 @every_task
-def test_no_answer_is_a_good_blind_guess(name):
+def test_no_answer_is_a_good_blind_guess(name: str) -> None:
     """At most 35 %, or little more than its share where there are two or three answers in all."""
     for kind, group in asked(name).items():
         counts = Counter(question.answers[0] for question in group)
@@ -202,7 +202,7 @@ def test_no_answer_is_a_good_blind_guess(name):
 
 
 @every_task
-def test_every_type_is_asked_and_no_other(name):
+def test_every_type_is_asked_and_no_other(name: str) -> None:
     groups = asked(name)
     assert set(groups) == set(TASKS[name].types)
     total = sum(map(len, groups.values()))
@@ -210,7 +210,7 @@ def test_every_type_is_asked_and_no_other(name):
 
 
 @every_task
-def test_about_half_of_the_questions_are_known_to_the_base_and_none_of_a_held_out_task(name):
+def test_about_half_of_the_questions_are_known_to_the_base_and_none_of_a_held_out_task(name: str) -> None:
     task, groups = TASKS[name], asked(name)
     assert set(task.known) < set(task.types)
     share = sum(len(groups[kind]) for kind in task.known) / sum(map(len, groups.values()))
@@ -218,7 +218,7 @@ def test_about_half_of_the_questions_are_known_to_the_base_and_none_of_a_held_ou
 
 
 @every_trained_task
-def test_every_scene_has_captions_in_other_words_than_its_questions(name):
+def test_every_scene_has_captions_in_other_words_than_its_questions(name: str) -> None:
     """No caption opens as one of its task's questions does, nor is it any task's question word for word."""
 
     def opening(each: Question) -> str:

@@ -99,7 +99,7 @@ def test_a_memory_budget_does_not_change_a_byte(models: World, monkeypatch: pyte
 def test_a_budget_cuts_tensors_into_slices(models: World) -> None:
     plan = optmerge.plan(models.recipe(select=EVERYTHING))
 
-    whole = budget.SLICE_ELEMENTS
+    whole = cost.SLICE_ELEMENTS
 
     assert budget.fit_memory(plan, None).slice_elements == whole
     assert budget.fit_memory(plan, plan.cost.peak_bytes).slice_elements == whole

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from unittest.mock import patch
 
@@ -50,7 +51,7 @@ def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("line", LINES)
-def test_transformers_pipeline_answers_as_we_do(line: str, merged, picture: Path) -> None:
+def test_transformers_pipeline_answers_as_we_do(line: str, merged: Mapping[str, Path], picture: Path) -> None:
     from transformers import AutoModelForImageTextToText, pipeline
 
     model = AutoModelForImageTextToText.from_pretrained(merged[line], dtype="auto")
@@ -67,7 +68,7 @@ def test_transformers_pipeline_answers_as_we_do(line: str, merged, picture: Path
 
 @pytest.mark.parametrize("line", LINES)
 def test_the_benchmark_shows_a_model_what_the_familys_processor_does(
-    line: str, merged, picture: Path
+    line: str, merged: Mapping[str, Path], picture: Path
 ) -> None:
     _, ours = tiny_models.load(line, merged[line])
     image = Image.open(picture).convert("RGB")
@@ -81,14 +82,18 @@ def test_the_benchmark_shows_a_model_what_the_familys_processor_does(
         assert torch.equal(value, theirs[name].to(value.dtype)), name
 
 
-def test_a_merged_adapter_is_asked_with_its_base(merged, picture: Path, capsys) -> None:
+def test_a_merged_adapter_is_asked_with_its_base(
+    merged: Mapping[str, Path], picture: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(["ask", str(merged["adapter"]), QUESTION, "--image", str(picture), "--longest", "4"]) == 0
     with_base = capsys.readouterr().out
     assert run(["ask", str(merged["lora"]), QUESTION, "--image", str(picture), "--longest", "4"]) == 0
     assert with_base == capsys.readouterr().out
 
 
-def test_every_question_gets_a_line(merged, picture: Path, capsys) -> None:
+def test_every_question_gets_a_line(
+    merged: Mapping[str, Path], picture: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     arguments = ["ask", str(merged["full"]), "a?", "b?", "--image", str(picture), "--longest", "2"]
     assert run(arguments) == 0
     assert len(capsys.readouterr().out.splitlines()) == 2
@@ -104,7 +109,11 @@ def test_every_question_gets_a_line(merged, picture: Path, capsys) -> None:
     ],
 )
 def test_an_answer_cannot_drive_the_terminal(
-    answer: str, shown: str, merged, capsys, monkeypatch: pytest.MonkeyPatch
+    answer: str,
+    shown: str,
+    merged: Mapping[str, Path],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(chat.Chat, "ask", lambda *_, **__: answer)
     assert run(["ask", str(merged["full"]), QUESTION]) == 0
@@ -113,7 +122,9 @@ def test_an_answer_cannot_drive_the_terminal(
 
 @pytest.mark.parametrize("shape", [(200, 100), (30, 300), (1, 1)])
 @pytest.mark.parametrize("line", LINES)
-def test_pictures_of_any_shape_are_taken(line: str, shape: tuple[int, int], merged) -> None:
+def test_pictures_of_any_shape_are_taken(
+    line: str, shape: tuple[int, int], merged: Mapping[str, Path]
+) -> None:
     asked = chat.load(merged[line])
     if line == "lora" and shape == (1, 1):
         pytest.skip("Qwen2-VL's processor itself refuses pictures smaller than a patch")
@@ -139,14 +150,16 @@ def wrong_inputs(tmp_path: Path, merged: dict[str, Path], picture: Path) -> dict
     }
 
 
-def test_wrong_input_is_said_in_a_line_with_exit_code_two(merged, picture: Path, tmp_path, capsys) -> None:
+def test_wrong_input_is_said_in_a_line_with_exit_code_two(
+    merged: Mapping[str, Path], picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for words, (arguments, named) in wrong_inputs(tmp_path, merged, picture).items():
         assert run(["ask", *arguments]) == 2
         message = capsys.readouterr().err
         assert words in message and named in message and "Traceback" not in message
 
 
-def test_a_text_only_model_refuses_pictures(tmp_path: Path, merged) -> None:
+def test_a_text_only_model_refuses_pictures(tmp_path: Path, merged: Mapping[str, Path]) -> None:
     from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 
     tokenizer = AutoTokenizer.from_pretrained(merged["full"])
@@ -167,7 +180,7 @@ def test_a_text_only_model_refuses_pictures(tmp_path: Path, merged) -> None:
         asked.ask("hello?", [Image.new("RGB", (8, 8))])
 
 
-def test_a_missing_processor_is_named(merged, tmp_path: Path) -> None:
+def test_a_missing_processor_is_named(merged: Mapping[str, Path], tmp_path: Path) -> None:
     import shutil
 
     folder = tmp_path / "bare"

@@ -194,7 +194,7 @@ def _use_adapter(path: Path) -> None:
     opened = open_adapter(path)
     for name, found in opened.targets.items():
         if max(found.shape, default=0) < 1 << 10 and len(found.shape) < 5:
-            opened.delta(name, lambda shape=found.shape: torch.zeros(shape))  # type: ignore[misc]
+            opened.delta(name, lambda shape=found.shape: torch.zeros(shape))
     plan(path)
 
 

@@ -85,7 +85,7 @@ def test_a_tensor_without_an_expert_axis_is_refused() -> None:
 def test_a_layout_that_does_not_fit_the_tensor_is_refused() -> None:
     for layout, shape in [("transposed", (2, 3, 4)), ("matrix", (2, 3, 4)), ("stack", (3, 4))]:
         with pytest.raises(MethodError, match="layout"):
-            merge_deltas("wudi", torch.ones(2, *shape), context=Context(layout=layout))  # type: ignore[arg-type]
+            merge_deltas("wudi", torch.ones(2, *shape), context=Context(layout=layout))
 
 
 def test_model_wise_ties_without_a_survey_is_refused() -> None:

@@ -111,7 +111,7 @@ def _become(request: Mapping[str, Any], errors: int) -> NoReturn:
         time.sleep(request["pause"])
         write(*arguments)
 
-    ShardWriter.write_flat = slowly  # type: ignore[method-assign]
+    ShardWriter.write_flat = slowly
     sys.argv = ["optmerge", *request["arguments"]]
     code: Any = 1
     try:

@@ -28,7 +28,10 @@ CONFIG: dict[str, Any] = {
     "tie_word_embeddings": False,
     "dtype": "float32",
 }
-TOKENIZER = {"model": {"vocab": {f"t{index}": index for index in range(VOCABULARY)}}, "added_tokens": []}
+TOKENIZER: dict[str, Any] = {
+    "model": {"vocab": {f"t{index}": index for index in range(VOCABULARY)}},
+    "added_tokens": [],
+}
 QUERY, UP = "model.layers.0.self_attn.q_proj.weight", "model.layers.1.mlp.up_proj.weight"
 EMBEDDING, HEAD, NORM = "model.embed_tokens.weight", "lm_head.weight", "model.norm.weight"
 

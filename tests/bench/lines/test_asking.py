@@ -1,13 +1,20 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+
 import pytest
 import torch
 
 from optmerge.bench.lines.tiny import asking, tiny_models
+from optmerge.bench.lines.tiny.family import Processor, TinySize
 from optmerge.bench.tasks import get
 from optmerge.evaluate.answering import equally_long
 
 
 @pytest.mark.parametrize("line", ["full", "lora"])
-def test_an_answer_does_not_depend_on_the_questions_around_it(line: str, processors, tiny) -> None:
+def test_an_answer_does_not_depend_on_the_questions_around_it(
+    line: str, processors: Mapping[str, Processor], tiny: TinySize
+) -> None:
     model = tiny_models.build(processors[line], tiny, seed=1).eval()
     for weight in model.parameters():
         torch.nn.init.normal_(weight, std=0.5)  # so large that it says something, and not always the same

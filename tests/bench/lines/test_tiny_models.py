@@ -1,12 +1,17 @@
+from __future__ import annotations
+
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
 
 from optmerge.bench.lines.tiny import tiny_models
-from optmerge.bench.tasks import get
+from optmerge.bench.lines.tiny.family import Processor, TinySize
+from optmerge.bench.tasks import drawn
 from optmerge.errors import CheckpointError, InputError
 
 LINES = ("full", "lora")
@@ -14,7 +19,9 @@ ASKED = "how many shapes are there?"
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory, processors, tiny) -> dict[str, Path]:
+def folders(
+    tmp_path_factory: pytest.TempPathFactory, processors: Mapping[str, Processor], tiny: TinySize
+) -> dict[str, Path]:
     found = {}
     for line in LINES:
         found[line] = tmp_path_factory.mktemp("lines") / line
@@ -23,12 +30,14 @@ def folders(tmp_path_factory: pytest.TempPathFactory, processors, tiny) -> dict[
     return found
 
 
-def picture(index: int = 0):
-    return get("grounding").scene("test", index).image
+def picture(index: int = 0) -> Any:
+    return drawn()["grounding"].scene("test", index).image
 
 
 @pytest.mark.parametrize("line", LINES)
-def test_a_saved_model_comes_back_with_the_same_logits(line: str, folders, processors, tiny) -> None:
+def test_a_saved_model_comes_back_with_the_same_logits(
+    line: str, folders: Any, processors: Mapping[str, Processor], tiny: TinySize
+) -> None:
     before, (model, processor) = processors[line], tiny_models.load(line, folders[line])
     original = tiny_models.build(before, tiny, seed=0).eval()
     ours, loaded = before.inputs([ASKED], [picture()]), processor.inputs([ASKED], [picture()])
@@ -38,7 +47,7 @@ def test_a_saved_model_comes_back_with_the_same_logits(line: str, folders, proce
 
 
 @pytest.mark.parametrize("line", LINES)
-def test_logits_depend_on_the_picture(line: str, folders) -> None:
+def test_logits_depend_on_the_picture(line: str, folders: Any) -> None:
     model, processor = tiny_models.load(line, folders[line])
     with torch.no_grad():
         one, other = (model(**processor.inputs([ASKED], [picture(i)])).logits[0, -1] for i in range(2))
@@ -46,14 +55,14 @@ def test_logits_depend_on_the_picture(line: str, folders) -> None:
 
 
 @pytest.mark.parametrize("line", LINES)
-def test_the_seed_decides_the_weights(line: str, processors, tiny) -> None:
+def test_the_seed_decides_the_weights(line: str, processors: Mapping[str, Processor], tiny: TinySize) -> None:
     one, same, other = (
         tiny_models.build(processors[line], tiny, seed=seed).lm_head.weight for seed in (0, 0, 1)
     )
     assert torch.equal(one, same) and not torch.equal(one, other)
 
 
-def test_the_prompts_are_the_families_own_chats(processors) -> None:
+def test_the_prompts_are_the_families_own_chats(processors: Mapping[str, Processor]) -> None:
     view = "<img>" + "<IMG_CONTEXT>" * 4 + "</img>"
     assert processors["full"].prompt("read the word.") == (
         f"<|im_start|>user\n{view}\nread the word.<|im_end|>\n<|im_start|>assistant\n"
@@ -66,7 +75,7 @@ def test_the_prompts_are_the_families_own_chats(processors) -> None:
 
 
 @pytest.mark.parametrize("line", LINES)
-def test_tokens_in_parts_are_the_tokens_of_the_whole(line: str, processors) -> None:
+def test_tokens_in_parts_are_the_tokens_of_the_whole(line: str, processors: Mapping[str, Processor]) -> None:
     processor = processors[line]
     tokens, told = processor.turn(ASKED, "[2, 58, 32, 88]")
     whole = processor.ids(processor.prompt(ASKED) + "[2, 58, 32, 88]<|im_end|>")
@@ -75,7 +84,7 @@ def test_tokens_in_parts_are_the_tokens_of_the_whole(line: str, processors) -> N
 
 
 @pytest.mark.parametrize(("line", "family"), [("full", "InternVL"), ("lora", "Qwen2VL")])
-def test_the_folder_names_what_autoprocessor_looks_for(line: str, family: str, folders) -> None:
+def test_the_folder_names_what_autoprocessor_looks_for(line: str, family: str, folders: Any) -> None:
     both = json.loads((folders[line] / "processor_config.json").read_text())
     assert both["processor_class"] == f"{family}Processor"
     assert both["video_processor"]["video_processor_type"] == f"{family}VideoProcessor"
@@ -91,7 +100,9 @@ def test_the_folder_names_what_autoprocessor_looks_for(line: str, family: str, f
 
 
 @pytest.mark.parametrize("line", LINES)
-def test_the_tokenizer_has_what_the_familys_processor_asks_it_for(line: str, folders, processors) -> None:
+def test_the_tokenizer_has_what_the_familys_processor_asks_it_for(
+    line: str, folders: Any, processors: Mapping[str, Processor]
+) -> None:
     tokenizer = AutoTokenizer.from_pretrained(folders[line])
     for name, token in processors[line].family.extra.items():
         assert getattr(tokenizer, name) == token
@@ -99,7 +110,7 @@ def test_the_tokenizer_has_what_the_familys_processor_asks_it_for(line: str, fol
 
 
 @pytest.mark.parametrize("line", LINES)
-def test_transformers_own_loader_accounts_for_every_tensor(line: str, folders) -> None:
+def test_transformers_own_loader_accounts_for_every_tensor(line: str, folders: Any) -> None:
     _, info = AutoModelForImageTextToText.from_pretrained(folders[line], output_loading_info=True)
     assert not info["missing_keys"] and not info["unexpected_keys"] and not info["mismatched_keys"]
 

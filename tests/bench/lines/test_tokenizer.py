@@ -1,5 +1,8 @@
+from __future__ import annotations
+
 import hashlib
 from string import ascii_uppercase
+from typing import Any
 
 import pytest
 
@@ -8,16 +11,16 @@ from optmerge.bench.tasks import drawn
 
 
 @pytest.fixture(scope="module")
-def core():
+def core() -> Any:
     return tokenizer.learn(tokenizer.texts(300))
 
 
-def pieces(core, text: str) -> list[str]:
+def pieces(core: Any, text: str) -> list[str]:
     return [core.decode([token]) for token in core.encode(text).ids]
 
 
 @pytest.mark.parametrize("task", drawn().values(), ids=drawn())
-def test_every_text_of_a_task_comes_back(core, task) -> None:
+def test_every_text_of_a_task_comes_back(core: Any, task: Any) -> None:
     for index in range(2000, 2100):
         scene = task.scene("train", index)
         for question in (*scene.captions, *scene.questions):
@@ -28,34 +31,38 @@ def test_every_text_of_a_task_comes_back(core, task) -> None:
 @pytest.mark.parametrize(
     "text", ["", "  two  spaces ", "é ☃ 😀", "a\n\tb", "MiXed99x1", "<|im_end", "\x00\x7f"]
 )
-def test_any_other_text_comes_back_too(core, text: str) -> None:
+def test_any_other_text_comes_back_too(core: Any, text: str) -> None:
     assert core.decode(core.encode(text).ids) == text
 
 
-def test_numbers_to_99_and_capitals_are_one_token_each_with_a_space_before_them_and_without(core) -> None:
+def test_numbers_to_99_and_capitals_are_one_token_each_with_a_space_before_them_and_without(
+    core: Any,
+) -> None:
     numbers = [*map(str, range(100)), *(f"{number:02}" for number in range(10))]
     for text in (*numbers, *ascii_uppercase):
         assert pieces(core, text) == [text] and pieces(core, f" {text}") == [f" {text}"]
 
 
-def test_digits_go_two_by_two_from_the_left(core) -> None:
+def test_digits_go_two_by_two_from_the_left(core: Any) -> None:
     assert pieces(core, "[21, 7, 100]") == ["[", "21", ",", " 7", ",", " 10", "0", "]"]
 
 
-def test_capitals_stand_alone(core) -> None:
+def test_capitals_stand_alone(core: Any) -> None:
     assert pieces(core, "read RPOr") == ["read", " R", "P", "O", "r"]
 
 
-def test_a_frequent_word_is_one_token_with_its_space(core) -> None:
+def test_a_frequent_word_is_one_token_with_its_space(core: Any) -> None:
     assert pieces(core, "what color is the shape?") == ["what", " color", " is", " the", " shape", "?"]
 
 
-def test_the_same_texts_give_the_same_tokenizer(core) -> None:
+def test_the_same_texts_give_the_same_tokenizer(core: Any) -> None:
     again = tokenizer.learn(tokenizer.texts(300))
     assert hashlib.sha256(again.to_str().encode()).digest() == hashlib.sha256(core.to_str().encode()).digest()
 
 
-def test_special_tokens_are_one_token_and_come_after_all_others(monkeypatch, core) -> None:
+def test_special_tokens_are_one_token_and_come_after_all_others(
+    monkeypatch: pytest.MonkeyPatch, core: Any
+) -> None:
     monkeypatch.setattr(tokenizer, "_learnt", lambda corpus: core.to_str())
     built = tokenizer.build(("<img>", "</img>"), "", {"start_image_token": "<img>"})
     special = [*tokenizer.CHAT, "<img>", "</img>"]

@@ -1,6 +1,9 @@
 """Answers are those of the model's own `generate`, and a picture is seen once a vision tower."""
 
+from __future__ import annotations
+
 from copy import deepcopy
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +18,7 @@ LINES = ("full", "lora")
 
 
 @pytest.fixture(scope="module", params=LINES)
-def made(request):
+def made(request: pytest.FixtureRequest) -> tuple[Any, ...]:
     processor = random_zoo.make_processor(request.param)
     model = tiny_models.build(processor, random_zoo.TINY, seed=0).eval()
     torch.manual_seed(1)
@@ -30,7 +33,7 @@ def sees(name: str) -> bool:
     return "language_model" not in name and "lm_head" not in name
 
 
-def test_a_table_and_a_learning_curve_get_the_same_answers_of_a_model(made):
+def test_a_table_and_a_learning_curve_get_the_same_answers_of_a_model(made: Any) -> None:
     """One sees pictures through the cache, the other by itself; both cut answers off at the same length."""
     tasks = [get(name) for name in ("vqa", "ocr", "composition")]
     told = TinyModel(*made).answers(tasks, "test", 12)
@@ -43,7 +46,7 @@ def test_a_table_and_a_learning_curve_get_the_same_answers_of_a_model(made):
     assert max(lengths) > 14  # some answer would go on for ever
 
 
-def test_an_answer_hangs_on_its_own_picture(made):
+def test_an_answer_hangs_on_its_own_picture(made: Any) -> None:
     model, processor = made
     seen = VisionCache().seen(model, processor, get("chart"), "test", 24)
     questions = [seen.questions[0]] * 24
@@ -54,7 +57,9 @@ def test_an_answer_hangs_on_its_own_picture(made):
     ] == together
 
 
-def test_pictures_are_seen_once_by_all_models_with_the_same_vision_tower(made, monkeypatch):
+def test_pictures_are_seen_once_by_all_models_with_the_same_vision_tower(
+    made: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model, processor = made
     merged = deepcopy(model)
     with torch.no_grad():
@@ -70,7 +75,7 @@ def test_pictures_are_seen_once_by_all_models_with_the_same_vision_tower(made, m
     assert first is second and len(calls) == 1
 
 
-def test_another_vision_tower_sees_for_itself(made):
+def test_another_vision_tower_sees_for_itself(made: Any) -> None:
     model, processor = made
     other = deepcopy(model)
     with torch.no_grad():
@@ -83,7 +88,7 @@ def test_another_vision_tower_sees_for_itself(made):
     assert cache.seen(model, processor, get("vqa"), "validation", 4).questions != first.questions
 
 
-def test_the_longest_right_answer_is_not_cut_off():
+def test_the_longest_right_answer_is_not_cut_off() -> None:
     processor = random_zoo.make_processor("full")
     longest = max(
         len(processor.ids(each.question.answers[0]))

@@ -1,7 +1,10 @@
 """Answers are worked out again from the words of the questions, over plain tables of who does what when."""
 
+from __future__ import annotations
+
 import re
 from functools import cache
+from typing import Any
 
 import pytest
 
@@ -13,14 +16,14 @@ KIND, COLOUR = f"({'|'.join(KINDS)})", f"({'|'.join(COLOURS)})"
 
 
 @cache
-def contents():
+def contents() -> list[Any]:
     return [clips.content(split, index) for split in ("train", "test") for index in range(150)]
 
 
 class Facts:
     """What is true of a clip: tables from kinds to what they do."""
 
-    def __init__(self, content):
+    def __init__(self, content: Any) -> None:
         self.film = {actor.kind: actor.colour for actor in content.film}
         self.picture = {thing.kind: thing.colour for thing in content.picture}
         self.lane = {actor.kind: lane for lane, actor in enumerate(content.film)}
@@ -35,15 +38,15 @@ class Facts:
         self.order = sorted(self.sound, key=lambda kind: self.sound[kind].slot)
         self.number, self.spoken_at = content.sound.number, content.sound.slot
 
-    def wearing(self, colour, where):
+    def wearing(self, colour: Any, where: Any) -> Any:
         """The kind of that colour."""
         (found,) = [k for k, c in (self.film if where == "video" else self.picture).items() if c == colour]
         return found
 
-    def colours(self, where):
+    def colours(self, where: Any) -> Any:
         return self.film if where == "video" else self.picture
 
-    def sounding(self, which):
+    def sounding(self, which: Any) -> Any:
         """The kind that sounds first, last, loudest, …"""
         if which in ("first", "last"):
             return self.order[0 if which == "first" else -1]
@@ -56,18 +59,18 @@ class Facts:
         (found,) = [kind for kind, voice in self.sound.items() if getattr(voice, trait) == wanted]
         return found
 
-    def times(self, kind):
+    def times(self, kind: str) -> tuple[Any, ...]:
         """When a kind sounds and when it moves, as sets of twentieths of the clip."""
         voice, motion = self.sound.get(kind), self.motion.get(kind)
         heard = set(range(2 * voice.slot, 2 * (voice.slot + voice.notes))) if voice else set()
         return heard, set(range(10, 20) if motion.late else range(10)) if motion else set()
 
 
-def yes(true):
+def yes(true: Any) -> str:
     return "yes" if true else "no"
 
 
-def more(facts, does, one, other):
+def more(facts: Any, does: Any, one: Any, other: Any) -> Any:
     """The one of two kinds that does something more."""
     size = {
         "sounds louder": lambda kind: facts.sound[kind].loud,
@@ -82,17 +85,17 @@ def more(facts, does, one, other):
     return max(one, other, key=size)
 
 
-def which_colour(facts, where, how, one, other):
+def which_colour(facts: Any, where: Any, how: Any, one: Any, other: Any) -> Any:
     kinds = facts.wearing(one, where), facts.wearing(other, where)
     return facts.colours(where)[more(facts, f"sounds {how}", *kinds)]
 
 
-def moving_while(facts, kind, *colours):
+def moving_while(facts: Any, kind: str, *colours: Any) -> Any:
     (found,) = [c for c in colours if facts.times(kind)[0] <= facts.times(facts.wearing(c, "video"))[1]]
     return found
 
 
-def lane(facts, kind):
+def lane(facts: Any, kind: str) -> Any:
     return ("top", "upper", "lower", "bottom")[facts.lane[kind]]
 
 
@@ -153,11 +156,11 @@ ANSWERS = {
 }
 
 
-def half(times):
+def half(times: Any) -> str:
     return "early" if max(times) < 10 else "late"
 
 
-def shape(facts, kind, where):
+def shape(facts: Any, kind: str, where: Any) -> str:
     """All that is to be said of a kind in the film or in the picture."""
     colour = facts.colours(where)[kind]
     if where == "picture":
@@ -170,23 +173,23 @@ def shape(facts, kind, where):
     return f"{lane(facts, kind)} {how} {colour} {kind}"
 
 
-def via_picture(facts, which):
+def via_picture(facts: Any, which: Any) -> tuple[Any, ...]:
     kind = facts.sounding(which)
     alike = facts.wearing(facts.film[kind], "picture")
     return kind, shape(facts, kind, "video"), shape(facts, alike, "picture")
 
 
-def compared(facts, where, how, *colours):
+def compared(facts: Any, where: Any, how: Any, *colours: Any) -> tuple[Any, ...]:
     kinds = [facts.wearing(colour, where) for colour in colours]
     return *(shape(facts, kind, where) for kind in kinds), more(facts, f"sounds {how}", *kinds)
 
 
-def by_picture(facts, kind):
+def by_picture(facts: Any, kind: str) -> tuple[Any, ...]:
     other = facts.wearing(facts.picture[kind], "video")
     return shape(facts, kind, "picture"), shape(facts, other, "video")
 
 
-def numbered(facts):
+def numbered(facts: Any) -> tuple[Any, ...]:
     return (shape(facts, facts.printed[facts.number], "picture"),)
 
 
@@ -222,7 +225,7 @@ STEPS = {
 }
 
 
-def worked_out(facts, text, forms=ANSWERS):
+def worked_out(facts: Any, text: str, forms: Any = ANSWERS) -> Any:
     matches = [(found, answer) for form, answer in forms.items() if (found := re.fullmatch(form, text))]
     assert len(matches) == 1, text
     ((found, answer),) = matches
@@ -230,7 +233,7 @@ def worked_out(facts, text, forms=ANSWERS):
 
 
 @pytest.mark.parametrize("name", templates())
-def test_every_answer_and_the_way_to_it_are_what_the_words_of_the_question_say(name):
+def test_every_answer_and_the_way_to_it_are_what_the_words_of_the_question_say(name: str) -> None:
     asked = 0
     for content in contents():
         facts = Facts(content)

@@ -7,6 +7,7 @@ import io
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -57,13 +58,13 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def told(trained, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Story]:
+def told(trained: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Story]:
     out = tmp_path_factory.mktemp("demo") / "out"
     return out, make_page.run(out, zoo=trained[0])
 
 
 @pytest.fixture(scope="module")
-def shown(told) -> Page:
+def shown(told: tuple[Path, Story]) -> Page:
     return Page((told[0] / "index.html").read_text("utf-8"))
 
 
@@ -87,7 +88,7 @@ def test_every_combination_of_modalities_is_asked_for_once_by_what_is_hardest_to
             assert each.chance == min(rivals)
 
 
-def test_the_files_hold_the_clip_as_it_is(told) -> None:
+def test_the_files_hold_the_clip_as_it_is(told: tuple[Path, Story]) -> None:
     out, one = told
     frames = np.stack([np.asarray(each) for each in read_video(out / "film.mkv", 8)])
     assert np.array_equal(frames, one.clip.frames)
@@ -95,7 +96,7 @@ def test_the_files_hold_the_clip_as_it_is(told) -> None:
     assert np.abs(read_audio(out / "sound.wav", RATE) - one.clip.waveform).max() < 1e-4
 
 
-def test_the_page_holds_its_media_and_asks_for_nothing_else(shown: Page, told) -> None:
+def test_the_page_holds_its_media_and_asks_for_nothing_else(shown: Page, told: tuple[Path, Story]) -> None:
     media = [base64.b64decode(each.partition(",")[2]) for each in shown.sources("img", "audio", "source")]
     out, one = told
     assert (out / "sound.wav").read_bytes() in media and (out / "picture.png").read_bytes() in media
@@ -111,7 +112,9 @@ def test_the_page_holds_its_media_and_asks_for_nothing_else(shown: Page, told) -
     assert not any(tag in ("link", "script", "iframe") for tag, _ in shown.tags)
 
 
-def test_the_page_names_every_expert_the_method_and_the_weights(shown: Page, told, trained) -> None:
+def test_the_page_names_every_expert_the_method_and_the_weights(
+    shown: Page, told: tuple[Path, Story], trained: Any
+) -> None:
     text = " ".join(shown.text)
     for name in ("sound expert", "video expert", "picture expert", "merged", "optmerge", "scale 1"):
         assert name in text
@@ -121,7 +124,9 @@ def test_the_page_names_every_expert_the_method_and_the_weights(shown: Page, tol
     assert records.versions()["torch"] in text
 
 
-def test_the_page_shows_each_question_with_the_truth_and_every_answer(shown: Page, told) -> None:
+def test_the_page_shows_each_question_with_the_truth_and_every_answer(
+    shown: Page, told: tuple[Path, Story]
+) -> None:
     _, one = told
     text = [" ".join(each.split()) for each in shown.text]
     for exchange in one.exchanges:
@@ -135,7 +140,9 @@ def test_the_page_shows_each_question_with_the_truth_and_every_answer(shown: Pag
     assert marks == [("wrong", "right")[right] for each in one.exchanges for right in each.right]
 
 
-def test_the_merged_model_says_what_omni_ask_says(told, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_merged_model_says_what_omni_ask_says(
+    told: tuple[Path, Story], capsys: pytest.CaptureFixture[str]
+) -> None:
     out, one = told
     given = [
         f"--{modality}={out / name}"
@@ -149,7 +156,7 @@ def test_the_merged_model_says_what_omni_ask_says(told, capsys: pytest.CaptureFi
     assert printed.err == ""  # nothing of the clip is left out or resampled
 
 
-def test_what_models_say_is_text_and_no_markup(told) -> None:
+def test_what_models_say_is_text_and_no_markup(told: tuple[Path, Story]) -> None:
     _, one = told
     said = '<b class="right">&amp;</b><script>alert(1)</script>'
     exchanges = [Exchange(each.question, (said,) * 4) for each in one.exchanges]
@@ -158,7 +165,7 @@ def test_what_models_say_is_text_and_no_markup(told) -> None:
     assert not any(tag == "script" for tag, _ in hostile.tags)
 
 
-def test_right_answers_are_counted(told) -> None:
+def test_right_answers_are_counted(told: tuple[Path, Story]) -> None:
     _, one = told
     wrong = "nothing of the kind"
     exchanges = [
@@ -177,7 +184,7 @@ def test_right_answers_are_counted(told) -> None:
 
 @pytest.mark.usefixtures("short_answers")
 def test_another_method_and_clip_can_be_told(
-    trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    trained: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["omni", "demo", "--zoo", str(trained[0]), "--out", str(tmp_path / "out")]
     for more, words in ((["--method", "damc"], "damc"), (["--method", "ties", "--set", "scale=0.7"], "0.7")):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from optmerge.bench.modalities.world import MODALITIES
 
 
 @pytest.fixture(scope="module")
-def tokenizer():
+def tokenizer() -> Any:
     return words.tokenizer()
 
 
@@ -21,7 +22,7 @@ def test_parts_that_differ_are_described_differently(modality: str) -> None:
     found: dict[str, object] = {}
     for index in range(3000):
         content = clips.content("train", index)
-        part = {"audio": content.sound, "video": content.film, "image": content.picture}[modality]
+        part: Any = {"audio": content.sound, "video": content.film, "image": content.picture}[modality]
         text = described(content, modality)
         if modality == "audio":  # exact slots are heard, but never asked for
             part = [(v.kind, v.notes, v.loud, v.high, v.half, v.slot < part.slot) for v in part.voices]
@@ -62,7 +63,7 @@ def test_a_closeup_is_answered_by_what_is_described_of_one_shape(modality: str) 
     assert len(asked) >= 2
 
 
-def test_every_word_of_questions_and_descriptions_is_one_token(tokenizer) -> None:
+def test_every_word_of_questions_and_descriptions_is_one_token(tokenizer: Any) -> None:
     for index in range(1000, 1200):
         content = clips.content("test", index)
         texts = [described(content, modality) for modality in MODALITIES]
@@ -75,7 +76,7 @@ def test_every_word_of_questions_and_descriptions_is_one_token(tokenizer) -> Non
             assert tokenizer.decode(words.ids(tokenizer, text)) == text
 
 
-def test_a_prompt_is_what_the_chat_template_makes_of_it(tokenizer) -> None:
+def test_a_prompt_is_what_the_chat_template_makes_of_it(tokenizer: Any) -> None:
     parts, question = ["<audio>", "video: top red ring stays"], "how many shapes move in the video?"
     content = "\n".join([*parts, question])
     made = tokenizer.apply_chat_template(

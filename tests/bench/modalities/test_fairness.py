@@ -5,10 +5,14 @@ agree with the rest, and how likely each of these is to be asked this question: 
 anew and weighing each draw with that likelihood, the test makes the best guesser there can be.
 """
 
+from __future__ import annotations
+
 import random
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import pytest
 
@@ -28,18 +32,18 @@ ANEW = {
 
 
 @cache
-def contents(number):
+def contents(number: int) -> list[Any]:
     return [clips.content("train", index) for index in range(number)]
 
 
 @cache
-def anew(modality):
+def anew(modality: Any) -> list[Any]:
     """Contents, and for each many that differ from it in one modality."""
     rng = random.Random(modality)
     return [[ANEW[modality](rng, content) for _ in range(DRAWS)] for content in contents(CONTENTS)]
 
 
-def asked_with(template, content):
+def asked_with(template: Any, content: Any) -> dict[Any, Any]:
     """Text → (answer, how likely the question is drawn)."""
     queries = list(template.queries(content))
     alike = Counter(query.answer for query in queries)
@@ -47,14 +51,14 @@ def asked_with(template, content):
 
 
 @each_template
-def test_a_template_asks_each_text_once_and_leaves_its_answer_open(name):
+def test_a_template_asks_each_text_once_and_leaves_its_answer_open(name: str) -> None:
     for content in contents(CONTENTS):
         queries = list(TEMPLATES[name].queries(content))
         assert len({query.text for query in queries}) == len(queries)
         assert all(query.answer in query.choices and len(set(query.choices)) > 1 for query in queries)
 
 
-def best_guess(template, missing):
+def best_guess(template: Any, missing: Any) -> tuple[Any, ...]:
     """How often the best guesser who lacks a modality is right, and how often a blind one would be."""
     rng, right, chance = random.Random(template.name), [], []
     for content, others in zip(contents(CONTENTS), anew(missing), strict=True):
@@ -75,16 +79,16 @@ def best_guess(template, missing):
 
 @pytest.mark.sampled
 @some_templates
-def test_who_lacks_one_needed_modality_is_at_chance(name):
+def test_who_lacks_one_needed_modality_is_at_chance(name: str) -> None:
     for missing in TEMPLATES[name].needs:
         best, chance = best_guess(TEMPLATES[name], missing)
         assert best < chance + 0.07, (missing, best, chance)
 
 
-def test_an_unfair_template_is_found_out():
+def test_an_unfair_template_is_found_out() -> None:
     """How often an actor sounds, asked also where few voices leave few counts: half the answer is heard."""
 
-    def unfair(content):
+    def unfair(content: Any) -> Iterator[Any]:
         for voice in content.sound.voices:
             colour = content.actor(voice.kind).colour
             yield Query(f"how often does {colour} sound?", str(voice.notes), ("1", "2", "3"))
@@ -95,7 +99,7 @@ def test_an_unfair_template_is_found_out():
 
 @pytest.mark.sampled
 @some_templates
-def test_nothing_but_what_is_needed_decides_the_answer(name):
+def test_nothing_but_what_is_needed_decides_the_answer(name: str) -> None:
     template = TEMPLATES[name]
     for spare in set(ANEW) - set(template.needs):
         for content, others in zip(contents(CONTENTS), anew(spare), strict=True):
@@ -103,7 +107,7 @@ def test_nothing_but_what_is_needed_decides_the_answer(name):
             assert all(asked_with(template, other) == expected for other in others[:10])
 
 
-def test_a_blind_guesser_is_at_chance_in_every_family_and_need():
+def test_a_blind_guesser_is_at_chance_in_every_family_and_need() -> None:
     """It has learnt the most frequent answer to each text, or of each template for a text it hasn't met."""
     rows = [question for content in contents(2500) for question in clips.asked(content)]
     random.Random(0).shuffle(rows)

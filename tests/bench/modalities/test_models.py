@@ -1,5 +1,7 @@
 """What the tiny models must be to learn what they are asked."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 from transformers import AutoTokenizer
@@ -11,7 +13,7 @@ from optmerge.bench.modalities.world import MODALITIES
 from worlds import modalities as small
 
 
-def test_what_an_item_holds_is_found_wherever_in_it_that_lies():
+def test_what_an_item_holds_is_found_wherever_in_it_that_lies() -> None:
     tokenizer = words.tokenizer()
     longest = max(models.tower_config(modality, SIZE, tokenizer).tokens for modality in MODALITIES)
     model = models.language(small.SIZE, tokenizer, seed=0)
@@ -20,7 +22,7 @@ def test_what_an_item_holds_is_found_wherever_in_it_that_lies():
     assert (angles > 0.5).sum() == 6 and len(angles) == 16
 
 
-def test_a_saved_language_model_is_read_with_the_tokens_it_learnt(tmp_path: Path):
+def test_a_saved_language_model_is_read_with_the_tokens_it_learnt(tmp_path: Path) -> None:
     tokenizer = words.tokenizer()
     models.save(models.language(small.SIZE, tokenizer, seed=0), tokenizer, tmp_path)
     _, own = models.load(tmp_path)

@@ -1,3 +1,8 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 from PIL import Image
 
@@ -6,14 +11,14 @@ from optmerge.bench.modalities.sounds import RATE
 from optmerge.bench.tasks import SIDE
 
 
-def sheet(tmp_path, number=2):
+def sheet(tmp_path: Path, number: int = 2) -> Any:
     path = tmp_path / "sheet.png"
     preview.contact_sheet("validation", 3, path, clips=number)
     with Image.open(path) as file:
         return file.convert("RGB")
 
 
-def test_frames_and_picture_of_every_clip_are_on_the_sheet(tmp_path):
+def test_frames_and_picture_of_every_clip_are_on_the_sheet(tmp_path: Path) -> None:
     shown = sheet(tmp_path)
     height = shown.height // 2
     for index in range(2):
@@ -29,13 +34,13 @@ def test_frames_and_picture_of_every_clip_are_on_the_sheet(tmp_path):
         assert shown.crop((left, top, left + side, top + side)).tobytes() == picture.tobytes()
 
 
-def test_questions_end_inside_the_sheet(tmp_path):
+def test_questions_end_inside_the_sheet(tmp_path: Path) -> None:
     shown = np.asarray(sheet(tmp_path, 10))
     assert np.all(shown[:, -8:] == 255)
     assert np.any(np.all(shown == (0, 100, 30), -1))
 
 
-def test_a_tone_is_a_dark_line_at_its_frequency_where_it_sounds():
+def test_a_tone_is_a_dark_line_at_its_frequency_where_it_sounds() -> None:
     time = np.arange(RATE) / RATE
     wave = np.where(time < 0.5, np.sin(2 * np.pi * 3000 * time), 0).astype(np.float32)
     pixels = np.asarray(preview.spectrogram(wave, (200, 128)).convert("L")).astype(int)
@@ -45,7 +50,7 @@ def test_a_tone_is_a_dark_line_at_its_frequency_where_it_sounds():
     assert pixels[: row - 8, 20:90].min() > 200
 
 
-def test_a_waveform_is_drawn_as_high_as_it_is():
+def test_a_waveform_is_drawn_as_high_as_it_is() -> None:
     wave = np.full(1000, 0.5, np.float32)
     rows = np.nonzero(np.asarray(preview.drawn_wave(wave, (50, 101))).min((1, 2)) < 200)[0]
     assert set(rows) == {25}

@@ -1,7 +1,10 @@
 """What is seen is what the content says: told from the pixels alone."""
 
+from __future__ import annotations
+
 import random
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -9,31 +12,32 @@ from PIL import Image
 from optmerge.bench.modalities import clips, sights
 from optmerge.bench.modalities.sights import FAR, FRAMES, NEAR
 from optmerge.bench.tasks import SIDE
+from optmerge.bench.tasks.drawn._drawing.fonts import FAMILIES
 from optmerge.bench.tasks.drawn._drawing.shapes import COLOURS, TINT, Item, render, style
 
 CONTENTS = [clips.content("train", index) for index in range(60)]
 
 
-def film(content):
+def film(content: Any) -> Any:
     return sights.frames(random.Random(content.seed), content.film)
 
 
-def still(content):
+def still(content: Any) -> Any:
     return np.asarray(sights.picture(random.Random(content.seed), content.picture))
 
 
-def coloured(pixels, colour):
+def coloured(pixels: Any, colour: Any) -> Any:
     """Where a colour is."""
     return np.all(np.abs(pixels.astype(int) - COLOURS[colour]) <= TINT, -1)
 
 
-def centres(frames, colour):
+def centres(frames: Any, colour: Any) -> Any:
     """Mean column and row of a colour's pixels in each frame."""
     places = [np.nonzero(coloured(frame, colour)) for frame in frames]
     return np.array([(columns.mean(), rows.mean()) for rows, columns in places])
 
 
-def test_an_actor_moves_where_when_and_as_far_as_its_motion_says():
+def test_an_actor_moves_where_when_and_as_far_as_its_motion_says() -> None:
     for content in CONTENTS:
         frames = film(content)
         for actor in content.film:
@@ -47,7 +51,7 @@ def test_an_actor_moves_where_when_and_as_far_as_its_motion_says():
             assert abs(columns[FRAMES // 2] - columns[FRAMES // 2 - 1]) < 1
 
 
-def test_actors_stay_in_their_lanes_from_the_top_to_the_bottom():
+def test_actors_stay_in_their_lanes_from_the_top_to_the_bottom() -> None:
     for content in CONTENTS:
         frames = film(content)
         rows = np.array([centres(frames, actor.colour)[:, 1] for actor in content.film])
@@ -55,11 +59,11 @@ def test_actors_stay_in_their_lanes_from_the_top_to_the_bottom():
         assert np.all(rows[:, 0] // (SIDE // 4) == range(4))
 
 
-def test_a_frame_looks_like_a_picture_of_the_same_shapes():
+def test_a_frame_looks_like_a_picture_of_the_same_shapes() -> None:
     """Apart from rounding, where edges are smoothed."""
     for content in CONTENTS[:15]:
         rng = random.Random(content.seed)
-        background = style(rng, sights.FAMILIES)
+        background = style(rng, FAMILIES)
         shown = [sights._Shown(rng, actor, lane) for lane, actor in enumerate(content.film)]
         for frame, pixels in enumerate(film(content)):
             items = [
@@ -70,7 +74,7 @@ def test_a_frame_looks_like_a_picture_of_the_same_shapes():
             assert np.abs(whole.astype(int) - pixels).max() <= 2
 
 
-def test_things_are_in_their_quarters_and_big_ones_bigger():
+def test_things_are_in_their_quarters_and_big_ones_bigger() -> None:
     for content in CONTENTS:
         pixels = still(content)
         widths = {True: [], False: []}
@@ -83,7 +87,7 @@ def test_things_are_in_their_quarters_and_big_ones_bigger():
         assert max(widths[False], default=0) + 8 < min(widths[True], default=SIDE)
 
 
-def test_a_number_beside_each_thing_touches_none_and_is_in_its_quarter():
+def test_a_number_beside_each_thing_touches_none_and_is_in_its_quarter() -> None:
     """What differs where only the number does."""
     for content in CONTENTS:
         for place, thing in enumerate(content.picture):
@@ -98,7 +102,7 @@ def test_a_number_beside_each_thing_touches_none_and_is_in_its_quarter():
                 assert not np.any(changed & coloured(still(content), thing.colour))
 
 
-def test_shapes_and_sizes():
+def test_shapes_and_sizes() -> None:
     content = CONTENTS[0]
     frames = film(content)
     assert frames.shape == (FRAMES, SIDE, SIDE, 3) and frames.dtype == np.uint8

@@ -4,6 +4,7 @@ import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,8 @@ from safetensors.torch import load_file
 
 from optmerge.bench import records
 from optmerge.bench.modalities import looks, models, training
+from optmerge.bench.modalities.readings import Readings
+from optmerge.bench.modalities.talk_batches import TalkBatch
 from optmerge.bench.modalities.world import MODALITIES
 from optmerge.bench.training.curve import read
 from optmerge.cli import run
@@ -29,14 +32,14 @@ class KilledError(Exception):
     pass
 
 
-def train(out: Path, **options: object):
+def train(out: Path, **options: object) -> Any:
     return training.train(
         out,
-        **{"stages": small.stages(), "size": small.SIZE, "threads": 1, **options},  # type: ignore[arg-type]
+        **{"stages": small.stages(), "size": small.SIZE, "threads": 1, **options},
     )
 
 
-def test_all_stages_are_trained_once_and_a_second_call_finds_them_done(trained, tmp_path: Path) -> None:
+def test_all_stages_are_trained_once_and_a_second_call_finds_them_done(trained: Any, tmp_path: Path) -> None:
     zoo, record = trained
     again = train(shutil.copytree(zoo, tmp_path / "zoo"))
     assert record.weights == again.weights and record.cost == again.cost
@@ -44,7 +47,7 @@ def test_all_stages_are_trained_once_and_a_second_call_finds_them_done(trained, 
     assert len(set(record.weights.values())) == 8
 
 
-def test_encoders_and_the_base_stay_as_they_were_when_experts_are_trained(trained) -> None:
+def test_encoders_and_the_base_stay_as_they_were_when_experts_are_trained(trained: Any) -> None:
     out, _ = trained
     start = models.load(out / "start")[0].state_dict()
     for name, value in models.load(out / "base")[0].state_dict().items():
@@ -68,7 +71,7 @@ def test_the_base_begins_where_reading_ended(tmp_path: Path) -> None:
     assert all(torch.equal(began[name], each) for name, each in ended.items())
 
 
-def test_experts_name_no_path_of_the_machine_they_were_trained_on(trained) -> None:
+def test_experts_name_no_path_of_the_machine_they_were_trained_on(trained: Any) -> None:
     out, _ = trained
     for modality in MODALITIES:
         names = {file.name for file in (out / modality).iterdir()}
@@ -78,7 +81,7 @@ def test_experts_name_no_path_of_the_machine_they_were_trained_on(trained) -> No
 
 
 @pytest.mark.parametrize("method", ["average", "naivemc", "damc"])
-def test_the_experts_can_be_composed(trained, tmp_path: Path, method: str) -> None:
+def test_the_experts_can_be_composed(trained: Any, tmp_path: Path, method: str) -> None:
     out, _ = trained
     experts = [{"model": str(out / each), "name": each} for each in MODALITIES]
     recipe = {"base": str(out / "base"), "experts": experts, "method": method}
@@ -99,7 +102,7 @@ def test_the_experts_can_be_composed(trained, tmp_path: Path, method: str) -> No
 
 @pytest.mark.parametrize("name", SOME)
 def test_a_killed_stage_goes_on_to_the_same_weights(
-    name: str, trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, trained: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     for out in (whole, parts):
@@ -109,7 +112,7 @@ def test_a_killed_stage_goes_on_to_the_same_weights(
     record = train(whole, **options)
 
     written = []
-    forward = training.TalkBatch if not name.endswith("tower") else training.Readings
+    forward: Any = Readings if name.endswith("tower") else TalkBatch
     call = forward.__call__
 
     def counted(self: object, rows: object) -> object:
@@ -128,7 +131,7 @@ def test_a_killed_stage_goes_on_to_the_same_weights(
 
 
 def test_curves_end_with_a_look_at_what_is_needed(
-    tmp_path: Path, trained, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, trained: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(looks, "COUNT", 2)
     shutil.copytree(trained[0] / "start", tmp_path / "start")
@@ -144,7 +147,7 @@ def test_curves_end_with_a_look_at_what_is_needed(
 
 
 def test_looking_changes_nothing_in_what_is_learnt(
-    tmp_path: Path, trained, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, trained: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(looks, "COUNT", 2)
     weights = []
@@ -177,7 +180,7 @@ def test_a_stage_is_trained_from_the_command_line(tmp_path: Path, monkeypatch: p
     assert record.seeds == {"train": 3}
 
 
-def test_the_settings_are_recorded(trained) -> None:
+def test_the_settings_are_recorded(trained: Any) -> None:
     out, _ = trained
     [record] = records.read(out / "work/training.jsonl")
     assert record.config["stages"]["base"]["pictures"] == 4

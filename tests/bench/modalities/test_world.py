@@ -1,16 +1,19 @@
+from __future__ import annotations
+
 import random
 from collections import Counter
 from itertools import pairwise
+from typing import Any
 
 from optmerge.bench.modalities import clips, world
 from optmerge.bench.tasks import SPLITS
 
 
-def contents(split, number=600):
+def contents(split: str, number: int = 600) -> list[Any]:
     return [clips.content(split, index) for index in range(number)]
 
 
-def test_no_film_no_picture_and_no_sound_of_a_split_is_in_another():
+def test_no_film_no_picture_and_no_sound_of_a_split_is_in_another() -> None:
     owners = {}
     for split in SPLITS:
         for content in contents(split):
@@ -18,7 +21,7 @@ def test_no_film_no_picture_and_no_sound_of_a_split_is_in_another():
                 assert owners.setdefault(part, split) == split
 
 
-def test_the_same_random_numbers_give_every_split_a_world_of_its_own():
+def test_the_same_random_numbers_give_every_split_a_world_of_its_own() -> None:
     for seed in range(40):
         made = [world.plan(random.Random(seed), split) for split in SPLITS]
         assert len({content.film for content in made}) == len(SPLITS)
@@ -26,7 +29,7 @@ def test_the_same_random_numbers_give_every_split_a_world_of_its_own():
         assert len({content.sound for content in made}) == len(SPLITS)
 
 
-def test_film_and_picture_show_the_whole_cast_once_and_the_sound_nobody_else():
+def test_film_and_picture_show_the_whole_cast_once_and_the_sound_nobody_else() -> None:
     for content in contents("train"):
         for shown in (content.film, content.picture):
             assert {each.kind for each in shown} == set(content.cast.kinds)
@@ -36,7 +39,7 @@ def test_film_and_picture_show_the_whole_cast_once_and_the_sound_nobody_else():
         assert {thing.number for thing in content.picture} == {1, 2, 3, 4}
 
 
-def test_phrases_follow_one_another_inside_the_clip():
+def test_phrases_follow_one_another_inside_the_clip() -> None:
     for content in contents("train"):
         sound = content.sound
         phrases = [(voice.slot, voice.slot + voice.notes) for voice in sound.voices]
@@ -46,7 +49,7 @@ def test_phrases_follow_one_another_inside_the_clip():
         assert all(one[1] <= other[0] for one, other in pairwise(phrases))
 
 
-def test_every_way_to_lay_out_phrases_is_as_likely():
+def test_every_way_to_lay_out_phrases_is_as_likely() -> None:
     """Notes of 1 and 2 slots and a number of 2 in 10 slots: 8 choose 3 places, in six orders."""
     rng = random.Random(0)
     laid = Counter(tuple(world._starts(rng, [1, 2, 2])) for _ in range(56 * 200))
@@ -54,7 +57,7 @@ def test_every_way_to_lay_out_phrases_is_as_likely():
     assert max(laid.values()) < 260 and min(laid.values()) > 140
 
 
-def test_voices_movers_and_big_ones_are_one_two_or_three_as_often():
+def test_voices_movers_and_big_ones_are_one_two_or_three_as_often() -> None:
     found = contents("train", 1500)
     for counts in (
         Counter(len(content.sound.voices) for content in found),
@@ -65,8 +68,8 @@ def test_voices_movers_and_big_ones_are_one_two_or_three_as_often():
         assert min(counts.values()) > 430
 
 
-def test_a_voice_is_in_a_half_only_if_all_of_it_is():
-    def voice(slot, notes):
+def test_a_voice_is_in_a_half_only_if_all_of_it_is() -> None:
+    def voice(slot: Any, notes: Any) -> Any:
         return world.Voice("star", notes, True, True, slot).half
 
     assert [voice(0, 3), voice(3, 2), voice(3, 3), voice(5, 1), voice(7, 3)] == [0, 0, None, 1, 1]

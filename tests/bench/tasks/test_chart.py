@@ -1,8 +1,11 @@
+from __future__ import annotations
+
 import math
 import re
 from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from PIL import Image, ImageChops
@@ -100,7 +103,7 @@ def test_labels_are_printed_under_or_beside_their_marks() -> None:
 
 
 @pytest.mark.parametrize("type", ["value", "axis"])
-def test_values_are_those_of_the_label(type) -> None:
+def test_values_are_those_of_the_label(type: Any) -> None:
     for chart, question in asked(charts.KINDS, type):
         assert [int(answer) for answer in question.answers] == named(chart, question)
         assert chart.printed == (type == "value")

@@ -1,9 +1,12 @@
+from __future__ import annotations
+
 import csv
 import gzip
 import random
 import subprocess
 import sys
 from importlib.resources import files
+from typing import Any
 
 import pytest
 
@@ -29,7 +32,7 @@ def test_comparisons_of_different_splits_are_about_different_things() -> None:
 
 @pytest.mark.parametrize("split", SPLITS)
 @pytest.mark.parametrize("trend", TRENDS)
-def test_every_split_has_runs_of_every_trend(split, trend) -> None:
+def test_every_split_has_runs_of_every_trend(split: str, trend: Any) -> None:
     found = [run(random.Random(seed), split, trend) for seed in range(40)]
     assert len({table.about for table in found}) >= 4
     assert {trend_of(table.values) for table in found} == {trend}
@@ -78,7 +81,7 @@ def test_years_of_a_run_are_told_apart_by_relaxed_accuracy() -> None:
         ((1, 2, 10), None),
     ],
 )
-def test_trends_are_told_from_the_values(values, trend) -> None:
+def test_trends_are_told_from_the_values(values: Any, trend: Any) -> None:
     assert trend_of(values) == trend
 
 
@@ -102,7 +105,7 @@ def test_reading_tables_imports_neither_package() -> None:
     assert shown.stdout.strip() == "[]"
 
 
-def test_a_missing_package_is_named(monkeypatch) -> None:
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chart_tables, "find_spec", lambda name: None)
     with pytest.raises(InputError, match="vega_datasets"):
         chart_tables._json("barley.json")

@@ -1,5 +1,6 @@
 import re
 from collections import Counter
+from typing import Any
 
 import pytest
 
@@ -12,11 +13,11 @@ from optmerge.bench.tasks.drawn._drawing.tiles import Wall
 from optmerge.evaluate.questions import Question
 from optmerge.evaluate.scoring.boxes import Box, iou, parse_box
 
-TASK = get("composition")
+TASK: Any = get("composition")
 CONTENTS = [TASK.content("test", index) for index in range(500)]
 
 
-def asked(kind: str) -> list[tuple[object, Question]]:
+def asked(kind: str) -> list[tuple[Any, Question]]:
     """What the scenes of a kind show, with each of their questions."""
     found = [(each.shown, q) for each in CONTENTS if each.kind == kind for q in TASK.draw(each).questions]
     assert len(found) > 50
@@ -27,7 +28,7 @@ def words_of(name: str, scenes: int) -> set[str]:
     """The lower-case words of a task's questions, answers and captions."""
     found = set()
     for index in range(scenes):
-        scene = get(name).scene("train", index)
+        scene = drawn()[name].scene("train", index)
         for each in (*scene.questions, *scene.captions):
             found.update(re.findall("[a-z]+", " ".join((each.text, *each.answers))))
     return found
@@ -133,7 +134,8 @@ def test_no_crowded_scene_of_the_test_is_one_that_grounding_trains_on() -> None:
         return tuple(sorted((item.kind, item.colour, item.letter) for item in items))
 
     mine = {traits(each.shown.items) for each in CONTENTS if each.kind == "shapes"}
-    trained = {traits(get("grounding").content("train", index).items) for index in range(2000)}
+    grounding: Any = get("grounding")
+    trained = {traits(grounding.content("train", index).items) for index in range(2000)}
     assert mine and not mine & trained
 
 

@@ -1,5 +1,6 @@
 import re
 from collections import Counter
+from typing import Any
 
 import pytest
 
@@ -8,7 +9,7 @@ from optmerge.bench.tasks.drawn import ocr
 from optmerge.bench.tasks.drawn._drawing.pages import SMALLEST, fits
 from optmerge.evaluate.questions import Question
 
-TASK = get("ocr")
+TASK: Any = get("ocr")
 PAGES = [TASK.content("train", index) for index in range(600)]
 PLACES = {"top": 0, "bottom": -1} | {name: row for row, name in enumerate(ocr.ORDINALS)}
 

@@ -1,8 +1,11 @@
 """The drawn half's answers are worked out again from the shapes by other means than the task's own."""
 
+from __future__ import annotations
+
 import random
 import re
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,21 +16,21 @@ from optmerge.bench.tasks.drawn._data import easy_vqa
 from optmerge.bench.tasks.drawn._drawing.place_words import place_of
 from optmerge.bench.tasks.drawn._drawing.shapes import COLOURS, KINDS, TINT
 
-TASK = registry.get("vqa")
+TASK: Any = registry.get("vqa")
 SPLITS = ("train", "validation", "test")
 NAME = rf"({'|'.join(COLOURS)}) ({'|'.join(KINDS)})"
 
 
-def contents(kind, split="train", number=600):
+def contents(kind: type[Any], split: str = "train", number: int = 600) -> list[Any]:
     found = (TASK.content(split, index) for index in range(number))
     return [content for content in found if isinstance(content, kind)]
 
 
-def asked(content):
+def asked(content: Any) -> Any:
     return vqa.draw(content).questions
 
 
-def answers(text, items):
+def answers(text: str, items: Any) -> set[Any]:
     """Every right answer, from the words of the question alone."""
     names = [(item.colour, item.kind) for item in items]
     names_of = {(item.colour, item.kind): item for item in items}
@@ -61,7 +64,7 @@ def answers(text, items):
     return {"yes" if there else "no"}
 
 
-def beside(side, anchor, item):
+def beside(side: Any, anchor: Any, item: Any) -> Any:
     return {
         "left of": item.x < anchor.x,
         "right of": item.x > anchor.x,
@@ -70,12 +73,12 @@ def beside(side, anchor, item):
     }[side]
 
 
-def number(plural, items):
+def number(plural: Any, items: Any) -> Any:
     first = plural.split()[0]
     return sum(first in ("shapes", item.colour, f"{item.kind}s", f"{item.kind}es") for item in items)
 
 
-def test_every_answer_about_drawn_shapes_is_the_only_right_one():
+def test_every_answer_about_drawn_shapes_is_the_only_right_one() -> None:
     seen = Counter()
     for content in contents(vqa.Drawn, number=1500):
         for question in asked(content):
@@ -84,19 +87,19 @@ def test_every_answer_about_drawn_shapes_is_the_only_right_one():
     assert set(seen) == set(TASK.types) and min(seen.values()) > 200
 
 
-def test_half_the_scenes_are_real_pictures():
+def test_half_the_scenes_are_real_pictures() -> None:
     assert 250 < len(contents(vqa.Real)) < 350
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_real_questions_are_the_data_sets_own_of_the_same_split(split):
+def test_real_questions_are_the_data_sets_own_of_the_same_split(split: str) -> None:
     rows = {(row.image, row.text, row.answer, row.type) for row in easy_vqa.questions(split)}
     for content in contents(vqa.Real, split, 300):
         for question in asked(content):
             assert (content.image, question.text, question.answers[0], question.type) in rows
 
 
-def test_the_caption_of_a_real_picture_says_where_its_shape_is():
+def test_the_caption_of_a_real_picture_says_where_its_shape_is() -> None:
     """What differs from the picture's edge has its mean in the named third, or just beside it."""
     for content in contents(vqa.Real, number=200):
         scene = vqa.draw(content)
@@ -108,7 +111,7 @@ def test_the_caption_of_a_real_picture_says_where_its_shape_is():
         assert place in near
 
 
-def test_shapes_lie_apart_in_the_picture_and_show_their_colour():
+def test_shapes_lie_apart_in_the_picture_and_show_their_colour() -> None:
     for content in contents(vqa.Drawn):
         picture = vqa.draw(content).image
         for item in content.items:
@@ -123,7 +126,7 @@ def test_shapes_lie_apart_in_the_picture_and_show_their_colour():
             assert all(abs(a - b) <= TINT for a, b in zip(pixel, COLOURS[item.colour], strict=True))
 
 
-def test_big_shapes_are_at_least_1_3_times_as_wide_as_small_ones():
+def test_big_shapes_are_at_least_1_3_times_as_wide_as_small_ones() -> None:
     for content in contents(vqa.Drawn):
         sizes = [item.size for item in content.items]
         small, big = [size for size in sizes if size < vqa.BIG], [size for size in sizes if size >= vqa.BIG]
@@ -131,7 +134,7 @@ def test_big_shapes_are_at_least_1_3_times_as_wide_as_small_ones():
         assert min(sizes) >= 20
 
 
-def test_no_two_splits_share_a_combination_of_shapes():
+def test_no_two_splits_share_a_combination_of_shapes() -> None:
     owner = {}
     for split in SPLITS:
         for content in contents(vqa.Drawn, split, 3000):
@@ -140,7 +143,7 @@ def test_no_two_splits_share_a_combination_of_shapes():
     assert min(Counter(owner.values()).values()) > 700
 
 
-def test_yes_and_no_are_equally_likely_for_every_wording():
+def test_yes_and_no_are_equally_likely_for_every_wording() -> None:
     answers_of = {}
     for content in contents(vqa.Drawn, number=4000):
         for question in asked(content):
@@ -155,7 +158,7 @@ def test_yes_and_no_are_equally_likely_for_every_wording():
         assert abs(share - 0.5) < 4 * 0.5 / counts.total() ** 0.5, (wording, counts)
 
 
-def test_the_same_seed_asks_the_same_and_another_asks_something_else():
+def test_the_same_seed_asks_the_same_and_another_asks_something_else() -> None:
     content = contents(vqa.Drawn, number=20)[0]
     again = vqa.Drawn(content.items, content.style, content.seed)
     other = vqa.Drawn(content.items, content.style, random.Random(content.seed).getrandbits(32))

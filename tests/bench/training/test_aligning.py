@@ -1,9 +1,14 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from optmerge.bench.lines.tiny import tiny_models
+from optmerge.bench.lines.tiny.family import Processor, TinySize
 from optmerge.bench.training import conversations
 from optmerge.bench.training.aligning import Aligning, BothViews, take_over
 from optmerge.bench.training.learning import Stage, fit
@@ -15,12 +20,12 @@ STAGE = Stage(
 
 
 @pytest.fixture
-def pair(processors, tiny) -> tuple:
+def pair(processors: Mapping[str, Processor], tiny: TinySize) -> tuple:
     return tuple(tiny_models.build(processors[line], tiny, seed=0) for line in ("full", "lora"))
 
 
 @pytest.fixture
-def views(processors) -> BothViews:
+def views(processors: Mapping[str, Processor]) -> BothViews:
     return BothViews(processors["full"], processors["lora"])
 
 
@@ -28,14 +33,16 @@ def rows(count: int) -> Conversations:
     return Conversations(conversations.answering(1.0), count, seed=0)
 
 
-def test_a_model_that_says_the_same_as_its_teacher_has_nothing_to_learn(processors, tiny) -> None:
+def test_a_model_that_says_the_same_as_its_teacher_has_nothing_to_learn(
+    processors: Mapping[str, Processor], tiny: TinySize
+) -> None:
     model = tiny_models.build(processors["lora"], tiny, seed=0).eval()
     both = BothViews(processors["lora"], processors["lora"])([rows(2)[0], rows(2)[1]])
     assert Aligning(model, model)(**both)["loss"] == 0
 
 
 def test_the_tower_comes_nearer_to_its_teachers_tokens_and_nothing_else_moves(
-    pair, views: BothViews, tmp_path: Path
+    pair: Any, views: BothViews, tmp_path: Path
 ) -> None:
     model, teacher = pair
     take_over(model, teacher)
@@ -50,7 +57,7 @@ def test_the_tower_comes_nearer_to_its_teachers_tokens_and_nothing_else_moves(
 
 
 def test_a_taken_over_language_model_answers_as_its_teacher_but_for_the_norms_epsilon(
-    pair, processors
+    pair: Any, processors: Mapping[str, Processor]
 ) -> None:
     model, teacher = (each.eval() for each in pair)
     take_over(model, teacher)

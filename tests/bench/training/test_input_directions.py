@@ -1,10 +1,15 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from optmerge.bench.lines.tiny import tiny_models
+from optmerge.bench.lines.tiny.family import Processor, TinySize
 from optmerge.bench.training import attention, conversations, learning
 from optmerge.bench.training.input_directions import fix_to_input_directions
 from optmerge.bench.training.packing import ConversationBatch, Conversations
@@ -16,7 +21,7 @@ STAGE = learning.Stage(
 
 
 @pytest.fixture
-def aimed(processors, tiny):
+def aimed(processors: Mapping[str, Processor], tiny: TinySize) -> tuple[Any, ...]:
     """An adapter on a tiny model, and the batch it was aimed at."""
     torch.manual_seed(0)
     model = learning.prepared(tiny_models.build(processors["lora"], tiny, seed=0), STAGE)
@@ -26,7 +31,7 @@ def aimed(processors, tiny):
     return model, rows, batch
 
 
-def factors(model) -> dict[str, tuple]:
+def factors(model: Any) -> dict[str, tuple]:
     """Adapted matrix → A and B."""
     layers = {name: each for name, each in model.named_modules() if hasattr(each, "lora_A")}
     return {
@@ -34,7 +39,7 @@ def factors(model) -> dict[str, tuple]:
     }
 
 
-def test_an_aimed_adapter_loses_as_little_of_its_inputs_as_any_of_its_rank(aimed) -> None:
+def test_an_aimed_adapter_loses_as_little_of_its_inputs_as_any_of_its_rank(aimed: Any) -> None:
     model, _, batch = aimed
     given: dict[str, torch.Tensor] = {}
     for name in factors(model):
@@ -54,7 +59,7 @@ def test_an_aimed_adapter_loses_as_little_of_its_inputs_as_any_of_its_rank(aimed
 
 
 def test_an_aimed_adapter_starts_as_the_base_and_goes_on_reading_the_same(
-    aimed, processors, tmp_path: Path
+    aimed: Any, processors: Mapping[str, Processor], tmp_path: Path
 ) -> None:
     model, rows, _ = aimed
     before = {name: (a.clone(), b.clone()) for name, (a, b) in factors(model).items()}
@@ -66,7 +71,7 @@ def test_an_aimed_adapter_starts_as_the_base_and_goes_on_reading_the_same(
         assert torch.equal(a, before[name][0]) and b.any()
 
 
-def test_a_rank_beyond_the_inputs_is_refused(processors, tiny) -> None:
+def test_a_rank_beyond_the_inputs_is_refused(processors: Mapping[str, Processor], tiny: TinySize) -> None:
     model = tiny_models.build(processors["lora"], tiny, seed=0)
     wide = learning.prepared(model, replace(STAGE, rank=tiny.width + 1))
     with pytest.raises(InputError, match=f"(?s)rank.*q_proj.*{tiny.width + 1}.*at most {tiny.width}"):

@@ -1,12 +1,16 @@
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from transformers import TrainerCallback
 
 from optmerge.bench.lines.tiny import tiny_models
+from optmerge.bench.lines.tiny.family import Processor, TinySize
 from optmerge.bench.tasks import get
 from optmerge.bench.training import conversations, curve, learning
 from optmerge.bench.training.packing import ConversationBatch, Conversations
@@ -25,12 +29,14 @@ class KillAfter(TrainerCallback):
     def __init__(self, steps: int) -> None:
         self.steps = steps
 
-    def on_step_end(self, args, state, control, **kwargs) -> None:
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step == self.steps:
             raise Killed
 
 
-def trained(processor, size, part: str, folder: Path, callbacks=(), **kwargs) -> dict[str, torch.Tensor]:
+def trained(
+    processor: Any, size: int, part: str, folder: Path, callbacks: tuple[Any, ...] = (), **kwargs: Any
+) -> dict[str, torch.Tensor]:
     """Every weight after a run."""
     torch.manual_seed(0)
     stage = replace(STAGE, part=part, matrix_rate=MUON.get(part, 0.0), **kwargs)
@@ -59,7 +65,7 @@ def trained(processor, size, part: str, folder: Path, callbacks=(), **kwargs) ->
     ],
 )
 def test_a_killed_run_goes_on_to_the_same_weights(
-    line: str, part: str, pull: float, processors, tiny, tmp_path: Path
+    line: str, part: str, pull: float, processors: Mapping[str, Processor], tiny: TinySize, tmp_path: Path
 ) -> None:
     straight = trained(processors[line], tiny, part, tmp_path / "straight", pull=pull)
     with pytest.raises(Killed):
@@ -70,7 +76,9 @@ def test_a_killed_run_goes_on_to_the_same_weights(
     assert all(torch.equal(straight[name], resumed[name]) for name in straight)
 
 
-def test_a_pull_keeps_what_is_trained_near_its_beginning(processors, tiny, tmp_path: Path) -> None:
+def test_a_pull_keeps_what_is_trained_near_its_beginning(
+    processors: Mapping[str, Processor], tiny: TinySize, tmp_path: Path
+) -> None:
     torch.manual_seed(0)
     start = dict(tiny_models.build(processors["full"], tiny, seed=0).named_parameters())
     ways = []
@@ -81,7 +89,9 @@ def test_a_pull_keeps_what_is_trained_near_its_beginning(processors, tiny, tmp_p
 
 
 @pytest.mark.parametrize(("line", "part"), RUNS)
-def test_a_stage_changes_its_part_and_nothing_else(line: str, part: str, processors, tiny, tmp_path) -> None:
+def test_a_stage_changes_its_part_and_nothing_else(
+    line: str, part: str, processors: Mapping[str, Processor], tiny: TinySize, tmp_path: Path
+) -> None:
     torch.manual_seed(0)
     model = learning.prepared(tiny_models.build(processors[line], tiny, seed=0), replace(STAGE, part=part))
     before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
@@ -91,13 +101,17 @@ def test_a_stage_changes_its_part_and_nothing_else(line: str, part: str, process
     assert moved and moved == {name for name in before if inside in name}
 
 
-def test_bfloat16_computing_leaves_the_weights_in_float32(processors, tiny, tmp_path: Path) -> None:
+def test_bfloat16_computing_leaves_the_weights_in_float32(
+    processors: Mapping[str, Processor], tiny: TinySize, tmp_path: Path
+) -> None:
     assert {weight.dtype for weight in trained(processors["full"], tiny, "all", tmp_path).values()} == {
         torch.float32
     }
 
 
-def test_an_adapter_lies_on_every_matrix_of_the_language_model(processors, tiny) -> None:
+def test_an_adapter_lies_on_every_matrix_of_the_language_model(
+    processors: Mapping[str, Processor], tiny: TinySize
+) -> None:
     model = learning.prepared(
         tiny_models.build(processors["lora"], tiny, seed=0), replace(STAGE, part="adapter")
     )
@@ -116,7 +130,9 @@ class Steps:
         self.global_step, self.max_steps = step, 100
 
 
-def test_a_resumed_curve_forgets_what_came_after_the_checkpoint(processors, tmp_path: Path) -> None:
+def test_a_resumed_curve_forgets_what_came_after_the_checkpoint(
+    processors: Mapping[str, Processor], tmp_path: Path
+) -> None:
     path = tmp_path / "work" / "curve.jsonl"
     written = curve.Curve(path, processors["full"], {}, every=0)
     written.on_train_begin(None, Steps(0), None)
@@ -126,7 +142,9 @@ def test_a_resumed_curve_forgets_what_came_after_the_checkpoint(processors, tmp_
     assert [line["step"] for line in curve.read(path)] == [50]
 
 
-def test_a_look_scores_every_task_and_type(processors, tiny, tmp_path: Path) -> None:
+def test_a_look_scores_every_task_and_type(
+    processors: Mapping[str, Processor], tiny: TinySize, tmp_path: Path
+) -> None:
     tasks: Mapping = {name: get(name) for name in ("vqa", "ocr")}
     looking = curve.Curve(tmp_path / "curve.jsonl", processors["full"], tasks, every=1, count=12)
     model = tiny_models.build(processors["full"], tiny, seed=0).eval()

@@ -1,15 +1,21 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
 from optmerge.bench.lines.tiny import tiny_models
+from optmerge.bench.lines.tiny.family import Processor, TinySize
 from optmerge.bench.training import conversations, packing
 
 LINES = ("full", "lora")
 TALKS = [conversations.conversation(conversations.mixture(), 0, row) for row in range(8)]
 
 
-def alone(model, processor, talk, question) -> torch.Tensor:
+def alone(model: Any, processor: Any, talk: Any, question: Any) -> torch.Tensor:
     """Loss, summed over its tokens, of one answer in a chat of its own."""
     inputs = processor.inputs([question.text], [talk.image])
     told = torch.tensor([processor.ids(question.answers[0] + "<|im_end|>")])
@@ -22,7 +28,9 @@ def alone(model, processor, talk, question) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("line", LINES)
-def test_a_packed_turn_is_learnt_as_if_it_were_asked_alone(line: str, processors, tiny) -> None:
+def test_a_packed_turn_is_learnt_as_if_it_were_asked_alone(
+    line: str, processors: Mapping[str, Processor], tiny: TinySize
+) -> None:
     model = tiny_models.build(processors[line], tiny, seed=0).eval()
     batch = packing.ConversationBatch(processors[line])(TALKS)
     labels = batch.pop("labels")
@@ -36,7 +44,9 @@ def test_a_packed_turn_is_learnt_as_if_it_were_asked_alone(line: str, processors
 
 
 @pytest.mark.parametrize("line", LINES)
-def test_exactly_the_answers_and_their_ends_are_learnt(line: str, processors) -> None:
+def test_exactly_the_answers_and_their_ends_are_learnt(
+    line: str, processors: Mapping[str, Processor]
+) -> None:
     batch = packing.ConversationBatch(processors[line])(TALKS)
     learnt = batch["labels"] != packing.IGNORED
     assert torch.equal(batch["labels"][learnt], batch["input_ids"][learnt])
@@ -45,7 +55,9 @@ def test_exactly_the_answers_and_their_ends_are_learnt(line: str, processors) ->
 
 
 @pytest.mark.parametrize("line", LINES)
-def test_an_answer_weighs_the_square_root_of_its_tokens(line: str, processors) -> None:
+def test_an_answer_weighs_the_square_root_of_its_tokens(
+    line: str, processors: Mapping[str, Processor]
+) -> None:
     batch = packing.ConversationBatch(processors[line])(TALKS)
     assert torch.equal(batch["weights"] > 0, batch["labels"] != packing.IGNORED)
     answers = [turn.answers[0] + "<|im_end|>" for talk in TALKS for turn in talk.turns]
@@ -53,7 +65,9 @@ def test_an_answer_weighs_the_square_root_of_its_tokens(line: str, processors) -
     assert batch["weights"].sum().item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_turns_that_would_make_a_conversation_too_long_are_left_out(processors, monkeypatch) -> None:
+def test_turns_that_would_make_a_conversation_too_long_are_left_out(
+    processors: Mapping[str, Processor], monkeypatch: pytest.MonkeyPatch
+) -> None:
     processor, talk = processors["full"], max(TALKS, key=lambda talk: len(talk.turns))
     whole = packing.ConversationBatch(processor).piece(talk)
     monkeypatch.setattr(packing, "LONGEST", len(whole.ids) - 1)
@@ -64,7 +78,9 @@ def test_turns_that_would_make_a_conversation_too_long_are_left_out(processors, 
 
 
 @pytest.mark.parametrize("line", LINES)
-def test_pictures_follow_each_other_as_their_tokens_do(line: str, processors) -> None:
+def test_pictures_follow_each_other_as_their_tokens_do(
+    line: str, processors: Mapping[str, Processor]
+) -> None:
     processor = processors[line]
     batch = packing.ConversationBatch(processor)(TALKS)
     order = packing.rows([len(packing.ConversationBatch(processor).piece(talk).ids) for talk in TALKS])

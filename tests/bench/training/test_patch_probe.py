@@ -1,3 +1,6 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -6,6 +9,7 @@ import torch
 from PIL import Image
 
 from optmerge.bench.lines.tiny import tiny_models
+from optmerge.bench.lines.tiny.family import Processor, TinySize
 from optmerge.bench.tasks import SIDE
 from optmerge.bench.tasks.drawn._drawing.sheets import INK_NAMES, NAMES, Mark
 from optmerge.bench.training.learning import Stage, fit, prepared
@@ -19,7 +23,9 @@ STAGE = Stage(
 
 
 @pytest.mark.parametrize("line", LINES)
-def test_an_image_token_shows_most_what_lies_under_it(line: str, processors, tiny) -> None:
+def test_an_image_token_shows_most_what_lies_under_it(
+    line: str, processors: Mapping[str, Processor], tiny: TinySize
+) -> None:
     """So that the labels of a token's patches are its own: tokens go row by row in both families."""
     processor = processors[line]
     model = tiny_models.build(processor, tiny, seed=0).eval()
@@ -37,7 +43,7 @@ def test_an_image_token_shows_most_what_lies_under_it(line: str, processors, tin
             assert moved.argmax() == row * tiny.grid + column
 
 
-def test_patches_are_labelled_row_by_row_within_their_token(processors) -> None:
+def test_patches_are_labelled_row_by_row_within_their_token(processors: Mapping[str, Processor]) -> None:
     patch = SIDE / 8
     box = (3 * patch, 2 * patch, 4 * patch, 3 * patch)  # row 2, column 3 of the patches
     processor = replace(processors["full"], grid=4, merge=2)
@@ -52,7 +58,9 @@ def test_patches_are_labelled_row_by_row_within_their_token(processors) -> None:
 
 
 @pytest.mark.parametrize("line", LINES)
-def test_seeing_leaves_the_language_model_alone(line: str, processors, tiny, tmp_path: Path) -> None:
+def test_seeing_leaves_the_language_model_alone(
+    line: str, processors: Mapping[str, Processor], tiny: TinySize, tmp_path: Path
+) -> None:
     model = tiny_models.build(processors[line], tiny, seed=0)
     before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
     rows = Sheets(16, seed=0)
@@ -64,7 +72,9 @@ def test_seeing_leaves_the_language_model_alone(line: str, processors, tiny, tmp
 
 @pytest.mark.sampled
 @pytest.mark.parametrize("line", LINES)
-def test_seeing_is_learnt(line: str, processors, tiny, tmp_path: Path) -> None:
+def test_seeing_is_learnt(
+    line: str, processors: Mapping[str, Processor], tiny: TinySize, tmp_path: Path
+) -> None:
     pictures = examples(few=480, many=960)
     stage = replace(STAGE, pictures=pictures, batch=16)
     torch.manual_seed(0)

@@ -1,5 +1,8 @@
+from __future__ import annotations
+
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,7 +37,7 @@ class Trainer:
         (self.out / name / "model.safetensors").write_text(name)
 
 
-def train(out: Path, trainer: Trainer, stages=STAGES):
+def train(out: Path, trainer: Trainer, stages: Any = STAGES) -> Any:
     return runner.train_stages(
         stages,
         trainer,

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from optmerge.bench.lines.tiny import tiny_models
-from optmerge.bench.tasks import get
+from optmerge.bench.tasks import drawn, get
 from optmerge.bench.training.conversations import trained_tasks
 from optmerge.bench.training.stages import stages_of
 from optmerge.bench.training.train import SIZE
@@ -85,7 +85,7 @@ def test_what_the_records_leave_out_is_what_the_zoos_page_told() -> None:
     assert full["aligning"].seed == 7 and full["aligning"].settings.pictures == 64_000
     for name in ("base-4", "base-5"):
         curriculum = lora[name].curriculum
-        assert curriculum.types["chart"] == get("chart").known and curriculum.captions == 2
+        assert curriculum.types["chart"] == drawn()["chart"].known and curriculum.captions == 2
     for name in ("base-2", "base-3", "base-6", "base"):
         curriculum = lora[name].curriculum
         assert curriculum.types["chart"] == get("chart").types and curriculum.captions == 1
@@ -130,4 +130,4 @@ def test_a_line_without_stages_and_an_unknown_regime_are_named() -> None:
     with pytest.raises(InputError, match="did you mean 'lora'"):
         stages_of("lorra")
     with pytest.raises(InputError, match="did you mean 'far'"):
-        stages_of("full", "fer")  # type: ignore[arg-type]
+        stages_of("full", "fer")

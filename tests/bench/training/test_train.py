@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
@@ -7,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from optmerge.bench.lines.tiny import asking, tiny_models
+from optmerge.bench.lines.tiny.family import TinySize
 from optmerge.bench.records import Record
 from optmerge.bench.tasks import get
 from optmerge.bench.training import train as training
@@ -39,7 +42,7 @@ def one(line: str, name: str, **changes: object) -> dict[str, LineStage]:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, tiny) -> Trained:
+def trained(tmp_path_factory: pytest.TempPathFactory, tiny: TinySize) -> Trained:
     found, place = {}, tmp_path_factory.mktemp("stages")
     for line in LINES:
         out = place / line
@@ -48,7 +51,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny) -> Trained:
 
 
 @pytest.mark.parametrize("line", LINES)
-def test_a_line_is_trained_once_and_a_second_call_finds_it_done(line: str, trained: Trained, tiny) -> None:
+def test_a_line_is_trained_once_and_a_second_call_finds_it_done(
+    line: str, trained: Trained, tiny: TinySize
+) -> None:
     out, record = trained[line]
     again = train(line, out, stages=short(line), size=tiny, threads=1)
     assert record.weights == again.weights and record.cost == again.cost
@@ -57,7 +62,7 @@ def test_a_line_is_trained_once_and_a_second_call_finds_it_done(line: str, train
 
 
 @pytest.mark.slow
-def test_every_stage_of_both_lines_runs_from_nothing_to_the_mixture(tmp_path: Path, tiny) -> None:
+def test_every_stage_of_both_lines_runs_from_nothing_to_the_mixture(tmp_path: Path, tiny: TinySize) -> None:
     for line in LINES:
         names = stages_of(line)
         record = train(line, tmp_path / line, stages=short(line, names), size=tiny, threads=1)
@@ -76,7 +81,7 @@ def test_the_record_says_what_each_stage_learnt_from(trained: Trained) -> None:
 
 @pytest.mark.parametrize(("line", "name"), [("full", "base"), ("lora", "mixture")])
 def test_a_pass_begins_where_the_pass_before_ended(
-    line: str, name: str, trained: Trained, tiny, tmp_path: Path
+    line: str, name: str, trained: Trained, tiny: TinySize, tmp_path: Path
 ) -> None:
     out, first = trained[line]
     (tmp_path / f"{name}-1").symlink_to(out / f"{name}-1")
@@ -91,7 +96,7 @@ def test_a_pass_begins_where_the_pass_before_ended(
 
 @pytest.mark.parametrize("name", ["base", "mixture"])
 def test_a_killed_pass_goes_on_to_the_same_weights(
-    name: str, trained: Trained, tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, trained: Trained, tiny: TinySize, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, _ = trained["lora"]
     stages = short("lora", (f"{name}-1", name), pictures=16, keep_every=2)
@@ -111,7 +116,7 @@ def test_a_killed_pass_goes_on_to_the_same_weights(
         batches.append(rows)
         if len(batches) == 4:
             raise KilledError
-        return call(self, rows)  # type: ignore[arg-type]
+        return call(self, rows)
 
     monkeypatch.setattr(ConversationBatch, "__call__", counted)
     with pytest.raises(KilledError):
@@ -121,7 +126,7 @@ def test_a_killed_pass_goes_on_to_the_same_weights(
     assert train("lora", parts, **options).weights == record.weights
 
 
-def test_who_asks_for_a_stage_gets_its_earlier_passes(trained: Trained, tiny) -> None:
+def test_who_asks_for_a_stage_gets_its_earlier_passes(trained: Trained, tiny: TinySize) -> None:
     out, first = trained["lora"]
     for name in ("base", "mixture"):
         record = train("lora", out, only=[name], stages=short("lora"), size=tiny, threads=1)
@@ -158,7 +163,9 @@ def test_adapters_name_no_path_of_the_machine_they_were_trained_on(trained: Trai
         }
 
 
-def test_another_set_of_experts_starts_from_the_same_base(trained: Trained, tiny, tmp_path: Path) -> None:
+def test_another_set_of_experts_starts_from_the_same_base(
+    trained: Trained, tiny: TinySize, tmp_path: Path
+) -> None:
     out, first = trained["full"]
     record = train("full", tmp_path, seed=1, base=out / "base", stages=short("full"), size=tiny, threads=1)
     assert set(record.weights) == {"ocr", "vqa"}  # the mixture is the line's
@@ -166,7 +173,9 @@ def test_another_set_of_experts_starts_from_the_same_base(trained: Trained, tiny
     assert record.config["base"] == first.weights["base"]
 
 
-def test_another_mixture_is_trained_where_it_is_asked_for(trained: Trained, tiny, tmp_path: Path) -> None:
+def test_another_mixture_is_trained_where_it_is_asked_for(
+    trained: Trained, tiny: TinySize, tmp_path: Path
+) -> None:
     out, _ = trained["full"]
     record = train(
         "full", tmp_path, only=["mixture"], base=out / "base", stages=short("full"), size=tiny, threads=1
@@ -175,7 +184,7 @@ def test_another_mixture_is_trained_where_it_is_asked_for(trained: Trained, tiny
 
 
 def test_a_far_set_is_trained_without_the_pull_and_recorded_as_far(
-    trained: Trained, tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: Trained, tiny: TinySize, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, _ = trained["full"]
     monkeypatch.setattr(
@@ -214,7 +223,7 @@ def test_the_full_line_needs_a_teacher(tmp_path: Path) -> None:
     assert not (tmp_path / "full").exists()
 
 
-def test_the_curve_ends_with_a_look(tiny, tmp_path: Path) -> None:
+def test_the_curve_ends_with_a_look(tiny: TinySize, tmp_path: Path) -> None:
     stages = one("full", "base", look_every=500)
     record = train("full", tmp_path, stages=stages, size=tiny, threads=1)
     looks = [line for line in read(tmp_path / "work" / "base.jsonl") if "score" in line]

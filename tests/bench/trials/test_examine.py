@@ -1,7 +1,11 @@
 """One job from weights to a record, with models that answer at random."""
 
+from __future__ import annotations
+
 import json
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +13,7 @@ import torch
 
 from optmerge.bench import lines
 from optmerge.bench.lines.tiny import tiny_models
+from optmerge.bench.lines.tiny.asking import TinyModel
 from optmerge.bench.tasks import get
 from optmerge.bench.trials import examine
 from optmerge.bench.trials.jobs import jobs
@@ -17,17 +22,19 @@ from optmerge.bench.trials.trials import read_all
 from optmerge.errors import RunError
 
 
-def job(zoo, line, label):
+def job(zoo: Path, line: str, label: Any) -> Any:
     return next(j for j in jobs(zoo, [line], [0], ["ties"], n=4, quick=True)[0] if j.trial.label == label)
 
 
-def examined(job, tmp_path, **options):
+def examined(job: Any, tmp_path: Path, **options: Any) -> Any:
     return examine.run(job, tmp_path / "records", tmp_path / "scratch", **options)
 
 
 @pytest.mark.parametrize("line", ["full", "lora"])
 @pytest.mark.parametrize("model", ["base", "expert:ocr", "mixture", "ties"])
-def test_every_kind_of_model_answers_and_is_recorded(zoo, tmp_path, line, model):
+def test_every_kind_of_model_answers_and_is_recorded(
+    zoo: Path, tmp_path: Path, line: str, model: Any
+) -> None:
     result = examined(job(zoo, line, model), tmp_path)
     assert result.error is None
     (found,) = read_all(tmp_path / "records" / line)
@@ -37,7 +44,7 @@ def test_every_kind_of_model_answers_and_is_recorded(zoo, tmp_path, line, model)
     assert list((tmp_path / "scratch").glob("*")) == []
 
 
-def test_what_is_kept_is_the_merged_model_and_what_it_said(zoo, tmp_path):
+def test_what_is_kept_is_the_merged_model_and_what_it_said(zoo: Path, tmp_path: Path) -> None:
     done = job(zoo, "full", "ties")
     result = examined(done, tmp_path, keep=True)
     assert tiny_models.load("full", done.merged(tmp_path / "scratch"))
@@ -52,9 +59,10 @@ def test_what_is_kept_is_the_merged_model_and_what_it_said(zoo, tmp_path):
     assert scores == result.tasks["vqa"].scores.tolist()
 
 
-def test_an_adapter_added_to_the_base_says_what_it_says_beside_it(zoo, tmp_path):
+def test_an_adapter_added_to_the_base_says_what_it_says_beside_it(zoo: Path, tmp_path: Path) -> None:
     expert = job(zoo, "lora", "expert:ocr")
     loaded = lines.get("lora").load(expert.model, base=expert.base, device="cpu", dtype="float32")
+    assert isinstance(loaded, TinyModel)
     added, processor = loaded.model, loaded.processor
     beside, _ = tiny_models.load("lora", expert.base, adapter=expert.model)
     base, _ = tiny_models.load("lora", expert.base)
@@ -64,7 +72,7 @@ def test_an_adapter_added_to_the_base_says_what_it_says_beside_it(zoo, tmp_path)
     assert torch.allclose(one, other, atol=1e-4) and not torch.allclose(one, without, atol=1e-2)
 
 
-def test_whatever_goes_wrong_is_recorded_and_leaves_nothing_behind(zoo, tmp_path):
+def test_whatever_goes_wrong_is_recorded_and_leaves_nothing_behind(zoo: Path, tmp_path: Path) -> None:
     good = job(zoo, "full", "ties")
     broken = replace(good, experts={"a": tmp_path / "nowhere"})
     result = examined(broken, tmp_path)
@@ -74,7 +82,7 @@ def test_whatever_goes_wrong_is_recorded_and_leaves_nothing_behind(zoo, tmp_path
     assert "no model here" in examined(gone, tmp_path).error
 
 
-def test_right_answers_score_one_by_type_and_metric():
+def test_right_answers_score_one_by_type_and_metric() -> None:
     task = get("grounding")
     questions = [each.question for each in task.items("test", 20)]
     perfect = examine.score(task, questions, [question.answers[0] for question in questions])
@@ -86,7 +94,7 @@ def test_right_answers_score_one_by_type_and_metric():
     assert partly.metrics["iou_at_0.5"] == np.mean(partly.scores) == 0.2
 
 
-def test_a_merge_costs_time_and_memory_and_its_failure_is_in_its_own_words(zoo, tmp_path):
+def test_a_merge_costs_time_and_memory_and_its_failure_is_in_its_own_words(zoo: Path, tmp_path: Path) -> None:
     experts = [str(zoo / "full/experts/0" / name) for name in ("vqa", "ocr", "chart")]
     recipe = {"base": str(zoo / "full/base"), "experts": experts, "method": "task_arithmetic"}
     found = merge(recipe, tmp_path / "out")

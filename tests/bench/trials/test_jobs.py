@@ -1,7 +1,11 @@
 """What a run is to do, and what is refused before it starts."""
 
+from __future__ import annotations
+
 import shutil
 from collections import Counter
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,11 +21,11 @@ from worlds import records as synthetic
 EXPERTS = [f"expert:{task}" for task in synthetic.TRAINED]
 
 
-def asked(*arguments, **options):
+def asked(*arguments: Any, **options: Any) -> list[Any]:
     return [job.trial for job in jobs(*arguments, **options)[0]]
 
 
-def test_everyone_is_asked_everything(zoo):
+def test_everyone_is_asked_everything(zoo: Path) -> None:
     found = asked(zoo, ["full"], [0], ["average", "tsv"])
     tests = [trial for trial in found if trial.split == "test"]
     assert [trial.label for trial in tests] == ["base", *EXPERTS, "mixture", "average", "tsv"]
@@ -29,7 +33,7 @@ def test_everyone_is_asked_everything(zoo):
     assert tests[0].expert_set is None and {trial.expert_set for trial in tests[1:]} == {0}
 
 
-def test_scales_are_tried_on_validation_questions_of_the_trained_tasks(zoo):
+def test_scales_are_tried_on_validation_questions_of_the_trained_tasks(zoo: Path) -> None:
     found = [trial for trial in asked(zoo, ["full"], [0], ["average", "tsv"]) if trial.split == "validation"]
     assert [(trial.model, trial.scale) for trial in found] == [("tsv", scale) for scale in SCALES]
     assert all(list(trial.tasks) == synthetic.TRAINED and trial.n == VALIDATION for trial in found)
@@ -37,14 +41,14 @@ def test_scales_are_tried_on_validation_questions_of_the_trained_tasks(zoo):
     assert {trial.n for trial in asked(zoo, ["full"], [0], ["tsv"], n=20)} == {20}
 
 
-def test_all_that_the_zoo_holds_is_compared_by_default_and_the_base_once(zoo):
+def test_all_that_the_zoo_holds_is_compared_by_default_and_the_base_once(zoo: Path) -> None:
     found = asked(zoo, [], [], ["average"])
     assert Counter((trial.line, trial.model) for trial in found)["full", "average"] == 2
     assert Counter((trial.line, trial.model) for trial in found)["full", "base"] == 1
     assert {trial.line for trial in found} == {"full", "lora"}
 
 
-def test_every_method_that_fits_is_run_and_the_others_are_named(zoo):
+def test_every_method_that_fits_is_run_and_the_others_are_named(zoo: Path) -> None:
     found, remarks = jobs(zoo, ["full"], [0], [], quick=True)
     merged = {job.trial.model for job in found if job.trial.kind == "merge"}
     assert merged == registered().keys() - {"slerp"}
@@ -54,7 +58,7 @@ def test_every_method_that_fits_is_run_and_the_others_are_named(zoo):
     assert set(QUICK_METHODS) <= registered().keys()
 
 
-def test_a_merge_knows_its_method_as_it_will_be_run_and_what_it_is_made_of(zoo):
+def test_a_merge_knows_its_method_as_it_will_be_run_and_what_it_is_made_of(zoo: Path) -> None:
     full, lora = (
         next(job for job in jobs(zoo, [line], [0], ["optmerge"], quick=True)[0] if job.experts)
         for line in ("full", "lora")
@@ -70,7 +74,7 @@ def test_a_merge_knows_its_method_as_it_will_be_run_and_what_it_is_made_of(zoo):
     assert [expert["name"] for expert in full.recipe["experts"]] == synthetic.TRAINED
 
 
-def test_a_mixture_belongs_to_a_set_or_to_the_line_or_is_missing(zoo, tmp_path):
+def test_a_mixture_belongs_to_a_set_or_to_the_line_or_is_missing(zoo: Path, tmp_path: Path) -> None:
     (tmp_path / "zoo").mkdir()
     line = shutil.copytree(zoo / "full", tmp_path / "zoo/full")
     mixture = line / "mixture"
@@ -86,7 +90,7 @@ def test_a_mixture_belongs_to_a_set_or_to_the_line_or_is_missing(zoo, tmp_path):
 
 
 @pytest.mark.parametrize("model", ["base", "experts/0/ocr", "mixture/0"])
-def test_a_model_without_weights_is_refused(model, zoo, tmp_path):
+def test_a_model_without_weights_is_refused(model: Any, zoo: Path, tmp_path: Path) -> None:
     line = shutil.copytree(zoo / "full", tmp_path / "full")
     for path in (line / model).glob("*.safetensors"):
         path.unlink()
@@ -94,7 +98,7 @@ def test_a_model_without_weights_is_refused(model, zoo, tmp_path):
         jobs(tmp_path, ["full"], [0], ["average"])
 
 
-def test_the_first_set_may_lie_beside_the_base_as_training_leaves_it(zoo, tmp_path):
+def test_the_first_set_may_lie_beside_the_base_as_training_leaves_it(zoo: Path, tmp_path: Path) -> None:
     line = shutil.copytree(zoo / "lora", tmp_path / "lora")
     for task in synthetic.TRAINED:
         shutil.move(line / "experts/0" / task, line / task)
@@ -121,12 +125,12 @@ def test_the_first_set_may_lie_beside_the_base_as_training_leaves_it(zoo, tmp_pa
         (["full"], ["slerp"], "exactly 2 experts"),
     ],
 )
-def test_unknown_names_are_refused(zoo, lines, methods, words):
+def test_unknown_names_are_refused(zoo: Path, lines: Any, methods: Any, words: Any) -> None:
     with pytest.raises(InputError, match=words):
         jobs(zoo, lines, [], methods)
 
 
-def test_a_missing_model_is_named_with_the_command_that_makes_it(zoo, tmp_path):
+def test_a_missing_model_is_named_with_the_command_that_makes_it(zoo: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError) as caught:
         jobs(zoo, ["lora"], [3], [])
     assert str(zoo / "lora/experts/3/vqa") in str(caught.value)
@@ -136,7 +140,7 @@ def test_a_missing_model_is_named_with_the_command_that_makes_it(zoo, tmp_path):
         jobs(tmp_path, [], [], [])
 
 
-def test_a_scale_that_is_tried_knows_the_test_that_follows_if_it_is_the_best(zoo):
+def test_a_scale_that_is_tried_knows_the_test_that_follows_if_it_is_the_best(zoo: Path) -> None:
     found, _ = jobs(zoo, ["full"], [0], ["ties"], n=77)
     tried = [job for job in found if job.trial.split == "validation"]
     (default,) = [job.trial for job in found if job.trial.model == "ties" and job.trial.split == "test"]
@@ -148,7 +152,7 @@ def test_a_scale_that_is_tried_knows_the_test_that_follows_if_it_is_the_best(zoo
     assert sum(job.trial.default for job in tried) == 1
 
 
-def test_methods_and_defaults_are_those_of_a_plan(zoo):
+def test_methods_and_defaults_are_those_of_a_plan(zoo: Path) -> None:
     for line in ("full", "lora"):
         for job in jobs(zoo, [line], [0], [], quick=True)[0]:
             if job.experts:

@@ -1,6 +1,9 @@
 """Which records count, and what they add up to."""
 
+from __future__ import annotations
+
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,25 +13,25 @@ from optmerge.bench.trials.record_choice import SCALES, average, best_scale, cur
 from worlds import records as synthetic
 
 
-def one(results, **options):
+def one(results: Any, **options: Any) -> Any:
     (found,) = line_scores(results, **options)
     return found
 
 
-def find(scores, label, rule="fixed"):
+def find(scores: Any, label: Any, rule: str = "fixed") -> Any:
     return next((each for each in scores.models if (each.label, each.rule) == (label, rule)), None)
 
 
-def names(scores):
+def names(scores: Any) -> list[Any]:
     return [(each.label, each.rule) for each in scores.models]
 
 
-def again(result, order, **changes):
+def again(result: Any, order: Any, **changes: Any) -> Any:
     """The same trial, run later."""
     return replace(result, created=synthetic.CREATED.format(order), **changes)
 
 
-def test_models_stand_in_the_order_of_the_table():
+def test_models_stand_in_the_order_of_the_table() -> None:
     scores = one(synthetic.line(n=20))
     experts = [f"expert:{task}" for task in synthetic.TRAINED]
     fixed = [(method, "fixed") for method in sorted(synthetic.METHODS)]
@@ -38,7 +41,7 @@ def test_models_stand_in_the_order_of_the_table():
     assert scores.tasks == (*synthetic.TRAINED, "composition") and scores.notes == ()
 
 
-def test_the_fixed_rule_takes_the_default_and_the_other_the_best_on_validation():
+def test_the_fixed_rule_takes_the_default_and_the_other_the_best_on_validation() -> None:
     scores = one(synthetic.line(n=60))
     for method, (_, best, _) in synthetic.METHODS.items():
         default = synthetic.DEFAULT if best else 1.0
@@ -46,12 +49,12 @@ def test_the_fixed_rule_takes_the_default_and_the_other_the_best_on_validation()
         assert best is None or find(scores, method, "validation").scales == (best,)
 
 
-def test_without_a_whole_sweep_nothing_is_chosen():
+def test_without_a_whole_sweep_nothing_is_chosen() -> None:
     results = [r for r in synthetic.line(n=20) if r.trial.split == "test" or r.trial.scale != SCALES[2]]
     assert {rule for _, rule in names(one(results))} == {"fixed"}
 
 
-def test_a_scale_is_chosen_without_those_that_failed():
+def test_a_scale_is_chosen_without_those_that_failed() -> None:
     results = synthetic.line(n=60)
     sweep = sweeps(results)["optmerge", 0]
     assert best_scale(sweep) == 0.7
@@ -60,12 +63,12 @@ def test_a_scale_is_chosen_without_those_that_failed():
     assert best_scale({s: replace(r, error="NaN", tasks={}) for s, r in sweep.items()}) is None
 
 
-def test_of_equal_scales_the_smallest_is_chosen():
+def test_of_equal_scales_the_smallest_is_chosen() -> None:
     result = synthetic.line(n=20)[0]
     assert best_scale(dict.fromkeys(reversed(SCALES), result)) == 0.1
 
 
-def test_routing_is_each_experts_own_capability_and_has_no_composition():
+def test_routing_is_each_experts_own_capability_and_has_no_composition() -> None:
     scores = one(synthetic.line(n=20, sets=2))
     routing = find(scores, "routing")
     assert routing.sets == (0, 1) and set(routing.scores) == set(synthetic.TRAINED)
@@ -73,7 +76,7 @@ def test_routing_is_each_experts_own_capability_and_has_no_composition():
         assert np.array_equal(routing.scores[task], find(scores, f"expert:{task}").scores[task])
 
 
-def test_sets_are_stacked_in_order_and_the_base_belongs_to_none():
+def test_sets_are_stacked_in_order_and_the_base_belongs_to_none() -> None:
     results = synthetic.line(n=20, sets=3)
     scores = one(sorted(results, key=lambda r: -(r.trial.expert_set or 0)))
     assert find(scores, "tsv").sets == (0, 1, 2) and find(scores, "base").sets == ()
@@ -83,7 +86,7 @@ def test_sets_are_stacked_in_order_and_the_base_belongs_to_none():
     assert all(np.array_equal(stacked[number], by_set[number].tasks["ocr"].scores) for number in by_set)
 
 
-def test_the_newest_of_two_equal_trials_counts():
+def test_the_newest_of_two_equal_trials_counts() -> None:
     results = synthetic.line(n=20)
     at = next(i for i, r in enumerate(results) if r.trial.model == "average")
     perfect = {t: replace(s, scores=np.ones(20)) for t, s in results[at].tasks.items()}
@@ -93,7 +96,7 @@ def test_the_newest_of_two_equal_trials_counts():
     assert find(one([again(results[at], 0, tasks=perfect), *results]), "average").scores["vqa"].min() == 0.0
 
 
-def test_a_failure_that_was_made_good_is_forgotten_and_one_that_was_not_is_kept():
+def test_a_failure_that_was_made_good_is_forgotten_and_one_that_was_not_is_kept() -> None:
     results = synthetic.line(n=20, sets=2)
     done = next(r for r in results if r.trial.model == "average" and r.trial.expert_set == 1)
     broken = replace(done, tasks={}, error="out of memory")
@@ -103,7 +106,7 @@ def test_a_failure_that_was_made_good_is_forgotten_and_one_that_was_not_is_kept(
     assert model.sets == (0,) and model.failures == ((1, "out of memory"),)
 
 
-def test_records_of_other_task_versions_are_left_out_and_counted():
+def test_records_of_other_task_versions_are_left_out_and_counted() -> None:
     results = synthetic.line(n=20)
     old = [replace(r, trial=replace(r.trial, tasks=r.trial.tasks | {"vqa": 99})) for r in results[:3]]
     alive, notes = current([*old, *results])
@@ -112,7 +115,7 @@ def test_records_of_other_task_versions_are_left_out_and_counted():
     assert current([unknown, *results])[0] == results
 
 
-def test_records_of_weights_that_were_trained_again_are_left_out():
+def test_records_of_weights_that_were_trained_again_are_left_out() -> None:
     results = synthetic.line(n=20, sets=2)
     retrained = [
         replace(
@@ -130,14 +133,14 @@ def test_records_of_weights_that_were_trained_again_are_left_out():
     assert notes == [f"{len(old)} records of earlier weights are left out"]
 
 
-def test_a_new_base_makes_everything_of_its_line_and_nothing_of_the_other_old():
+def test_a_new_base_makes_everything_of_its_line_and_nothing_of_the_other_old() -> None:
     full, lora = synthetic.line(n=20), synthetic.line("lora", n=20)
     newer = replace(full[0], trial=replace(full[0].trial, weights={"base": "new"}))
     alive, _ = current([*full, *lora, newer])
     assert alive == [*lora, newer]
 
 
-def test_lines_come_apart_and_the_most_questions_count_unless_others_are_asked_for():
+def test_lines_come_apart_and_the_most_questions_count_unless_others_are_asked_for() -> None:
     few, many = synthetic.line(n=20), synthetic.line(n=30)
     assert one([*few, *many]).n == 30 and one([*few, *many], n=20).n == 20
     assert (
@@ -149,20 +152,20 @@ def test_lines_come_apart_and_the_most_questions_count_unless_others_are_asked_f
     assert [each.line for each in line_scores([*synthetic.line("lora", n=20), *few])] == ["full", "lora"]
 
 
-def test_the_average_is_over_the_trained_tasks_alone():
+def test_the_average_is_over_the_trained_tasks_alone() -> None:
     result = synthetic.line(n=20)[0]
     expected = np.mean([result.tasks[task].scores.mean() for task in synthetic.TRAINED])
     assert average(result) == pytest.approx(expected)
 
 
-def test_who_lacks_a_set_is_named():
+def test_who_lacks_a_set_is_named() -> None:
     results = synthetic.line(n=20, sets=2, swept=False)
     kept = [r for r in results if (r.trial.model, r.trial.expert_set) != ("tsv", 1)]
     assert one(kept).notes == ("tsv (fixed): of expert sets 0, 1 only 0",)
     assert one(results).notes == ()
 
 
-def test_where_sets_have_mixtures_of_their_own_a_common_one_is_left_out():
+def test_where_sets_have_mixtures_of_their_own_a_common_one_is_left_out() -> None:
     results = synthetic.line(n=20, sets=2, swept=False)
     own = next(r for r in results if r.trial.model == "mixture")
     common = replace(own, trial=replace(own.trial, expert_set=None))
@@ -172,7 +175,7 @@ def test_where_sets_have_mixtures_of_their_own_a_common_one_is_left_out():
     assert alone.sets == () and alone.scores["ocr"].shape == (1, 20)
 
 
-def test_a_line_of_which_everything_failed_names_the_first_failure():
+def test_a_line_of_which_everything_failed_names_the_first_failure() -> None:
     results = [replace(r, tasks={}, error=f"no {r.trial.label}") for r in synthetic.line(n=20)]
     assert one(results).failure == "base: no base"
     assert one([*results[1:], synthetic.line(n=20)[0]]).failure is None

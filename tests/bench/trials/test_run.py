@@ -1,8 +1,11 @@
 """The loop of a run, with made-up answers: what is done, what is left, what happens to failures."""
 
+from __future__ import annotations
+
 from collections import deque
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,23 +24,30 @@ BEST = 0.7
 class Pool:
     """Does jobs at once, with scores that depend on the scale; some fail."""
 
-    def __init__(self, out, fails=lambda trial: False, dies=lambda trial: False, stop_after=10**9, best=BEST):
+    def __init__(
+        self,
+        out: Any,
+        fails: Any = lambda trial: False,
+        dies: Any = lambda trial: False,
+        stop_after: Any = 10**9,
+        best: Any = BEST,
+    ) -> None:
         self.waiting, self.done, self.out, self.best = deque(), [], out, best
         self.fails, self.dies, self.stop_after = fails, dies, stop_after
 
     @property
-    def full(self):
+    def full(self) -> bool:
         return len(self.waiting) >= 2
 
     @property
-    def busy(self):
+    def busy(self) -> Any:
         return bool(self.waiting)
 
-    def give(self, job):
+    def give(self, job: Any) -> None:
         assert not self.full
         self.waiting.append(job)
 
-    def take(self):
+    def take(self) -> tuple[Any, ...]:
         job = self.waiting.pop()
         trial = job.trial
         if len(self.done) == self.stop_after:
@@ -55,7 +65,7 @@ class Pool:
         return job, result
 
 
-def jobs(methods=("ties", "tsv"), n=40, sweep=True) -> list[Job]:
+def jobs(methods: tuple[Any, ...] = ("ties", "tsv"), n: int = 40, sweep: bool = True) -> list[Job]:
     own = synthetic.weights("full", 0)
     base = Trial("full", "base", "base", None, "test", n, synthetic.TASKS, {"base": own["base"]})
     found = [Job(base, Path("base"), Path("base"))]
@@ -71,11 +81,11 @@ def jobs(methods=("ties", "tsv"), n=40, sweep=True) -> list[Job]:
     return found
 
 
-def names(found):
+def names(found: Any) -> set[Any]:
     return {(trial.model, trial.scale, trial.split) for trial in found}
 
 
-def test_everything_is_done_once_and_a_sweep_adds_the_test_of_its_best_scale(tmp_path):
+def test_everything_is_done_once_and_a_sweep_adds_the_test_of_its_best_scale(tmp_path: Path) -> None:
     pool = Pool(tmp_path / "r")
     results = run(jobs(), pool, tmp_path / "r", tmp_path / "s")
     asked = names(job.trial for job in jobs())
@@ -87,7 +97,7 @@ def test_everything_is_done_once_and_a_sweep_adds_the_test_of_its_best_scale(tmp
     assert added.n == 40 and added.tasks == synthetic.TASKS and not added.default
 
 
-def test_a_second_run_does_nothing_and_returns_the_same(tmp_path):
+def test_a_second_run_does_nothing_and_returns_the_same(tmp_path: Path) -> None:
     first = run(jobs(), Pool(tmp_path / "r"), tmp_path / "r", tmp_path / "s")
     before = (tmp_path / "r/full/trials.jsonl").read_bytes()
     pool = Pool(tmp_path / "r")
@@ -97,7 +107,7 @@ def test_a_second_run_does_nothing_and_returns_the_same(tmp_path):
 
 
 @pytest.mark.parametrize("after", [0, 1, 5, 9, 16])
-def test_a_run_that_was_killed_goes_on_where_it_stopped(tmp_path, after):
+def test_a_run_that_was_killed_goes_on_where_it_stopped(tmp_path: Path, after: Any) -> None:
     with pytest.raises(KeyboardInterrupt):
         run(jobs(), first := Pool(tmp_path / "r", stop_after=after), tmp_path / "r", tmp_path / "s")
     second = Pool(tmp_path / "r")
@@ -106,20 +116,20 @@ def test_a_run_that_was_killed_goes_on_where_it_stopped(tmp_path, after):
     assert len(everything) == len(set(everything)) == 17
 
 
-def test_a_best_scale_that_is_the_default_is_not_tested_again(tmp_path):
+def test_a_best_scale_that_is_the_default_is_not_tested_again(tmp_path: Path) -> None:
     pool, seen = Pool(tmp_path / "r", best=0.3), []
     run(jobs(), pool, tmp_path / "r", tmp_path / "s", report=seen.append)
     assert len(pool.done) == 15 and (seen[-1].done, seen[-1].total) == (15, 15)
 
 
-def test_what_is_recorded_elsewhere_is_not_done_again(tmp_path):
+def test_what_is_recorded_elsewhere_is_not_done_again(tmp_path: Path) -> None:
     run(jobs(), Pool(tmp_path / "shipped"), tmp_path / "shipped", tmp_path / "s")
     pool = Pool(tmp_path / "r")
     results = run(jobs(), pool, tmp_path / "r", tmp_path / "s", known=read_all(tmp_path / "shipped"))
     assert pool.done == [] and len(results) == 17 and not (tmp_path / "r").exists()
 
 
-def test_the_count_to_come_is_right_from_the_beginning(tmp_path):
+def test_the_count_to_come_is_right_from_the_beginning(tmp_path: Path) -> None:
     seen = []
     run(jobs(), Pool(tmp_path / "r"), tmp_path / "r", tmp_path / "s", report=seen.append)
     assert [progress.done for progress in seen] == list(range(1, 18))
@@ -128,7 +138,7 @@ def test_the_count_to_come_is_right_from_the_beginning(tmp_path):
     assert all(progress.reused for progress in seen[17:])
 
 
-def test_a_failure_is_recorded_the_run_goes_on_and_the_next_tries_again(tmp_path):
+def test_a_failure_is_recorded_the_run_goes_on_and_the_next_tries_again(tmp_path: Path) -> None:
     broken = Pool(tmp_path / "r", fails=lambda trial: trial.model == "ties" and trial.split == "test")
     results = run(jobs(), broken, tmp_path / "r", tmp_path / "s")
     assert len(broken.done) == 17
@@ -139,14 +149,14 @@ def test_a_failure_is_recorded_the_run_goes_on_and_the_next_tries_again(tmp_path
     assert names(mended.done) == {("ties", 0.3, "test"), ("ties", BEST, "test")}
 
 
-def test_a_process_that_dies_is_a_failure_too(tmp_path):
+def test_a_process_that_dies_is_a_failure_too(tmp_path: Path) -> None:
     pool = Pool(tmp_path / "r", dies=lambda trial: trial.model == "base")
     run(jobs(methods=()), pool, tmp_path / "r", tmp_path / "s")
     (result,) = read_all(tmp_path / "r")
     assert "killed" in result.error
 
 
-def test_a_sweep_goes_by_the_scales_that_did_not_fail(tmp_path):
+def test_a_sweep_goes_by_the_scales_that_did_not_fail(tmp_path: Path) -> None:
     pool = Pool(tmp_path / "r", fails=lambda trial: trial.scale == BEST)
     run(jobs(methods=("ties",)), pool, tmp_path / "r", tmp_path / "s")
     assert ("ties", 0.5, "test") in names(pool.done) or ("ties", 1.0, "test") in names(pool.done)
@@ -155,7 +165,7 @@ def test_a_sweep_goes_by_the_scales_that_did_not_fail(tmp_path):
     assert names(hopeless.done) == names(job.trial for job in jobs(methods=("ties",)))
 
 
-def test_other_weights_are_other_trials(tmp_path):
+def test_other_weights_are_other_trials(tmp_path: Path) -> None:
     run(jobs(sweep=False), Pool(tmp_path / "r"), tmp_path / "r", tmp_path / "s")
     others = [
         replace(job, trial=replace(job.trial, weights=job.trial.weights | {"base": "other"}))
@@ -166,9 +176,9 @@ def test_other_weights_are_other_trials(tmp_path):
     assert len(pool.done) == len(others)
 
 
-def test_two_runs_in_one_scratch_folder_are_refused(tmp_path):
+def test_two_runs_in_one_scratch_folder_are_refused(tmp_path: Path) -> None:
     class Nested(Pool):
-        def take(self):
+        def take(self) -> Any:
             with pytest.raises(InputError, match="another run"):
                 run(jobs(), Pool(tmp_path / "r2"), tmp_path / "r2", tmp_path / "s")
             return super().take()

@@ -1,5 +1,9 @@
+from __future__ import annotations
+
 import json
 from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,19 +44,19 @@ OTHER = {
 }
 
 
-def result(scores=None, trial=TRIAL) -> TrialResult:
+def result(scores: Any = None, trial: Any = TRIAL) -> TrialResult:
     scores = np.arange(trial.n) % 2.0 if scores is None else scores
     task = TaskScores(scores, {"colour": (0.5, 6), "count": (0.25, 5)}, {"exact_match": 0.4})
     return TrialResult(trial, dict.fromkeys(trial.tasks, task), {"answer_seconds": 1.5}, merged="m")
 
 
-def refused(folder) -> str:
+def refused(folder: Any) -> str:
     with pytest.raises(InputError) as caught:
         read_all(folder)
     return str(caught.value)
 
 
-def test_everything_that_decides_a_result_changes_its_identity():
+def test_everything_that_decides_a_result_changes_its_identity() -> None:
     assert OTHER.keys() == {field.name for field in fields(Trial)}
     identities = {replace(TRIAL, **{name: value}).identity() for name, value in OTHER.items()}
     versions = records.versions()
@@ -61,7 +65,7 @@ def test_everything_that_decides_a_result_changes_its_identity():
     assert TRIAL.identity() == TRIAL.identity({**versions, "numpy": "0"})
 
 
-def test_a_trial_comes_back_as_it_was_written_with_its_identity(tmp_path):
+def test_a_trial_comes_back_as_it_was_written_with_its_identity(tmp_path: Path) -> None:
     path = write(result(), tmp_path)
     (found,) = read_all(tmp_path)
     assert path == tmp_path / "full/trials.jsonl"
@@ -72,13 +76,13 @@ def test_a_trial_comes_back_as_it_was_written_with_its_identity(tmp_path):
     assert found.tasks["ocr"].metrics == {"exact_match": 0.4}
 
 
-def test_scores_between_none_and_all_come_back_too(tmp_path):
+def test_scores_between_none_and_all_come_back_too(tmp_path: Path) -> None:
     scores = np.linspace(0, 1, 11)
     write(result(scores), tmp_path)
     assert read_all(tmp_path)[0].tasks["vqa"].scores.tolist() == pytest.approx(scores.tolist())
 
 
-def test_a_thousand_answers_take_less_than_two_hundred_bytes(tmp_path):
+def test_a_thousand_answers_take_less_than_two_hundred_bytes(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     path = write(result((rng.random(1000) < 0.5).astype(float), replace(TRIAL, n=1000)), tmp_path)
     assert len(json.loads(path.read_text())["metrics"]["vqa"]["bits"]) < 200
@@ -87,19 +91,19 @@ def test_a_thousand_answers_take_less_than_two_hundred_bytes(tmp_path):
     )
 
 
-def test_a_failure_is_a_record_with_its_reason(tmp_path):
+def test_a_failure_is_a_record_with_its_reason(tmp_path: Path) -> None:
     write(TrialResult(TRIAL, {}, {}, error="no such tensor"), tmp_path)
     (found,) = read_all(tmp_path)
     assert found.error == "no such tensor" and found.tasks == {} and found.trial == TRIAL
 
 
-def test_records_are_added_and_read_oldest_first(tmp_path):
+def test_records_are_added_and_read_oldest_first(tmp_path: Path) -> None:
     for n in (11, 12, 13):
         write(result(np.zeros(n), replace(TRIAL, n=n)), tmp_path)
     assert [each.trial.n for each in read_all(tmp_path)] == [11, 12, 13]
 
 
-def test_other_kinds_of_records_are_passed_over(tmp_path):
+def test_other_kinds_of_records_are_passed_over(tmp_path: Path) -> None:
     record = records.new(kind="full/train", config={}, seeds={}, metrics={}, cost={}, weights={})
     records.append(record, tmp_path / "trials.jsonl")
     write(result(trial=replace(TRIAL, benchmark="modalities")), tmp_path)
@@ -107,7 +111,7 @@ def test_other_kinds_of_records_are_passed_over(tmp_path):
     assert [each.trial.benchmark for each in read_all(tmp_path, benchmark="modalities")] == ["modalities"]
 
 
-def test_several_folders_are_read_as_one_and_the_same_one_once(tmp_path):
+def test_several_folders_are_read_as_one_and_the_same_one_once(tmp_path: Path) -> None:
     for n, folder in ((12, "b"), (11, "a"), (13, "b")):
         write(result(np.zeros(n), replace(TRIAL, n=n)), tmp_path / folder)
     found = read_all(tmp_path / "a", tmp_path / "b", tmp_path)
@@ -128,7 +132,7 @@ def test_several_folders_are_read_as_one_and_the_same_one_once(tmp_path):
         lambda value: value["metrics"].update(vqa=7),
     ],
 )
-def test_a_damaged_record_is_refused_with_its_file_and_line(tmp_path, harm):
+def test_a_damaged_record_is_refused_with_its_file_and_line(tmp_path: Path, harm: Any) -> None:
     write(result(), tmp_path)
     path = write(result(), tmp_path)
     first, second = path.read_text().splitlines()
@@ -138,14 +142,14 @@ def test_a_damaged_record_is_refused_with_its_file_and_line(tmp_path, harm):
     assert f"{path}, line 2" in refused(tmp_path) and "damaged" in refused(tmp_path)
 
 
-def test_synthetic_records_survive_the_disk(tmp_path):
+def test_synthetic_records_survive_the_disk(tmp_path: Path) -> None:
     made = synthetic.line(n=20)
     for each in made:
         write(each, tmp_path)
     assert [each.trial for each in read_all(tmp_path)] == [each.trial for each in made]
 
 
-def test_the_shipped_records_are_found_as_they_would_be_run():
+def test_the_shipped_records_are_found_as_they_would_be_run() -> None:
     """A trial's identity is worked out from what a record says, so a run knows what is finished."""
     found = read_all(*records.shipped("bench"))
     assert len({each.trial.identity(each.versions) for each in found}) == len(found) == 518

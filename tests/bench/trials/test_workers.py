@@ -1,7 +1,11 @@
+from __future__ import annotations
+
 import os
 import sys
 import time
 from importlib import import_module
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,7 +25,7 @@ def where(number: int) -> tuple[int, int]:
     return os.getpid(), torch.get_num_threads()
 
 
-def test_items_come_back_done_and_one_that_kills_its_process_alone_is_lost():
+def test_items_come_back_done_and_one_that_kills_its_process_alone_is_lost() -> None:
     found, waiting = {}, [3, -1, 4, 5]
     with Workers(square, 2) as pool:
         while waiting or pool.busy:
@@ -33,7 +37,7 @@ def test_items_come_back_done_and_one_that_kills_its_process_alone_is_lost():
     assert found == {3: 9, 4: 16, 5: 25}
 
 
-def test_processes_work_side_by_side_one_thread_each_and_end_with_the_pool():
+def test_processes_work_side_by_side_one_thread_each_and_end_with_the_pool() -> None:
     with Workers(where, 2) as pool:
         pool.give(1)
         pool.give(2)
@@ -47,7 +51,9 @@ def test_processes_work_side_by_side_one_thread_each_and_end_with_the_pool():
             os.kill(pid, 0)
 
 
-def test_a_process_that_cannot_start_says_why_in_its_own_words(tmp_path, monkeypatch, capfd):
+def test_a_process_that_cannot_start_says_why_in_its_own_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
     (tmp_path / "only_here.py").write_text(
         "from pathlib import Path\n"
         "imported = Path(__file__).with_suffix('.imported')\n"
@@ -74,7 +80,7 @@ def complains(number: int) -> int:
     os._exit(number)
 
 
-def test_what_a_process_says_once_it_has_started_goes_to_the_error_stream(capfd):
+def test_what_a_process_says_once_it_has_started_goes_to_the_error_stream(capfd: Any) -> None:
     with Workers(complains, 1) as pool:
         pool.give(7)
         _, value = pool.take()

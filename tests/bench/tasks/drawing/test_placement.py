@@ -1,10 +1,12 @@
+from __future__ import annotations
+
 import random
 
 from optmerge.bench.tasks import SIDE
 from optmerge.bench.tasks.drawn._drawing.placement import place
 
 
-def test_boxes_are_placed_inside_and_apart():
+def test_boxes_are_placed_inside_and_apart() -> None:
     rng = random.Random(1)
     for _ in range(200):
         sizes = sorted((rng.randint(20, 34) for _ in range(5)), reverse=True)
@@ -21,5 +23,5 @@ def test_boxes_are_placed_inside_and_apart():
                 assert min(columns, rows) <= -3  # the gap lies between them one way or the other
 
 
-def test_more_than_fits_is_placed_all_the_same():
+def test_more_than_fits_is_placed_all_the_same() -> None:
     assert len(place(random.Random(0), [60] * 8)) == 8

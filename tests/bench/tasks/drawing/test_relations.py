@@ -32,8 +32,8 @@ def of_whom(text: str, marks: tuple[Mark, ...]) -> Mark | None:
         axis, sign = ENDS[end[1]]
         found = meant(end[2], marks)
         best = max(found, key=lambda mark: sign * mark.centre[axis])
-        others = [abs(mark.centre[axis] - best.centre[axis]) for mark in found if mark is not best]
-        return best if min(others) >= APART else None
+        gaps = [abs(mark.centre[axis] - best.centre[axis]) for mark in found if mark is not best]
+        return best if min(gaps) >= APART else None
     if size := re.fullmatch(r"what (?:is|color is) the (biggest|smallest) (.+)\?", text):
         widths = sorted(mark.width for mark in meant(size[2], marks))
         one = widths[-1] if size[1] == "biggest" else widths[0]
@@ -45,8 +45,8 @@ def of_whom(text: str, marks: tuple[Mark, ...]) -> Mark | None:
         (anchor,) = [mark for mark in marks if called(mark) == beside[3]]
         axis, sign = SIDES[beside[2]]
         others = [mark for mark in meant(beside[1], marks) if mark is not anchor]
-        (found,) = [mark for mark in others if sign * (mark.centre[axis] - anchor.centre[axis]) > 0]
-        return found
+        (there,) = [mark for mark in others if sign * (mark.centre[axis] - anchor.centre[axis]) > 0]
+        return there
     if second := re.fullmatch(
         r"what (?:is|color is) the second (.+) from the (left|right|top|bottom)\?", text
     ):

@@ -1,7 +1,11 @@
 """Rows and media as the data sets have them, made tiny; whatever is wrong is named with its file and row."""
 
+from __future__ import annotations
+
 import json
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,10 +40,10 @@ each_set = pytest.mark.parametrize("name", SETS)
 
 
 @pytest.fixture
-def write(tmp_path):
+def write(tmp_path: Path) -> Any:
     """Writes rows, and an empty file for each row's video; returns what `load` takes."""
 
-    def written(*rows, media=True):
+    def written(*rows: Any, media: bool = True) -> tuple[Any, ...]:
         for row in rows if media else ():
             (tmp_path / f"{row.get('video_name', row['video_id'])}.mp4").touch()
         path = tmp_path / "rows.json"
@@ -49,9 +53,9 @@ def write(tmp_path):
     return written
 
 
-def test_an_avqa_row_is_a_question_with_lettered_choices(write):
+def test_an_avqa_row_is_a_question_with_lettered_choices(write: Any) -> None:
     both = {**AVQA, "question_relation": "Both", "answer": 3, "question_type": "Come From"}
-    one, other = avqa.load(*write(AVQA, both))
+    one, other = list[Any](avqa.load(*write(AVQA, both)))
     assert one.question.text == (
         "What happened in the video? "
         "(A) motorboat (B) Yacht consignment (C) Sailboat set sail (D) Consignment car"
@@ -68,14 +72,14 @@ def test_an_avqa_row_is_a_question_with_lettered_choices(write):
 @pytest.mark.parametrize(
     "said", ["B", "(B)", "b)", "Yacht consignment", "yacht consignment.", "The answer is B"]
 )
-def test_avqa_takes_the_right_choice_by_letter_or_words(write, said):
+def test_avqa_takes_the_right_choice_by_letter_or_words(write: Any, said: Any) -> None:
     (item,) = avqa.load(*write(AVQA))
     assert avqa.TASK.metric(said, item.question) == 1
     assert avqa.TASK.metric("motorboat", item.question) == avqa.TASK.metric("A", item.question) == 0
     assert avqa.TASK.metric("", item.question) == 0
 
 
-def test_a_music_avqa_row_is_a_question_with_its_words_filled_in(write):
+def test_a_music_avqa_row_is_a_question_with_its_words_filled_in(write: Any) -> None:
     two = {
         **MUSIC,
         "type": '["Audio", "Comparative"]',
@@ -83,7 +87,7 @@ def test_a_music_avqa_row_is_a_question_with_its_words_filled_in(write):
         "templ_values": '["cello", "flute"]',
         "anser": "yes",
     }
-    one, other = music_avqa.load(*write(MUSIC, two))
+    one, other = list[Any](music_avqa.load(*write(MUSIC, two)))
     assert one.question.text == "Where is the first sounding instrument?"
     assert other.question.text == "Is the cello louder than the flute?"
     assert (one.question.family, one.question.needs) == ("temporal", ("audio", "video"))
@@ -92,12 +96,12 @@ def test_a_music_avqa_row_is_a_question_with_its_words_filled_in(write):
     assert music_avqa.TASK.metric("right", one.question) == 0
 
 
-def test_music_avqa_counts_may_be_digits(write):
+def test_music_avqa_counts_may_be_digits(write: Any) -> None:
     (item,) = music_avqa.load(*write({**MUSIC, "anser": "two"}))
     assert music_avqa.TASK.metric("2", item.question) == music_avqa.TASK.metric("two", item.question) == 1
 
 
-def test_accuracies_are_of_each_type_of_each_modality_and_of_all(write):
+def test_accuracies_are_of_each_type_of_each_modality_and_of_all(write: Any) -> None:
     kinds = [
         ('["Audio", "Counting"]', 1),
         ('["Audio", "Counting"]', 0),
@@ -131,7 +135,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("name", "change", "told"), WRONG)
-def test_a_corrupt_row_is_named(write, name, change, told):
+def test_a_corrupt_row_is_named(write: Any, name: str, change: Any, told: Any) -> None:
     module, row, _ = SETS[name]
     path, media = write(row)
     path.write_text(json.dumps([row, {**row, **change}]), "utf-8")
@@ -141,7 +145,7 @@ def test_a_corrupt_row_is_named(write, name, change, told):
 
 
 @each_set
-def test_a_row_that_lacks_a_name_is_named(write, name):
+def test_a_row_that_lacks_a_name_is_named(write: Any, name: str) -> None:
     module, row, key = SETS[name]
     path, media = write(row)
     path.write_text(json.dumps([row, row, {k: v for k, v in row.items() if k != key}]), "utf-8")
@@ -151,7 +155,7 @@ def test_a_row_that_lacks_a_name_is_named(write, name):
 
 @each_set
 @pytest.mark.parametrize("text", ["", "{", "{}", "[]", "null", '"rows"', "\udcff"])
-def test_what_is_no_annotation_file_is_refused(write, name, text):
+def test_what_is_no_annotation_file_is_refused(write: Any, name: str, text: str) -> None:
     module, row, _ = SETS[name]
     path, media = write(row)
     path.write_bytes(text.encode("utf-8", "surrogateescape"))
@@ -160,13 +164,13 @@ def test_what_is_no_annotation_file_is_refused(write, name, text):
 
 
 @each_set
-def test_no_annotation_file_is_told(tmp_path, name):
+def test_no_annotation_file_is_told(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError, match=r"nowhere\.json"):
         SETS[name][0].load(tmp_path / "nowhere.json", tmp_path)
 
 
 @each_set
-def test_a_missing_video_is_named_with_its_row_and_the_others_counted(write, name):
+def test_a_missing_video_is_named_with_its_row_and_the_others_counted(write: Any, name: str) -> None:
     module, row, key = SETS[name]
     path, media = write(row)
     path.write_text(json.dumps([row, {**row, key: "gone"}, {**row, key: "lost"}]), "utf-8")
@@ -177,7 +181,7 @@ def test_a_missing_video_is_named_with_its_row_and_the_others_counted(write, nam
 
 
 @pytest.mark.parametrize("ending", [".mp4", ".mkv"])
-def test_sound_and_pictures_come_out_of_a_video(write, tmp_path, ending):
+def test_sound_and_pictures_come_out_of_a_video(write: Any, tmp_path: Path, ending: Any) -> None:
     path, media = write(MUSIC, media=False)
     encode(tmp_path / f"{MUSIC['video_id']}{ending}", seconds=2.0, pitch=440.0)
     (item,) = music_avqa.load(path, media)
@@ -193,7 +197,7 @@ def test_sound_and_pictures_come_out_of_a_video(write, tmp_path, ending):
         assert np.abs(mean - COLOURS[number // 2]).max() < 30
 
 
-def test_frames_are_evenly_spread(tmp_path, write):
+def test_frames_are_evenly_spread(tmp_path: Path, write: Any) -> None:
     path, media = write(AVQA, media=False)
     encode(tmp_path / f"{AVQA['video_name']}.mp4", seconds=4.0)
     (item,) = avqa.load(path, media)
@@ -204,7 +208,7 @@ def test_frames_are_evenly_spread(tmp_path, write):
     assert all(one <= other for one, other in pairwise(shown))
 
 
-def test_unreadable_media_are_named_with_their_row(write, tmp_path):
+def test_unreadable_media_are_named_with_their_row(write: Any, tmp_path: Path) -> None:
     path, media = write(AVQA, media=False)
     video = tmp_path / f"{AVQA['video_name']}.mp4"
     video.write_bytes(b"this was never a video" * 100)
@@ -215,7 +219,9 @@ def test_unreadable_media_are_named_with_their_row(write, tmp_path):
         assert video.name in str(raised.value) and "rows.json row 1" in str(raised.value)
 
 
-def test_a_video_without_sound_and_one_without_pictures_are_named_with_their_row(write, tmp_path):
+def test_a_video_without_sound_and_one_without_pictures_are_named_with_their_row(
+    write: Any, tmp_path: Path
+) -> None:
     path, media = write(AVQA, media=False)
     encode(tmp_path / f"{AVQA['video_name']}.mp4", pitch=None, seconds=0.5)
     (item,) = avqa.load(path, media)
