@@ -1,4 +1,4 @@
-"""What tests share: tiny models, folders as users have them, and ways to run things soon. Nothing is downloaded.
+"""What tests share: tiny models, folders as users have them, ways to run things soon. Nothing is downloaded.
 
 Worlds to merge:
 
@@ -10,12 +10,12 @@ Worlds to merge:
 Worlds to compose:
 
 * `omni`: omni models with every kind of tower, and pictures, sounds and videos to show them.
-* `omni_zoo`: a base language model and experts of it; `omni_originals`: checkpoints as they would be downloaded.
+* `omni_zoo`: a base language model and experts of it; `omni_originals`: checkpoints as if downloaded.
 * `videos`: encoded videos with sound.
 
 Worlds to compare:
 
-* `lines`: the benchmark's lines so small that training takes seconds; `modalities`: the same of the modality benchmark.
+* `lines`: the benchmark's lines so small that training takes seconds; `modalities`: the modality benchmark's.
 * `random_zoo`: a zoo of both lines whose models answer nonsense; `records`: a run's records, made up.
 * `plugins`: packages as a user would install them.
 
