@@ -21,17 +21,17 @@ demo-omni: $(READY)
 	$(BIN)/optmerge omni demo
 
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m 'not slow'
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m 'not slow'
 
 test-slow: $(READY)
-	OMP_NUM_THREADS=1 OPTMERGE_TEST_EVERYTHING=1 $(BIN)/pytest -n 2 -m 'slow or sampled'
+	OMP_NUM_THREADS=1 OPTMERGE_TEST_EVERYTHING=1 $(BIN)/pytest -n 2 --dist loadfile -m 'slow or sampled'
 
 check: $(READY)
 	$(BIN)/ruff format --check src tests perf docs zoo
 	$(BIN)/ruff check src tests perf docs zoo
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m 'not slow'
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m 'not slow'
 
 # Coverage-guided, for so many seconds per target; what breaks one is left in out/fuzz.
 FUZZ_SECONDS ?= 60

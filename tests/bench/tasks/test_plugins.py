@@ -46,6 +46,7 @@ def test_a_task_with_the_defaults_comes_last_and_is_untrained(redness: None) -> 
     assert not get("redness").trained
 
 
+@pytest.mark.usefixtures("without_processes")
 def test_the_benchmark_and_the_demo_run_with_a_task_that_no_expert_was_trained_on(
     redness: None, tmp_path: Path
 ) -> None:
