@@ -2,8 +2,8 @@
 
 Worlds to merge:
 
-* `merges`: checkpoints in Llama's names, written without transformers, and a recipe; a merge takes milliseconds.
-* `models`: a real model of every family from its configuration; `saved`: the same as `save_pretrained` writes it.
+* `merges`: checkpoints in Llama's names, written without transformers; a merge takes milliseconds.
+* `models`: a real model of every family, from its configuration; `saved`: the same on disk.
 * `deltas`: random deltas for properties; `methods`: what the registered methods say of themselves.
 * `lapack_noise`: what methods that use a null space give on this machine.
 
@@ -22,6 +22,6 @@ Worlds to compare:
 Ways to run:
 
 * `shared`: a folder that one of pytest's processes makes and all of them read.
-* `commands`: the command line in processes that start in milliseconds; `in_process`: workers without processes.
+* `commands`: command lines in processes that start in milliseconds; `in_process`: workers without any.
 * `samples`: how much of what is exhaustive is tried.
 """
