@@ -164,6 +164,7 @@ def test_a_damaged_record_is_named(
     assert f"{path}, line 1" in refused(capsys, "table", "--records", tmp_path).replace("\n", "")
 
 
+@pytest.mark.usefixtures("without_processes")
 def test_a_run_of_which_everything_fails_ends_with_the_first_failure(
     zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

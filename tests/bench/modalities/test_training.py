@@ -22,10 +22,10 @@ from optmerge.omni.compose import compose
 from worlds import modalities as small
 
 SOME = [
-    pytest.param(name, marks=() if name in (training.BASE, "video-tower", "audio") else pytest.mark.slow)
+    pytest.param(name, marks=() if name in ("video-tower", "audio") else pytest.mark.slow)
     for name in training.STAGES
 ]
-"""One stage of each kind, language, tower and expert, in the fast suite."""
+"""A tower and an expert in the fast suite; `bench/training` kills stages of whole models."""
 
 
 class KilledError(Exception):

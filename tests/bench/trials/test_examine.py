@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,11 @@ from optmerge.bench.trials.jobs import jobs
 from optmerge.bench.trials.merging import merge
 from optmerge.bench.trials.trials import read_all
 from optmerge.errors import RunError
+from worlds.samples import EVERYTHING
+
+KINDS = [("full", "base"), ("full", "ties"), ("lora", "expert:ocr"), ("lora", "ties")]
+if EVERYTHING:
+    KINDS = list(product(("full", "lora"), ("base", "expert:ocr", "mixture", "ties")))
 
 
 def job(zoo: Path, line: str, label: Any) -> Any:
@@ -30,8 +36,8 @@ def examined(job: Any, tmp_path: Path, **options: Any) -> Any:
     return examine.run(job, tmp_path / "records", tmp_path / "scratch", **options)
 
 
-@pytest.mark.parametrize("line", ["full", "lora"])
-@pytest.mark.parametrize("model", ["base", "expert:ocr", "mixture", "ties"])
+@pytest.mark.sampled
+@pytest.mark.parametrize(("line", "model"), KINDS)
 def test_every_kind_of_model_answers_and_is_recorded(
     zoo: Path, tmp_path: Path, line: str, model: Any
 ) -> None:
