@@ -73,14 +73,21 @@ def versions() -> dict[str, str]:
     return found | {name: _version(name) for name in LIBRARIES}
 
 
+def source_tree() -> Path | None:
+    """Folder of the source tree that this package runs from; None where it is installed by itself."""
+    package = Path(__file__).resolve().parents[1]
+    tree = package.parents[1]
+    return tree if package.parent.name == "src" and (tree / "pyproject.toml").is_file() else None
+
+
 def shipped(benchmark: str) -> list[Path]:
     """Folder `results/BENCHMARK` of the source tree that this package runs from; none in an installed wheel.
 
     Args:
         benchmark: folder name: `bench`, `omni`.
     """
-    folder = Path(__file__).parents[3] / "results" / benchmark
-    return [folder] if folder.is_dir() else []
+    tree = source_tree()
+    return [tree / "results" / benchmark] if tree and (tree / "results" / benchmark).is_dir() else []
 
 
 def append(value: Record | Mapping[str, Any], file: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import optmerge
-from optmerge.bench import lines
+from optmerge.bench import lines, records
 from optmerge.bench.lines import _line
 from optmerge.bench.lines.tiny import tiny_models
 from optmerge.bench.tasks import get
@@ -121,6 +121,6 @@ def test_an_installed_package_says_that_the_models_arent_in_it(tmp_path: Path) -
 
 
 def test_a_checkout_has_its_models_beside_it() -> None:
-    tree = lines.checkout()
+    tree = records.source_tree()
     assert tree is not None and (tree / "src/optmerge").samefile(Path(optmerge.__file__).parent)
     assert lines.default_zoo() == tree / "zoo"

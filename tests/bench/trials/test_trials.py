@@ -46,7 +46,7 @@ OTHER = {
 
 def result(scores: Any = None, trial: Any = TRIAL) -> TrialResult:
     scores = np.arange(trial.n) % 2.0 if scores is None else scores
-    task = TaskScores(scores, {"colour": (0.5, 6), "count": (0.25, 5)}, {"exact_match": 0.4})
+    task = TaskScores(scores, {"colour": (0.5, 6), "count": (0.25, len(scores) - 6)}, {"exact_match": 0.4})
     return TrialResult(trial, dict.fromkeys(trial.tasks, task), {"answer_seconds": 1.5}, merged="m")
 
 
@@ -80,6 +80,12 @@ def test_scores_between_none_and_all_come_back_too(tmp_path: Path) -> None:
     scores = np.linspace(0, 1, 11)
     write(result(scores), tmp_path)
     assert read_all(tmp_path)[0].tasks["vqa"].scores.tolist() == pytest.approx(scores.tolist())
+
+
+def test_a_data_set_with_fewer_questions_than_were_asked_for_comes_back_whole(tmp_path: Path) -> None:
+    write(result(np.arange(9) % 2.0, replace(TRIAL, n=500)), tmp_path)
+    (found,) = read_all(tmp_path)
+    assert found.trial.n == 500 and found.tasks["vqa"].scores.tolist() == [0.0, 1.0] * 4 + [0.0]
 
 
 def test_a_thousand_answers_take_less_than_two_hundred_bytes(tmp_path: Path) -> None:

@@ -6,14 +6,13 @@ models of the two lines that are trained here.
 """
 
 from optmerge.bench.lines._line import Answers, Line, LineModel, Members, get, registered, weights
-from optmerge.bench.lines._zoo import checkout, default_zoo, expert_sets, held, members
+from optmerge.bench.lines._zoo import default_zoo, expert_sets, held, members
 
 __all__ = [
     "Answers",
     "Line",
     "LineModel",
     "Members",
-    "checkout",
     "default_zoo",
     "expert_sets",
     "get",

@@ -9,16 +9,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from optmerge.bench import tasks
+from optmerge.bench import records, tasks
 from optmerge.bench.lines._line import Line, Members, registered
 from optmerge.errors import CheckpointError, InputError
-
-
-def checkout() -> Path | None:
-    """Folder of the source tree that this package runs from; None where it is installed by itself."""
-    package = Path(__file__).resolve().parents[2]
-    tree = package.parents[1]
-    return tree if package.parent.name == "src" and (tree / "pyproject.toml").is_file() else None
 
 
 def default_zoo() -> Path:
@@ -27,7 +20,7 @@ def default_zoo() -> Path:
     Raises:
         InputError: the package is installed without its source tree.
     """
-    tree = checkout()
+    tree = records.source_tree()
     if tree is None or not (tree / "zoo").is_dir():
         raise InputError(
             "the shipped models aren't part of the installed package",
@@ -102,11 +95,14 @@ def members(line: str, zoo: Path, expert_set: int) -> Members:
 
 
 def _missing(line: str, folder: Path, command: str) -> CheckpointError:
+    """The error for a missing model; `command` makes the model of a line that is trained here."""
+    from optmerge.bench.lines.tiny.tiny_models import LINES
+
     return CheckpointError(
         f"a model of the {line} line is missing",
         where=folder,
         expected="a checkpoint or an adapter",
-        hint=f"make it with `{command}`, or correct --zoo",
+        hint=f"make it with `{command}`, or correct --zoo" if line in LINES else "put it there, or correct --zoo",
     )
 
 

@@ -206,12 +206,16 @@ def _packed(task: TaskScores) -> dict[str, Any]:
 
 
 def _unpacked(value: Mapping[str, Any], n: int) -> TaskScores:
+    """Scores of at most `n` questions: a data set's split can be smaller than what was asked for."""
+    types = {name: (float(mean), int(count)) for name, (mean, count) in value["types"].items()}
+    asked = sum(count for _, count in types.values())
+    if not 0 < asked <= n:
+        raise ValueError(f"expected between 1 and {n} questions, not {asked}")
     if "bits" in value:
         packed = np.frombuffer(base64.b64decode(value["bits"], validate=True), dtype=np.uint8)
-        scores = np.unpackbits(packed)[:n].astype(float)
+        scores = np.unpackbits(packed)[:asked].astype(float)
     else:
         scores = np.asarray(value["values"], dtype=float)
-    if scores.shape != (n,) or not ((scores >= 0) & (scores <= 1)).all():
-        raise ValueError(f"expected {n} scores in [0, 1]")
-    types = {name: (float(mean), int(count)) for name, (mean, count) in value["types"].items()}
+    if scores.shape != (asked,) or not ((scores >= 0) & (scores <= 1)).all():
+        raise ValueError(f"expected {asked} scores in [0, 1]")
     return TaskScores(scores, types, {name: float(mean) for name, mean in value["metrics"].items()})

@@ -10,7 +10,7 @@ import typer
 
 def command(
     out: Annotated[Path, typer.Option(help="Output folder.", metavar="DIR")] = Path("out/demo"),
-    line: Annotated[str, typer.Option(help="Line of models: full or lora.")] = "full",
+    line: Annotated[str, typer.Option(help="Line of models, such as full or lora.")] = "full",
     zoo: Annotated[
         Path | None, typer.Option(help="Other models than the shipped ones.", metavar="DIR")
     ] = None,

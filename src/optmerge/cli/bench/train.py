@@ -11,7 +11,7 @@ from optmerge.cli.bench._options import Seed, Threads
 
 
 def command(
-    line: Annotated[str, typer.Option(help="Line of models: full or lora.")] = "full",
+    line: Annotated[str, typer.Option(help="Line of models, such as full or lora.")] = "full",
     out: Annotated[
         Path | None, typer.Option(help="Output folder; out/LINE if not given.", metavar="DIR")
     ] = None,

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from optmerge.bench.modalities.scores import accuracies
 from optmerge.bench.tasks.real import avqa, music_avqa
 from optmerge.bench.tasks.real._rows import heard, seen
+from optmerge.bench.trials.examine import score
 from optmerge.errors import InputError
 from worlds.videos import COLOURS, encode
 
@@ -101,7 +101,7 @@ def test_music_avqa_counts_may_be_digits(write: Any) -> None:
     assert music_avqa.TASK.metric("2", item.question) == music_avqa.TASK.metric("two", item.question) == 1
 
 
-def test_accuracies_are_of_each_type_of_each_modality_and_of_all(write: Any) -> None:
+def test_answers_are_scored_by_type_and_in_all(write: Any) -> None:
     kinds = [
         ('["Audio", "Counting"]', 1),
         ('["Audio", "Counting"]', 0),
@@ -110,12 +110,10 @@ def test_accuracies_are_of_each_type_of_each_modality_and_of_all(write: Any) -> 
         ('["Visual", "Counting"]', 1),
     ]
     items = music_avqa.load(*write(*({**MUSIC, "type": kind} for kind, _ in kinds)))
-    table = accuracies((item.question, s) for item, (_, s) in zip(items, kinds, strict=True))
-    shares = {cell: (accuracy.share, accuracy.asked) for cell, accuracy in table.items()}
-    assert shares[("audio",), "counting"] == (0.5, 2)
-    assert shares[("audio",), None] == (2 / 3, 3)
-    assert shares[None, "counting"] == (0.5, 4)
-    assert shares[None, None] == (0.6, 5)
+    said = [MUSIC["anser"] if right else "right" for _, right in kinds]
+    scores = score(music_avqa.TASK, [item.question for item in items], said)
+    assert scores.types == {"Audio Comparative": (1.0, 1), "Audio Counting": (0.5, 2), "Visual Counting": (0.5, 2)}
+    assert scores.metrics == {"exact_match": 0.6}
 
 
 WRONG = [

@@ -3,7 +3,7 @@
 `avqa-train.json`, `avqa-val.json` and `avqa-test.json` are lists of rows. A row's type and the words for its
 question's placeholders are JSON within strings; the answer's name is spelt `anser`. The files lie in the data
 set's folder, the videos in its subfolder `videos`. Accuracy is the share of exact answers, numbers as words
-or digits: of each type, of audio, visual and audio-visual questions, and of all.
+or digits: of each type, and of all.
 """
 
 from __future__ import annotations
