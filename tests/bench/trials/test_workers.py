@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import time
 from importlib import import_module
@@ -78,6 +79,19 @@ def test_a_process_that_cannot_start_says_why_in_its_own_words(
 def complains(number: int) -> int:
     print("half done", file=sys.stderr, flush=True)
     os._exit(number)
+
+
+def test_a_script_without_the_main_guard_is_told_so(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from math import sqrt\n"
+        "from optmerge.bench.trials.workers import Workers\n"
+        "with Workers(sqrt, 1) as pool:\n"
+        "    pool.give(4.0)\n"
+        "    print(pool.take()[1])\n"
+    )
+    ran = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120)
+    assert "if __name__ == '__main__':" in ran.stdout and "Traceback" not in ran.stdout
 
 
 def test_what_a_process_says_once_it_has_started_goes_to_the_error_stream(capfd: Any) -> None:

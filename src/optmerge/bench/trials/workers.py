@@ -16,6 +16,8 @@ from tempfile import TemporaryFile
 from types import TracebackType
 from typing import IO, Any, Generic, TypeVar
 
+from optmerge.errors import InputError
+
 _ERROR = re.compile(r"^(\w[\w.]*(Error|Exception)|error)\b", re.MULTILINE)
 """How the last part of a traceback, or a message of the command line, begins."""
 _DYING = 10.0
@@ -37,9 +39,18 @@ class Workers(Generic[Item, Value]):
     Args:
         function: what `pickle` can send to a new process: one of a module, or a `partial` of one.
         number: of processes.
+
+    Raises:
+        InputError: the process is itself one that starts, since a new process runs its script's top level.
     """
 
     def __init__(self, function: Callable[[Item], Value], number: int) -> None:
+        if getattr(multiprocessing.current_process(), "_inheriting", False):
+            raise InputError(
+                "the script starts its own run again in every new process",
+                where=getattr(sys.modules["__main__"], "__file__", None),
+                hint="put what the script calls under `if __name__ == '__main__':`",
+            )
         self.number = number
         self._function = function
         self._idle: list[_Worker] = []
