@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from optmerge.architectures import registered
 from optmerge.engine.merge import plan
 from optmerge.recipe import load_recipe
 
@@ -281,3 +282,8 @@ def test_the_omni_page_counts_its_questions_and_parameters_right() -> None:
     sizes = {millions(models.tower(config, SIZE, seed=0)) for config in configs}
     assert f"A Llama of {millions(models.language(SIZE, tokenizer, seed=0))} M parameters" in text
     assert f"projector of {min(sizes)} to {max(sizes)} M for each modality" in text
+
+
+def test_the_readme_counts_the_declared_architectures() -> None:
+    counted = re.search(r"(\d+) architectures", (ROOT / "README.md").read_text("utf-8"))
+    assert counted and int(counted[1]) == len(registered())
