@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from optmerge.cli import ask, bench, inspect, merge, methods, omni, plan, verify
+from optmerge.cli import ask, bench, eval, inspect, merge, methods, omni, plan, verify
 from optmerge.errors import InputError, OptMergeError, printable
 
 app = typer.Typer(
@@ -23,7 +23,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-for _module in (merge, plan, verify, inspect, methods, ask):
+for _module in (merge, plan, verify, inspect, methods, ask, eval):
     app.command(_module.__name__.rpartition(".")[2])(_module.command)
 app.add_typer(bench.app, name="bench")
 app.add_typer(omni.app, name="omni")

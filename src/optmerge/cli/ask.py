@@ -31,5 +31,5 @@ def command(
     pictures = [read_picture(path) for path in image or []]
     check_device(device)
     chat = load(model, device=device)
-    for question in questions:
-        print(readable(chat.ask(question, pictures, longest=longest)))
+    for said in chat.answers([chat.inputs(each, pictures) for each in questions], longest=longest):
+        print(readable(said))

@@ -64,6 +64,48 @@ def answers(
     return replies
 
 
+def answers_to_inputs(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[Mapping[str, Any]],
+    *,
+    tokens: int = CHAT_TOKENS,
+    batch: int = BATCH,
+) -> list[str]:
+    """Greedy answers to prompts that a processor has made, one per prompt.
+
+    Prompts whose tensors have equal shapes, such as those of equally long questions about pictures of one
+    size, are answered together; nothing is padded.
+
+    Args:
+        model: as in `answers`.
+        tokenizer: as in `answers`.
+        prompts: of each prompt its tensors as the model takes them, for one row; `input_ids` (1, token) among
+            them. Whatever isn't a tensor is left out.
+        tokens: at which an answer is cut off.
+        batch: prompts answered together, at most.
+    """
+    import torch
+
+    alike: dict[object, list[int]] = {}
+    for row, prompt in enumerate(prompts):
+        shapes = sorted((name, *each.shape, str(each.dtype)) for name, each in prompt.items())
+        alike.setdefault(tuple(shapes), []).append(row)
+    replies = [""] * len(prompts)
+    for rows in alike.values():
+
+        def inputs(chosen: list[int], ids: Tensor, rows: list[int] = rows) -> Mapping[str, Any]:
+            beside = [name for name in prompts[rows[0]] if name not in ("input_ids", "attention_mask")]
+            parts = {name: [prompts[rows[each]][name] for each in chosen] for name in beside}
+            return {name: torch.cat(tensors).to(ids.device) for name, tensors in parts.items()}
+
+        asked = [prompts[row]["input_ids"][0].tolist() for row in rows]
+        said = answers(model, tokenizer, asked, inputs, tokens=tokens, batch=batch)
+        for row, text in zip(rows, said, strict=True):
+            replies[row] = text
+    return replies
+
+
 def equally_long(lengths: Sequence[int], size: int) -> list[list[int]]:
     """Groups of rows whose lengths are equal, none larger than `size`; shorter rows come first."""
     groups: list[list[int]] = []

@@ -11,7 +11,9 @@ from optmerge.checkpoints.adapter_config import locate_base
 from optmerge.checkpoints.hub import locate
 from optmerge.checkpoints.json_files import read_object
 from optmerge.errors import CheckpointError, InputError
-from optmerge.evaluate.answering import CHAT_TOKENS, answers
+from optmerge.evaluate.answering import BATCH, CHAT_TOKENS, answers_to_inputs
+from optmerge.evaluate.question_files import FileQuestion
+from optmerge.evaluate.questions import read_picture
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -30,12 +32,21 @@ class Chat:
     processor: Any
 
     def ask(self, question: str, images: Sequence[Image.Image] = (), *, longest: int = CHAT_TOKENS) -> str:
-        """The answer, decoded greedily.
+        """The answer, decoded greedily; arguments and errors as of `inputs`.
 
         Args:
             question: asked after the images, in one user turn.
             images: in the order they are shown.
             longest: tokens at which an answer is cut off.
+        """
+        return self.answers([self.inputs(question, images)], longest=longest)[0]
+
+    def inputs(self, question: str, images: Sequence[Image.Image] = ()) -> Mapping[str, Any]:
+        """What the model takes for one question: its tensors, of one row, on the CPU.
+
+        Args:
+            question: asked after the images, in one user turn.
+            images: in the order they are shown.
 
         Raises:
             CheckpointError: the model has no chat template.
@@ -54,28 +65,47 @@ class Chat:
                 "the model has no chat template", expected="chat_template.jinja beside its tokenizer"
             ) from None
         pixels = {"images": list(images)} if images else {}
-        inputs = self.processor(text=[prompt], **pixels, return_tensors="pt").to(self.model.device)
-        return self.answer(inputs, longest=longest)
+        made: Mapping[str, Any] = self.processor(text=[prompt], **pixels, return_tensors="pt")
+        return made
 
-    def answer(self, inputs: Mapping[str, Any], *, longest: int = CHAT_TOKENS) -> str:
-        """The answer to a prompt that the processor has made, decoded greedily.
+    def answers(
+        self, inputs: Sequence[Mapping[str, Any]], *, longest: int = CHAT_TOKENS, batch: int = BATCH
+    ) -> list[str]:
+        """The answers to prompts that the processor has made, decoded greedily.
 
         Args:
-            inputs: of one prompt without padding, on the model's device.
+            inputs: of one prompt each, without padding.
             longest: tokens at which an answer is cut off.
+            batch: prompts answered together, at most.
         """
-        beside = {name: each for name, each in inputs.items() if name not in ("input_ids", "attention_mask")}
         tokenizer = getattr(self.processor, "tokenizer", self.processor)
-        prompts = inputs["input_ids"].tolist()
-        return answers(self.model, tokenizer, prompts, lambda rows, ids: beside, tokens=longest)[0]
+        return answers_to_inputs(self.model, tokenizer, inputs, tokens=longest, batch=batch)
 
 
-def load(ref: str | Path, *, device: str = "cpu") -> Chat:
-    """A model to be asked, in the precision it was saved in.
+def show(chat: Chat, question: FileQuestion) -> Mapping[str, Any]:
+    """What the model takes for a question of a file: a `Show`.
+
+    Raises:
+        InputError: the model can't take what the question is about.
+    """
+    for medium in question.media:
+        if medium != "image":
+            raise InputError(
+                f"the model takes no {medium}",
+                where=question.where,
+                hint="ask an omni model, or leave the line out",
+            )
+    return chat.inputs(question.text, [read_picture(path) for path in question.media.get("image", ())])
+
+
+def load(ref: str | Path, *, device: str = "cpu", dtype: str = "auto") -> Chat:
+    """A model to be asked.
 
     Args:
         ref: folder or hub id of a checkpoint, or of an adapter whose configuration names its base.
         device: where it answers.
+        dtype: name of a torch dtype; by default the one it was saved in. An adapter on a float32 model is
+            added to the weights, which answers sooner.
 
     Raises:
         CheckpointError: nothing there that transformers can load, or an adapter without its base.
@@ -94,13 +124,15 @@ def load(ref: str | Path, *, device: str = "cpu") -> Chat:
         if adapter
         else folder
     )
-    model = _model(base)
+    model = _model(base, dtype)
     if adapter:
         try:
             from peft import PeftModel
         except ImportError:
             raise InputError("peft isn't installed", hint="pip install 'optmerge[ask]'") from None
         model = PeftModel.from_pretrained(model, str(adapter))
+        if dtype == "float32":
+            model = model.merge_and_unload()
     return Chat(model.to(device).eval(), processor(base))
 
 
@@ -151,7 +183,7 @@ def _without_video(folder: Path) -> Any:
     )
 
 
-def _model(folder: Path) -> Any:
+def _model(folder: Path, dtype: str) -> Any:
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
@@ -166,6 +198,6 @@ def _model(folder: Path) -> Any:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
         sees = type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
         kind = AutoModelForImageTextToText if sees else AutoModelForCausalLM
-        return kind.from_pretrained(folder, dtype="auto", local_files_only=True)
+        return kind.from_pretrained(folder, dtype=dtype, local_files_only=True)
     except (OSError, ValueError, KeyError) as problem:
         raise CheckpointError("transformers can't load this model", where=folder, got=problem) from problem

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,9 @@ from optmerge.errors import InputError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+_ORIENTATION = 0x0112
+"""EXIF tag of the orientation."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,24 @@ def read_picture(path: Path) -> Image:
         InputError: there is no such file, no picture in it, one that is damaged or far too large to be
             unpacked, or Pillow isn't installed.
     """
+    with _opened(path) as (picture, turned):
+        return turned(picture).convert("RGB")
+
+
+def read_picture_size(path: Path) -> tuple[int, int]:
+    """Width and height of the picture in a file, as `read_picture` gives it; only its header is read.
+
+    Raises:
+        InputError: as `read_picture`, but that damage behind the header isn't seen.
+    """
+    with _opened(path) as (picture, _):
+        sideways = picture.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+        return (picture.height, picture.width) if sideways else picture.size
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Image, Callable[[Image], Image]]]:
+    """The picture in a file, not unpacked yet, and the function that turns it upright."""
     try:
         from PIL import Image, ImageOps
     except ImportError:
@@ -65,7 +87,7 @@ def read_picture(path: Path) -> Image:
         raise InputError("no such picture", where=path)
     try:
         with Image.open(path) as picture:
-            return ImageOps.exif_transpose(picture).convert("RGB")
+            yield picture, ImageOps.exif_transpose
     # Pillow's readers raise ValueError and SyntaxError for damage inside a file that opens.
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as problem:
         raise InputError("the picture can't be read", where=path, got=problem) from None

@@ -9,6 +9,7 @@ from typing import Any
 from optmerge.errors import CheckpointError, InputError
 from optmerge.evaluate import chat
 from optmerge.evaluate.answering import CHAT_TOKENS
+from optmerge.evaluate.question_files import FileQuestion
 from optmerge.omni.processor import OmniProcessor  # which makes the model known to the Auto classes
 
 Items = Mapping[str, Sequence[Any]]
@@ -50,16 +51,42 @@ def answer(asked: chat.Chat, question: str, items: Items, *, longest: int = CHAT
         InputError: placeholders and items don't match, or an item can't be used.
         CheckpointError: the chat template leaves out the question or an item.
     """
+    return asked.answers([inputs(asked, question, items)], longest=longest)[0]
+
+
+def inputs(asked: chat.Chat, question: str, items: Items) -> Mapping[str, Any]:
+    """What the model takes for one question: its tensors, of one row, on the CPU.
+
+    Args:
+        asked: model and processor, from `load`.
+        question: as in `answer`.
+        items: as in `answer`.
+
+    Raises:
+        InputError: placeholders and items don't match, or an item can't be used.
+        CheckpointError: the chat template leaves out the question or an item.
+    """
     processor = asked.processor
     text, chatted = prompt(processor, question, {m: len(each) for m, each in items.items() if each})
-    inputs = processor(
+    made: Mapping[str, Any] = processor(
         text,
         images=list(items.get("image", ())),
         audio=list(items.get("audio", ())),
         videos=list(items.get("video", ())),
         add_special_tokens=not chatted,
-    ).to(asked.model.device)
-    return asked.answer(inputs, longest=longest)
+    )
+    return made
+
+
+def show(asked: chat.Chat, question: FileQuestion) -> Mapping[str, Any]:
+    """What a model takes for a question of a file: a `Show` for omni models, and for all others.
+
+    Raises:
+        InputError: the model can't take what the question is about.
+    """
+    if not isinstance(asked.processor, OmniProcessor):
+        return chat.show(asked, question)
+    return inputs(asked, question.text, dict(question.media))
 
 
 def prompt(processor: OmniProcessor, question: str, counts: Mapping[str, int]) -> tuple[str, bool]:

@@ -11,7 +11,7 @@ from optmerge.bench.trials import output
 from optmerge.bench.trials.line_scores import line_scores
 from optmerge.bench.trials.pairs import matrix, pairs
 from optmerge.bench.trials.rows import AVERAGE, rows
-from optmerge.bench.trials.statistics import holm
+from optmerge.evaluate.statistics import holm
 from worlds import records as synthetic
 
 (STANDING,) = line_scores(synthetic.line(n=120, sets=2))

@@ -13,10 +13,10 @@ from optmerge.bench.modalities.exam import Needs, families
 from optmerge.bench.modalities.jobs import CLASSICAL, INPUTS, GivenTask, tasks
 from optmerge.bench.modalities.templates import NEEDS
 from optmerge.bench.modalities.world import MODALITIES
-from optmerge.bench.trials import statistics
 from optmerge.bench.trials.line_scores import LineScores, ModelScores, Rule, line_scores
-from optmerge.bench.trials.statistics import Difference, Estimate, Scores
 from optmerge.bench.trials.trials import Kind, TrialResult, label
+from optmerge.evaluate import statistics
+from optmerge.evaluate.statistics import Difference, Estimate, Scores
 
 ALL = "all"
 

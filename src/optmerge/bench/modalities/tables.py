@@ -18,10 +18,10 @@ from optmerge.bench.modalities.jobs import CLASSICAL, INPUTS, GivenTask
 from optmerge.bench.modalities.rows import ALL, answers, average, best, gain, kept, takes
 from optmerge.bench.modalities.templates import FAMILIES, NEEDS
 from optmerge.bench.modalities.world import MODALITIES
-from optmerge.bench.trials import statistics
 from optmerge.bench.trials.grid import Entry, Grid
 from optmerge.bench.trials.line_scores import LineScores, ModelScores
-from optmerge.bench.trials.statistics import Estimate
+from optmerge.evaluate import statistics
+from optmerge.evaluate.statistics import Estimate
 
 EMPTY = Entry("–")
 INTERVALS = "scores in %, ± half the 95 % interval; bold: the best merge of each column"

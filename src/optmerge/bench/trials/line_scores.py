@@ -12,8 +12,8 @@ import numpy as np
 
 from optmerge.bench.tasks import registered
 from optmerge.bench.trials.record_choice import Sweeps, best_scale, current, sweeps, tested, trained
-from optmerge.bench.trials.statistics import Scores
 from optmerge.bench.trials.trials import ROUTING, Kind, TrialResult, label
+from optmerge.evaluate.statistics import Scores
 
 Rule = Literal["fixed", "validation"]
 RULES: tuple[Rule, ...] = ("fixed", "validation")

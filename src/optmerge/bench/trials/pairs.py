@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from typing import Any
 
-from optmerge.bench.trials import statistics
 from optmerge.bench.trials.grid import Entry, Grid
 from optmerge.bench.trials.line_scores import LineScores, ModelScores, Rule
 from optmerge.bench.trials.record_choice import trained
-from optmerge.bench.trials.statistics import Difference, Scores
+from optmerge.evaluate import statistics
+from optmerge.evaluate.statistics import Difference, Scores
 from optmerge.methods import registered
 
 ALPHA = 0.05

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from optmerge.bench.trials import statistics
 from optmerge.bench.trials.line_scores import LineScores, ModelScores, Rule
 from optmerge.bench.trials.record_choice import trained
-from optmerge.bench.trials.statistics import Estimate, Scores
 from optmerge.bench.trials.trials import ROUTING, Kind, label
+from optmerge.evaluate import statistics
+from optmerge.evaluate.statistics import Estimate, Scores
 
 AVERAGE = "average"
 

@@ -33,6 +33,9 @@ _COMMA = r"\s*,\s*"
 _PAIRS = rf"\(\s*{_N}{_COMMA}{_N}\s*\)\s*,?\s*\(\s*{_N}{_COMMA}{_N}\s*\)"
 _LIST = rf"\[\s*{_N}{_COMMA}{_N}{_COMMA}{_N}{_COMMA}{_N}\s*\]"
 _BOX = re.compile(f"{_PAIRS}|{_LIST}")
+_BARE = re.compile(r"\[[^.\[\]]*\]")
+_HALF = 0.5 - 1e-9
+"""Least intersection over union; 0.5 - 0.1 isn't 0.4, and exactly half of a box must count all the same."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,32 @@ def iou_at(threshold: float, form: Form = "hundredths") -> Metric:
         return float(said is not None and any(gold and iou(said, gold) >= enough for gold in golds))
 
     return score
+
+
+def accuracy(prediction: str, question: Question) -> float:
+    """1 if a reply's box and an accepted one have IoU ≥ 0.5, else 0: a metric.
+
+    Every box is read in the form in which it is written. A bare list without decimal points is on the scale
+    of the accepted box where that is a list of hundredths. A box in pixels is one of a picture of the size
+    that the question has as `size`.
+
+    Raises:
+        InputError: a box is in pixels, and the question has no `size`.
+    """
+    size: PictureSize | None = getattr(question, "size", None)
+    hundredths = all(_written_form(answer) == "hundredths" for answer in question.answers)
+    bare = _BARE.match(prediction.strip()) is not None
+    said = parse_box(prediction, "hundredths" if hundredths and bare else "auto", size=size)
+    golds = (parse_box(answer, size=size) for answer in question.answers)
+    return float(said is not None and any(gold and iou(said, gold) >= _HALF for gold in golds))
+
+
+def _written_form(text: str) -> Form | None:
+    """Form in which the first box of a text is written; None where there is no box."""
+    match = _BOX.search(text)
+    if match is None:
+        return None
+    return _recognise(text[: match.start()], match[0], [each for each in match.groups() if each is not None])
 
 
 def _recognise(before: str, box: str, written: list[str]) -> Form:

@@ -12,9 +12,7 @@ from optmerge.bench.tasks.drawn._data import chart_tables
 from optmerge.bench.tasks.drawn._drawing import chart_words, charts
 from optmerge.bench.tasks.drawn._drawing.charts import TOPS, Chart, Look, random_look
 from optmerge.bench.tasks.drawn._drawing.shapes import COLOURS
-from optmerge.evaluate.scoring import metric
-from optmerge.evaluate.scoring.charts import relaxed_accuracy
-from optmerge.evaluate.scoring.vqa import exact_match
+from optmerge.evaluate.scoring.metrics import METRICS
 
 _SHARES = {"columns": 3.0, "rows": 3.0, "line": 2.0, "lines": 1.0, "pie": 2.0}
 _REAL = 0.5  # share of the tables that are real, two lines aside
@@ -212,7 +210,7 @@ TASK = DrawnTask(
     known=chart_words.KNOWN,
     plan=plan,
     draw=draw,
-    metrics={"relaxed_accuracy": metric(relaxed_accuracy), "exact_match": metric(exact_match)},
+    metrics={"relaxed_accuracy": METRICS["relaxed"], "exact_match": METRICS["vqa"]},
     order=3,
     trained=True,
 )

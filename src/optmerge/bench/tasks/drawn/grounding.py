@@ -17,7 +17,8 @@ from optmerge.bench.tasks.drawn._drawing.placement import place
 from optmerge.bench.tasks.drawn._drawing.question_makers import APART, BIGGER, alone_beside
 from optmerge.bench.tasks.drawn._drawing.shapes import COLOURS, KINDS, Item, Style, render, style, tint
 from optmerge.evaluate.questions import Question
-from optmerge.evaluate.scoring.boxes import iou, iou_at, parse_box
+from optmerge.evaluate.scoring.boxes import iou, parse_box
+from optmerge.evaluate.scoring.metrics import METRICS
 
 ITEMS = (5, 9)
 """Fewest and most shapes in a scene."""
@@ -213,7 +214,7 @@ TASK = DrawnTask(
     known=("attributes", "letter"),
     plan=plan,
     draw=draw,
-    metrics={"iou_at_0.5": iou_at(0.5), "mean_iou": mean_iou},
+    metrics={"iou_at_0.5": METRICS["box"], "mean_iou": mean_iou},
     order=5,
     trained=True,
 )

@@ -14,7 +14,7 @@ from optmerge.bench.tasks import DrawnTask, Scene, Split, held_apart
 from optmerge.bench.tasks.drawn._drawing import texts
 from optmerge.bench.tasks.drawn._drawing.pages import INKS, LIGHT_INKS, Line, Look, look, render
 from optmerge.evaluate.questions import Question
-from optmerge.evaluate.scoring import metric, ocr
+from optmerge.evaluate.scoring.metrics import METRICS
 
 FIELDS = ("ROOM", "SEAT", "GATE", "ROW", "ITEM", "SIZE", "PAGE", "BUS", "DESK", "TAX")
 """Fields of a form that hold a number."""
@@ -222,7 +222,7 @@ TASK = DrawnTask(
     known=("word", "number"),
     plan=plan,
     draw=draw,
-    metrics={"exact_match": metric(ocr.exact_match), "anls": metric(ocr.anls)},
+    metrics={"exact_match": METRICS["exact"], "anls": METRICS["anls"]},
     order=4,
     trained=True,
 )

@@ -21,8 +21,7 @@ from optmerge.bench.tasks.drawn._drawing.placement import place
 from optmerge.bench.tasks.drawn._drawing.question_makers import TYPES, questions
 from optmerge.bench.tasks.drawn._drawing.shapes import COLOURS, KINDS, Item, Style, render, style, tint
 from optmerge.evaluate.questions import Question
-from optmerge.evaluate.scoring import metric
-from optmerge.evaluate.scoring.vqa import exact_match
+from optmerge.evaluate.scoring.metrics import METRICS
 
 ITEMS = (2, 5)
 """Fewest and most shapes in a drawn scene."""
@@ -172,7 +171,7 @@ TASK = DrawnTask(
     known=("colour", "presence"),
     plan=plan,
     draw=draw,
-    metrics={"exact_match": metric(exact_match)},
+    metrics={"exact_match": METRICS["vqa"]},
     order=1,
     trained=True,
 )

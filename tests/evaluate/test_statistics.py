@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from optmerge.bench.trials import statistics
-from optmerge.bench.trials.statistics import compare, estimate, holm, normalised
 from optmerge.errors import InputError
+from optmerge.evaluate import statistics
+from optmerge.evaluate.statistics import compare, estimate, holm, normalised
 
 
 def one(right: int, n: int) -> np.ndarray:

@@ -1,0 +1,163 @@
+"""Models examined on questions of a file: their answers, scores with intervals, and paired differences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from optmerge.errors import InputError
+from optmerge.evaluate.answering import BATCH, CHAT_TOKENS
+from optmerge.evaluate.chat import Chat
+from optmerge.evaluate.question_files import FileQuestion
+from optmerge.evaluate.statistics import Difference, Estimate, Scores, compare, estimate
+
+WINDOW = 512
+"""Questions whose pictures are in memory at once."""
+
+Show = Callable[[Chat, FileQuestion], Mapping[str, Any]]
+"""(model, question) → what the model takes for it: tensors of one row."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a model said to a question.
+
+    Args:
+        question: as it was asked.
+        said: the answer.
+        score: in [0, 1]; None where the question has no accepted answer.
+    """
+
+    question: FileQuestion
+    said: str
+    score: float | None
+
+    def plain(self, model: str) -> dict[str, Any]:
+        """The reply as a line of JSON.
+
+        Args:
+            model: name of the model.
+        """
+        asked = self.question
+        return {
+            "model": model,
+            "id": asked.id,
+            "group": asked.group,
+            "question": asked.text,
+            "said": self.said,
+            "answers": list(asked.answers),
+            "score": self.score,
+        }
+
+
+def replies(
+    model: Chat,
+    questions: Sequence[FileQuestion],
+    show: Show,
+    *,
+    longest: int = CHAT_TOKENS,
+    batch: int = BATCH,
+) -> Iterator[list[Reply]]:
+    """A model's replies, up to `WINDOW` questions at a time and in their order; answers are greedy.
+
+    Args:
+        model: that is asked.
+        questions: of a file.
+        show: makes a question the model's inputs.
+        longest: tokens at which an answer is cut off.
+        batch: questions answered together, at most.
+
+    Raises:
+        InputError: the model can't take what a question is about; with the question's file and line.
+    """
+    for start in range(0, len(questions), WINDOW):
+        asked = questions[start : start + WINDOW]
+        said = model.answers([_shown(model, each, show) for each in asked], longest=longest, batch=batch)
+        yield [
+            Reply(question, text, question.score(text) if question.answers else None)
+            for question, text in zip(asked, said, strict=True)
+        ]
+
+
+def _shown(model: Chat, question: FileQuestion, show: Show) -> Mapping[str, Any]:
+    try:
+        return show(model, question)
+    except InputError as problem:
+        raise InputError(
+            problem.what,
+            where=question.where if problem.where is None else f"{question.where}: {problem.where}",
+            got=problem.got,
+            expected=problem.expected,
+            hint=problem.hint,
+        ) from problem
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A model's scores.
+
+    Args:
+        model: name of the model.
+        score: mean over the groups, each of equal weight; None where no question has an answer.
+        groups: group → its score, in the order of the file.
+        differences: other model → this model's score less the other's, on the same questions.
+    """
+
+    model: str
+    score: Estimate | None
+    groups: Mapping[str, Estimate]
+    differences: Mapping[str, Difference]
+
+    def plain(self) -> dict[str, Any]:
+        """The evaluation as JSON-ready data; scores lie in [0, 1]."""
+        total = {"n": 0, "score": None, "low": None, "high": None}
+        return {
+            "model": self.model,
+            **(total if self.score is None else _plain(self.score)),
+            "groups": {name: _plain(each) for name, each in self.groups.items()},
+            "differences": {
+                other: {"mean": each.mean, "low": each.low, "high": each.high, "p": each.p}
+                for other, each in self.differences.items()
+            },
+        }
+
+
+def _plain(score: Estimate) -> dict[str, Any]:
+    return {"n": score.n, "score": score.score, "low": score.low, "high": score.high}
+
+
+def evaluations(said: Mapping[str, Sequence[Reply]]) -> list[Evaluation]:
+    """Scores of models that were asked the same questions.
+
+    Intervals are percentiles of a bootstrap over questions, groups each on their own. The p-value of a
+    difference is of a sign-flip test.
+
+    Args:
+        said: model → its replies, in the order of the file.
+    """
+    groups = {name: _by_group(replies) for name, replies in said.items()}
+    return [
+        Evaluation(
+            model=name,
+            score=estimate(list(own.values())) if own else None,
+            groups={group: estimate([scores]) for group, scores in own.items() if group or len(own) > 1},
+            differences={
+                other: compare(list(own.values()), list(theirs.values()))
+                for other, theirs in groups.items()
+                if other != name and own
+            },
+        )
+        for name, own in groups.items()
+    ]
+
+
+def _by_group(replies: Sequence[Reply]) -> dict[str, Scores]:
+    """Group → scores (1, question) of its questions that have answers."""
+    found: dict[str, list[float]] = {}
+    for each in replies:
+        if each.score is not None:
+            found.setdefault(each.question.group, []).append(each.score)
+    return {group: np.array([scores]) for group, scores in found.items()}
