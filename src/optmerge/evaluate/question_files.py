@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -18,23 +18,20 @@ from optmerge.evaluate.scoring.choices import read_options
 from optmerge.evaluate.scoring.metrics import METRICS
 from optmerge.evaluate.scoring.ocr import edits
 
-Medium = Literal["image", "audio", "video"]
-MEDIA: tuple[Medium, ...] = ("image", "audio", "video")
-
 
 @dataclass(frozen=True)
 class FileQuestion(Question):
     """A question of a file; its `type` is its group.
 
     Args:
-        media: medium → files that are shown before the question; without the media that aren't shown.
+        media: medium (`image`, `audio`, `video`) → files that are shown before the question.
         metric: name of the metric, from `METRICS`.
         id: given in the file, or the number of the line.
         where: file and line, for messages.
         size: width and height of the first picture; None where there is none.
     """
 
-    media: Mapping[Medium, tuple[Path, ...]]
+    media: Mapping[str, tuple[Path, ...]]
     metric: str
     id: str
     where: str
@@ -170,7 +167,7 @@ def _parsed(line: bytes, where: str) -> _Line:
 
 
 def _question(line: _Line, folder: Path, number: int, where: str) -> FileQuestion:
-    named: dict[Medium, list[str]] = {"image": line.image, "audio": line.audio, "video": line.video}
+    named = {"image": line.image, "audio": line.audio, "video": line.video}
     media = {medium: tuple(folder / path for path in paths) for medium, paths in named.items() if paths}
     for path in (path for paths in media.values() for path in paths):
         if not path.is_file():

@@ -86,7 +86,7 @@ def show(asked: chat.Chat, question: FileQuestion) -> Mapping[str, Any]:
     """
     if not isinstance(asked.processor, OmniProcessor):
         return chat.show(asked, question)
-    return inputs(asked, question.text, dict(question.media))
+    return inputs(asked, question.text, question.media)
 
 
 def prompt(processor: OmniProcessor, question: str, counts: Mapping[str, int]) -> tuple[str, bool]:
