@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from optmerge.bench import lines, records
 from optmerge.bench.exporting import export
 from optmerge.bench.lines.tiny import asking
-from optmerge.bench.tasks import get
+from optmerge.bench.tasks import get, registered
+from optmerge.bench.trials.trials import label, read_all
 from optmerge.cli import run
 from optmerge.errors import InputError
 from optmerge.evaluate import chat
@@ -154,3 +156,22 @@ def test_questions_of_the_benchmark_are_written_once_and_whole(tmp_path: Path) -
     assert run(["bench", "questions", "--n", "2", "--out", str(tmp_path / "q")]) == 2
     assert run(["bench", "questions", "--task", "composition", "--out", str(tmp_path / "c")]) == 2
     assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", ["full", "lora"])
+def test_the_shipped_records_come_out_question_by_question(line: str, tmp_path: Path) -> None:
+    tasks = [task for task in registered().values() if task.trained]
+    asked = read_questions(export(tasks, "test", 40, tmp_path / "q"))
+    found = lines.get(line).members(lines.default_zoo(), 0)
+    recorded = {
+        label(each.trial.kind, each.trial.model): each.tasks
+        for each in read_all(*records.shipped("bench"))
+        if each.trial.line == line and each.trial.split == "test" and each.trial.expert_set in (None, 0)
+    }
+    for name, folder in {"base": found.base, "expert:ocr": found.experts["ocr"]}.items():
+        model = chat.load(folder, dtype="float32")
+        said = [reply for some in replies(model, asked, chat.show, longest=16) for reply in some]
+        for task in tasks:
+            mine = [reply.score for reply in said if reply.question.group == task.name]
+            assert mine == recorded[name][task.name].scores[:40].tolist(), (name, task.name)
