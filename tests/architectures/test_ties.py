@@ -11,7 +11,7 @@ import pytest
 import transformers
 from transformers import AutoConfig, PreTrainedModel
 
-from optmerge.architectures import registered, resolve
+from optmerge.architectures import registered, resolve, untied
 from optmerge.architectures._ties import TIED_BY_DEFAULT
 from worlds.models import TINY, build
 from worlds.saved import Saved
@@ -92,6 +92,16 @@ def test_a_flat_config_of_transformers_4_counts() -> None:
     flat = {"model_type": "qwen2_vl", "hidden_size": 32, FLAG: True}
     pair = ("lm_head.weight", "model.language_model.embed_tokens.weight")
     assert registered()["qwen2_vl"].tied(flat) == (pair,)
+
+
+@pytest.mark.parametrize("family", sorted(TINY))
+def test_an_untied_config_is_read_as_untied(family: str, tmp_path: Path) -> None:
+    model = build(family, **{FLAG: True})
+    config = json.loads(json.dumps(model.config.to_dict())) | {"architectures": [type(model).__name__]}
+    apart = untied(config)
+
+    assert resolve(apart, model.state_dict()).tied(apart) == ()
+    assert not tied_in(read_back(apart, tmp_path))
 
 
 @pytest.mark.parametrize("flag", [True, False])

@@ -18,13 +18,13 @@ from transformers import PreTrainedModel
 from transformers.models.auto import modeling_auto
 
 import optmerge
-from optmerge.architectures import Architecture, Role, resolve
+from optmerge.architectures import Architecture, Role, registered, resolve
 from optmerge.engine.planning.selection import layout_of
 from optmerge.engine.verify.checks import verify
 from optmerge.errors import CheckpointError
 from optmerge.methods import Context
 from worlds import samples
-from worlds.models import TINY, forward
+from worlds.models import TINY, build, forward
 
 NOISE, TOLERANCE = 0.02, 1e-5
 EVERYTHING: dict[str, Any] = {"components": None, "kinds": None}
@@ -176,6 +176,33 @@ def test_a_merged_family_is_laid_out_as_save_pretrained_would_and_verifies(
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
     found = verify(tmp_path / "out")
     assert found.ok, found.checks
+
+
+@pytest.mark.sampled
+@pytest.mark.parametrize(
+    "name", samples.sample((n for n, f in registered().items() if f.tie and n in TINY), 4)
+)
+def test_an_untied_family_loads_with_both_ends_of_its_own(name: str, tmp_path: Path) -> None:
+    base = build(name, tie_word_embeddings=True)
+    expert = copy.deepcopy(base)
+    head = expert.get_output_embeddings()
+    head.weight = torch.nn.Parameter(head.weight.detach() + NOISE)
+    for config in (expert.config, expert.config.get_text_config()):
+        config.tie_word_embeddings = False
+    for model, path in ((base, "base"), (expert, "expert")):
+        model.save_pretrained(tmp_path / path)
+    recipe = Family(base, (expert,), tmp_path).recipe({"name": "task_arithmetic", "scale": 0.5}, EVERYTHING)
+    recipe |= {"base": str(tmp_path / "base"), "experts": [str(tmp_path / "expert")], "untie": True}
+    optmerge.merge(recipe, tmp_path / "out")
+    loaded = load(tmp_path / "out", base)
+    loaded.save_pretrained(tmp_path / "saved")
+
+    before = base.get_input_embeddings().weight
+    torch.testing.assert_close(loaded.get_input_embeddings().weight, before)
+    torch.testing.assert_close(loaded.get_output_embeddings().weight, before + 0.5 * NOISE)
+    names = [load_file(tmp_path / folder / "model.safetensors").keys() for folder in ("out", "saved")]
+    assert names[0] == names[1]
+    assert verify(tmp_path / "out").ok
 
 
 # --- checkpoints in the names of transformers 4

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 
 import optmerge
-from optmerge.errors import CheckpointError
+from optmerge.errors import CheckpointError, RecipeError
 from worlds.merges import CONFIG, EMBEDDING, HEAD, Tensors, World, load, weights, world
 
 TIED = {**CONFIG, "tie_word_embeddings": True}
@@ -73,6 +74,73 @@ def test_a_head_of_a_config_that_ties_nothing_stays_apart(tmp_path: Path) -> Non
     found = merged(models)
 
     torch.testing.assert_close(found[HEAD], expected(models, HEAD))
+
+
+def large_and_tied(root: Path) -> World:
+    base = weights()
+    base[EMBEDDING] = torch.randn(4_000, 6)
+    base[HEAD] = base[EMBEDDING].clone()
+    models = world(root, base=base, config=TIED)
+    for index in (0, 1):
+        models.rewrite(index, lambda tensors: tensors.update({HEAD: tensors[EMBEDDING].clone()}))
+    return models
+
+
+def test_an_experts_difference_far_from_the_ends_is_noticed_before_anything_is_written(
+    tmp_path: Path,
+) -> None:
+    models = large_and_tied(tmp_path)
+    models.rewrite(1, lambda tensors: tensors[HEAD][2_000].add_(1))
+
+    with pytest.raises(CheckpointError, match="'e1' has untied") as caught:
+        merged(models)
+    assert caught.value.hint is not None and "untie: true" in caught.value.hint
+    assert not models.out.exists()
+
+
+@pytest.mark.parametrize("stored", ["once", "twice"])
+def test_an_untied_merge_has_both_ends_of_everyone(tmp_path: Path, stored: str) -> None:
+    models = large_and_tied(tmp_path)
+    if stored == "once":
+        models.rewrite(None, lambda tensors: tensors.pop(HEAD))
+    models.rewrite(0, lambda tensors: tensors.pop(HEAD))
+    models.rewrite(1, lambda tensors: tensors[HEAD][2_000].add_(1))
+    recipe = models.recipe(select=ALL_OF_LANGUAGE, untie=True)
+    out = optmerge.merge(recipe, models.out).path
+    found, base = load(out), models.tensors()[EMBEDDING]
+    heads = models.tensors(0)[EMBEDDING], models.tensors(1)[HEAD]
+
+    torch.testing.assert_close(found[EMBEDDING], expected(models, EMBEDDING))
+    torch.testing.assert_close(found[HEAD], base + 0.5 * sum(head - base for head in heads))
+    assert json.loads((out / "config.json").read_text())["tie_word_embeddings"] is False
+    assert optmerge.verify(out, load=False).ok
+
+
+def test_a_base_without_a_tie_is_not_untied_but_told(tmp_path: Path) -> None:
+    models = world(tmp_path)
+    plain = load(optmerge.merge(models.recipe(), tmp_path / "plain").path)
+    result = optmerge.merge(models.recipe(untie=True), models.out)
+
+    assert any("untie does nothing" in warning for warning in result.warnings)
+    assert all(torch.equal(value, plain[name]) for name, value in load(result.path).items())
+
+
+def test_a_bare_file_cant_be_untied(tmp_path: Path) -> None:
+    models = world(tmp_path, config=None)
+    with pytest.raises(RecipeError, match="can't be untied"):
+        optmerge.plan(models.recipe(untie=True, select={"components": ["other"]}))
+
+
+def test_an_expert_whose_config_ties_what_the_base_has_apart_has_its_embedding_as_head(
+    tmp_path: Path,
+) -> None:
+    models = world(tmp_path)
+    models.rewrite(0, lambda tensors: tensors.pop(HEAD))
+    (models.experts[0] / "config.json").write_text(json.dumps(TIED))
+    found = merged(models)
+    base, heads = models.tensors()[HEAD], (models.tensors(0)[EMBEDDING], models.tensors(1)[HEAD])
+
+    torch.testing.assert_close(found[HEAD], base + 0.5 * sum(head - base for head in heads))
 
 
 def test_a_difference_far_from_the_ends_is_noticed_before_anything_is_written(tmp_path: Path) -> None:

@@ -10,5 +10,6 @@ from __future__ import annotations
 from optmerge.architectures._architecture import Architecture
 from optmerge.architectures._registry import registered, resolve
 from optmerge.architectures._roles import COMPONENTS, KINDS, Role
+from optmerge.architectures._ties import untied
 
-__all__ = ["COMPONENTS", "KINDS", "Architecture", "Role", "registered", "resolve"]
+__all__ = ["COMPONENTS", "KINDS", "Architecture", "Role", "registered", "resolve", "untied"]

@@ -35,10 +35,14 @@ EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "to
 
 
 def fallback(config: Mapping[str, Any], names: Iterable[str]) -> Architecture:
-    """The generic architecture; with one head and one embedding among the names, tied as the config says."""
+    """The generic architecture, tied as the config says if it has one embedding and no second head."""
+    names = tuple(names)
     heads = [name for name in names if name.endswith(HEADS)]
     embeddings = [name for name in names if name.endswith(EMBEDDINGS)]
-    if len(heads) != 1 or len(embeddings) != 1:
+    if len(heads) > 1 or len(embeddings) != 1:
         return GENERIC
+    if not heads:  # not stored; transformers 4 has it beside the language model's layers
+        before = "language_model." if embeddings[0].startswith("language_model.model.") else ""
+        heads = [f"{before}lm_head.weight"]
     default = config.get("model_type") in TIED_BY_DEFAULT
     return replace(GENERIC, tie=Tie(heads[0], embeddings[0], default=default, text_config="text_config"))

@@ -15,6 +15,9 @@ TIED_BY_DEFAULT = frozenset(
 )
 """`model_type`s of text models whose config class ties by default; files leave defaults out."""
 
+LANGUAGE_CONFIGS = ("text_config", "llm_config", "language_config", "thinker_config")
+"""Keys of nested configs that hold the language model's."""
+
 
 @dataclass(frozen=True)
 class Tie:
@@ -39,3 +42,23 @@ class Tie:
             return True
         nested = (self.text_config and config.get(self.text_config)) or {}
         return bool(nested.get("tie_word_embeddings", nested.get("model_type") in TIED_BY_DEFAULT))
+
+
+def untied(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config with head and embedding apart, said wherever some version of transformers looks.
+
+    That is at the top, in every nested config that has the flag set, and in that of the language model.
+    """
+    changed = {
+        key: untied(value)
+        if isinstance(value, dict) and (key in LANGUAGE_CONFIGS or _ties_somewhere(value))
+        else value
+        for key, value in config.items()
+    }
+    return {**changed, "tie_word_embeddings": False}
+
+
+def _ties_somewhere(config: Mapping[str, Any]) -> bool:
+    return bool(config.get("tie_word_embeddings")) or any(
+        isinstance(value, dict) and _ties_somewhere(value) for value in config.values()
+    )

@@ -71,6 +71,10 @@ class Adapter:
         """SHA-256 (hexadecimal) of configuration and weights, all bytes."""
         return hash_files([self.path / "adapter_config.json", self.file])
 
+    def reader(self) -> Reader:
+        """A context manager to read the adapter's own tensors with; the file opens at first use."""
+        return Reader(self.header.tensors, self._open_source)
+
     def check_shapes(self, base_shapes: Mapping[str, tuple[int, ...]]) -> None:
         """Check every target against the shape of the base's parameter.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -18,7 +19,7 @@ from optmerge.engine.output.dense import write_merged_checkpoint
 from optmerge.engine.output.folder import Mode, OutputFolder, check_usable, finished_fingerprint
 from optmerge.engine.output.provenance import content_hashes, write_provenance
 from optmerge.engine.plan import Action, Plan, Progress
-from optmerge.engine.planning.cost import SLICE_ELEMENTS
+from optmerge.engine.planning.ends import check_whole
 from optmerge.engine.planning.inputs import Inputs
 from optmerge.engine.planning.opening import open_inputs
 from optmerge.engine.planning.planner import make_plan
@@ -28,7 +29,7 @@ from optmerge.engine.running.compute import run_surveys
 from optmerge.engine.running.pool import Pool, keep_freed_memory
 from optmerge.engine.running.sources import Sources
 from optmerge.errors import CheckpointError, InputError, MergeWarning, OutputError, RecipeError
-from optmerge.recipe import Recipe, parse_recipe
+from optmerge.recipe import BASE, Recipe, parse_recipe
 
 
 @dataclass(frozen=True)
@@ -217,11 +218,11 @@ def _write(
     progress: Progress | None,
 ) -> float | None:
     """Fills the staging folder; returns the truncation error of an adapter."""
+    _check_ends(plan, inputs)
     write_side_files(plan, inputs, folder.staging)
     truncation = None
     keep_freed_memory()
     with Sources(inputs, options.device) as sources, Pool(device=sources.device) as pool:
-        _check_aliases(plan, sources)
         surveys = run_surveys(plan, sources, pool, budget.slice_elements)
         if plan.recipe.output.format == "adapter":
             truncation = write_merged_adapter(plan, sources, surveys, budget, folder.staging, progress)
@@ -235,17 +236,10 @@ def _write(
     return truncation
 
 
-def _check_aliases(plan: Plan, sources: Sources) -> None:
-    """What the config ties and the base stores twice must be one value, all of it."""
-    for tensor in plan.tensors:
-        if tensor.action is Action.ALIAS and not sources.same_everywhere(
-            tensor.name, tensor.source, SLICE_ELEMENTS
-        ):
-            raise CheckpointError(
-                f"{tensor.name} and {tensor.source} differ, though the config ties them",
-                where=sources.inputs.base.checkpoint.path,
-                hint="set tie_word_embeddings: false in the base's config.json, or save the base again",
-            )
+def _check_ends(plan: Plan, inputs: Inputs) -> None:
+    """What planning took for one tensor by a sample is compared whole."""
+    taken = [tensor.name for tensor in plan.tensors if tensor.action is Action.MERGE or tensor.source != BASE]
+    check_whole(inputs, [re.compile(pattern) for pattern in plan.recipe.ignore], taken)
 
 
 def _check_unchanged(inputs: Inputs) -> None:

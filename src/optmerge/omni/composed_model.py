@@ -16,8 +16,9 @@ from optmerge.architectures import resolve
 from optmerge.checkpoints.checkpoint import Checkpoint
 from optmerge.checkpoints.output_files import disk_errors
 from optmerge.checkpoints.safetensors_format import TensorInfo
+from optmerge.engine.planning.ends import aliases
 from optmerge.engine.planning.inputs import Base, Inputs
-from optmerge.engine.planning.opening import aliases, by_canonical
+from optmerge.engine.planning.opening import by_canonical
 from optmerge.errors import InputError
 from optmerge.omni.config import OmniConfig, TowerConfig, check_placeholders
 from optmerge.omni.conflicts import ONE_TOKENIZER, check_language, choose_towers

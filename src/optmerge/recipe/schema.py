@@ -165,6 +165,7 @@ class Recipe(_Strict):
         dtype: of the output's floating-point tensors; `auto` keeps each tensor's own.
         side_files: donor of everything that isn't weights.
         output: form of the result.
+        untie: write embedding and head as two tensors where the base's config ties them.
         allow_pickle: also read PyTorch pickles (with `weights_only`).
     """
 
@@ -179,6 +180,7 @@ class Recipe(_Strict):
         SideFiles()
     )
     output: Annotated[Output, BeforeValidator(_formatted)] = Output()
+    untie: bool = False
     allow_pickle: bool = False
 
     def expert_names(self) -> list[str]:

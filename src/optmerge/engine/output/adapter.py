@@ -18,6 +18,7 @@ from optmerge.checkpoints.output_files import disk_errors
 from optmerge.deltas import Delta, LowRank
 from optmerge.deltas.thin import thin_qr
 from optmerge.engine.plan import Action, Plan, Progress, TensorPlan
+from optmerge.engine.planning.ends import tied_pairs
 from optmerge.engine.running.budget import Budget
 from optmerge.engine.running.compute import Surveys, merged_delta, merged_weights
 from optmerge.engine.running.pool import Pool
@@ -68,6 +69,9 @@ def write_merged_adapter(
     names = {tensor.name: architecture.canonical(tensor.name) for tensor in merged_tensors}
     factors = {names[tensor]: each.factors for tensor, each in found.items() if each.factors is not None}
     full = {names[tensor]: each.full for tensor, each in found.items() if each.full is not None}
+    for alias, source in tied_pairs(sources.inputs.base):
+        if source in factors:  # PEFT changes only the end that an adapter names
+            factors[alias] = factors[source]
     write_adapter(
         out,
         factors,

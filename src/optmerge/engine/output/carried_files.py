@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from optmerge.architectures import untied
 from optmerge.checkpoints.json_files import read_object
 from optmerge.checkpoints.output_files import disk_errors
 from optmerge.checkpoints.side_files import copy_side_files
@@ -33,11 +34,13 @@ def write_side_files(plan: Plan, inputs: Inputs, out: Path) -> None:
             (out / name).unlink(missing_ok=True)
         return
     config, dtype = out / CONFIG, _dtype(plan, inputs)
-    if config.exists() and dtype is not None:
+    if config.exists():
         data = read_object(config, "model config")
-        if _with_dtype(data, dtype) != data:
+        changed = data if dtype is None else _with_dtype(data, dtype)
+        changed = untied(changed) if inputs.base.untied else changed
+        if changed != data:
             with disk_errors(config):
-                config.write_text(json.dumps(_with_dtype(data, dtype), indent=2) + "\n", "utf-8")
+                config.write_text(json.dumps(changed, indent=2) + "\n", "utf-8")
 
 
 def _dtype(plan: Plan, inputs: Inputs) -> str | None:

@@ -31,6 +31,7 @@ class Base:
         by_canonical: canonical name → name as stored.
         side_files: writes what lies beside the weights into a folder, where it is made for the merge; None
             where it is copied from a donor.
+        untied: (head, embedding) pairs of canonical names of one parameter that the recipe untied.
     """
 
     checkpoint: Checkpoint
@@ -38,6 +39,7 @@ class Base:
     aliases: Mapping[str, str]
     by_canonical: Mapping[str, str]
     side_files: Callable[[Path], None] | None = None
+    untied: tuple[tuple[str, str], ...] = ()
 
     def info(self, name: str) -> TensorInfo:
         """Header entry of a tensor."""

@@ -7,10 +7,8 @@ and an adapter, whose names are those in memory, meet. What doesn't meet is refu
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
-
-import torch
 
 from optmerge.architectures import Architecture, resolve
 from optmerge.checkpoints.adapters import Adapter, open_model
@@ -19,12 +17,17 @@ from optmerge.checkpoints.hub import locate, looks_like_hub_id
 from optmerge.checkpoints.json_files import read_object
 from optmerge.checkpoints.paths import member
 from optmerge.checkpoints.safetensors_format import TensorInfo
+from optmerge.engine.planning.ends import (
+    aliases,
+    apart,
+    check_can_be_untied,
+    check_still_tied,
+    take_apart,
+    tied_pairs,
+)
 from optmerge.engine.planning.inputs import AdapterExpert, AnyExpert, Base, FullExpert, Inputs
 from optmerge.errors import AdapterError, CheckpointError
 from optmerge.recipe import Expert, Recipe
-
-SAMPLE = 4096
-"""Entries at either end that are compared to see whether two tensors are one."""
 
 TOKENIZER = "tokenizer.json"
 
@@ -54,14 +57,22 @@ def open_base(recipe: Recipe) -> Base:
     _refuse_quantised(checkpoint)
     architecture = resolve(checkpoint.config, checkpoint.tensors)
     names = by_canonical(architecture, checkpoint)
-    return Base(checkpoint, architecture, aliases(architecture, checkpoint, names), names)
+    base = Base(checkpoint, architecture, aliases(architecture, checkpoint, names), names)
+    if not recipe.untie:
+        return base
+    check_can_be_untied(base)
+    return take_apart(base)
 
 
 def _open_expert(spec: Expert, name: str, base: Base, recipe: Recipe) -> AnyExpert:
     ignored = [re.compile(pattern) for pattern in recipe.ignore]
     model = open_model(spec.model, allow_pickle=recipe.allow_pickle)
     if isinstance(model, Adapter):
-        return AdapterExpert(name, spec, model, match_adapter(model, spec, base, ignored))
+        model, also = apart(model, base)
+        matched = match_adapter(model, spec, base, ignored)
+        return AdapterExpert(
+            name, spec, model, matched | {n: t for n, t in also.items() if not _any(ignored, n)}
+        )
     _refuse_quantised(model)
     check_vocabulary(base.checkpoint, model, name)
     return FullExpert(name, spec, model, match_checkpoint(model, name, base, ignored))
@@ -99,43 +110,6 @@ def by_canonical(architecture: Architecture, checkpoint: Checkpoint) -> dict[str
     return names
 
 
-def aliases(
-    architecture: Architecture, checkpoint: Checkpoint, by_canonical: Mapping[str, str]
-) -> dict[str, str]:
-    """Stored tensors that the config ties to another stored tensor, and that look the same.
-
-    A config's claim isn't enough: transformers keeps a head apart that is stored with other values.
-    """
-    if checkpoint.config is None:
-        return {}
-    pairs = [
-        (by_canonical[alias], by_canonical[source])
-        for alias, source in architecture.tied(checkpoint.config)
-        if alias in by_canonical and source in by_canonical
-    ]
-    return {alias: source for alias, source in pairs if _look_same(checkpoint, alias, source)}
-
-
-def _look_same(checkpoint: Checkpoint, first: str, second: str) -> bool:
-    """Whether two tensors agree in type, shape and their first and last entries; reads a few KiB."""
-    one, other = checkpoint.tensors[first], checkpoint.tensors[second]
-    if (one.dtype, one.shape) != (other.dtype, other.shape):
-        return False
-    spans = ((0, min(SAMPLE, one.numel)), (max(0, one.numel - SAMPLE), one.numel))
-    with checkpoint.reader() as reader:
-        return all(torch.equal(reader.read_flat(first, *s), reader.read_flat(second, *s)) for s in spans)
-
-
-def tied_names(base: Base) -> frozenset[str]:
-    """Canonical names of parameters that are another one under a second name, stored or not."""
-    pairs = base.architecture.tied(base.checkpoint.config or {})
-    return frozenset(
-        alias
-        for alias, _ in pairs
-        if alias not in base.by_canonical or base.by_canonical[alias] in base.aliases
-    )
-
-
 def match_checkpoint(
     checkpoint: Checkpoint, name: str, base: Base, ignored: Iterable[re.Pattern[str]]
 ) -> dict[str, str]:
@@ -144,11 +118,14 @@ def match_checkpoint(
     named = checkpoint.config is not None and base.checkpoint.config is not None
     architecture = resolve(checkpoint.config, checkpoint.tensors) if named else base.architecture
     stored = by_canonical(architecture, checkpoint)
+    for alias, source in architecture.tied(checkpoint.config or {}):
+        if alias in base.by_canonical and alias not in stored and source in stored:
+            stored[alias] = stored[source]
     left_out = {c for names in (stored, base.by_canonical) for c, n in names.items() if _any(ignored, n)}
     own = {c: n for c, n in stored.items() if c not in left_out}
     wanted = {c: n for c, n in base.by_canonical.items() if c not in left_out}
-    tied = tied_names(base)
-    _check_still_tied(checkpoint, name, base, own)
+    tied = {alias for alias, _ in tied_pairs(base)}
+    check_still_tied(checkpoint, name, base, ignored)
     missing = [n for c, n in wanted.items() if c not in own and c not in tied]
     extra = [n for c, n in own.items() if c not in wanted and c not in tied]
     if missing:
@@ -166,20 +143,6 @@ def match_checkpoint(
     return matched
 
 
-def _check_still_tied(checkpoint: Checkpoint, name: str, base: Base, own: Mapping[str, str]) -> None:
-    """Refuses an expert that stores two values for what is one parameter of the base."""
-    for alias, source in base.architecture.tied(base.checkpoint.config or {}):
-        if alias not in tied_names(base) or alias not in own or source not in own:
-            continue
-        if not _look_same(checkpoint, own[alias], own[source]):
-            raise CheckpointError(
-                f"expert {name!r} has untied {own[alias]} from {own[source]}",
-                where=checkpoint.path,
-                expected="one value for both, as in the base",
-                hint=f"to leave its own out, write in the recipe: ignore: ['^{re.escape(own[alias])}$']",
-            )
-
-
 def match_adapter(
     adapter: Adapter, spec: Expert, base: Base, ignored: Iterable[re.Pattern[str]]
 ) -> dict[str, str]:
@@ -187,15 +150,24 @@ def match_adapter(
     _check_adapters_base(adapter, spec, base)
     shapes: dict[str, tuple[int, ...]] = {}
     matched: dict[str, str] = {}
-    sources = dict(base.architecture.tied(base.checkpoint.config or {}))
-    for target in adapter.targets:
+    tied = dict(tied_pairs(base))
+    for target in sorted(adapter.targets, key=lambda name: base.architecture.canonical(name) in tied):
         canonical = base.architecture.canonical(target)
-        canonical = canonical if canonical in base.by_canonical else sources.get(canonical, canonical)
-        stored = base.by_canonical.get(canonical)
-        if stored is not None:
-            shapes[target] = base.info(stored).shape
-            if not _any(ignored, stored):
-                matched[stored] = target
+        stored = base.by_canonical.get(tied.get(canonical, canonical))
+        if stored is None:
+            continue
+        shapes[target] = base.info(stored).shape
+        if _any(ignored, stored) or (canonical in tied and stored in matched):
+            continue  # whether a head's change is the embedding's is decided where both are selected
+        if stored in matched:
+            raise AdapterError(
+                "two targets of the adapter are the same parameter",
+                where=adapter.file,
+                got=f"{matched[stored]} and {target}",
+                expected=f"one change of {stored}",
+                hint="load the adapter with PEFT, which says what it uses, and save it again",
+            )
+        matched[stored] = target
     adapter.check_shapes(shapes)
     return matched
 

@@ -105,6 +105,8 @@ def _warnings(recipe: Recipe, tensors: tuple[TensorPlan, ...], inputs: Inputs) -
             f"architecture {kind!r} is not declared; roles are judged by common names (generic). "
             "Look at the plan before you merge."
         )
+    if recipe.untie and not inputs.base.untied:
+        found.append("untie does nothing: the base's embedding and head are two tensors already")
     merged = {tensor.name for tensor in tensors if tensor.action is Action.MERGE}
     taken = {tensor.source for tensor in tensors if tensor.action is Action.COPY}
     for expert in inputs.experts:

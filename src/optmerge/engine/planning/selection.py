@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from optmerge.architectures import Role
 from optmerge.checkpoints.safetensors_format import TensorInfo
 from optmerge.engine.plan import Action, Cause, MethodUse, Reason, TensorPlan
+from optmerge.engine.planning.ends import end_targets, tied_pairs, two_changes
 from optmerge.engine.planning.inputs import AdapterExpert, Base, Inputs
 from optmerge.errors import RecipeError
 from optmerge.methods import Layout
@@ -60,6 +61,7 @@ def plan_tensors(recipe: Recipe, inputs: Inputs, uses: Sequence[MethodUse | None
     tensors = tuple(_plan_tensor(info, recipe, inputs, uses) for info in order)
     _check_something_merged(recipe, tensors, inputs)
     _check_adapter_output(recipe, tensors, inputs)
+    _check_ends(tensors, inputs)
     return tensors
 
 
@@ -169,6 +171,21 @@ def _check_something_merged(recipe: Recipe, tensors: tuple[TensorPlan, ...], inp
     raise RecipeError(
         "no tensor would be merged", where="select", got=f"{listing}; mostly: {mostly}", hint=hint
     )
+
+
+def _check_ends(tensors: Sequence[TensorPlan], inputs: Inputs) -> None:
+    """Refuses an adapter that changes the two ends of a tied base apart, where that change is used."""
+    base = inputs.base
+    pairs = tied_pairs(base)
+    planned = {tensor.name: tensor for tensor in tensors}
+    for expert in inputs.experts:
+        if not pairs or not isinstance(expert, AdapterExpert):
+            continue
+        for ends in end_targets(expert.adapter, base.architecture, pairs):
+            tensor = planned[base.by_canonical[ends.source]]
+            used = tensor.action is Action.MERGE or tensor.source == expert.name
+            if used and expert.changes(tensor.name) and not ends.one:
+                raise two_changes(expert, ends)
 
 
 def _check_adapter_output(recipe: Recipe, tensors: Sequence[TensorPlan], inputs: Inputs) -> None:

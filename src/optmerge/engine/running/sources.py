@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from contextlib import ExitStack
-from math import prod
 from pathlib import Path
 from types import TracebackType
 
@@ -191,17 +190,6 @@ class Sources:
     @staticmethod
     def _read(reader: Reader, name: str, rows: Rows) -> Tensor:
         return reader.read_rows(name, *rows) if rows else reader.read(name)
-
-    def same_everywhere(self, first: str, second: str, block: int) -> bool:
-        """Whether two tensors of the base are equal, bit for bit, read in blocks."""
-        size = prod(self.inputs.base.info(first).shape)
-        return all(
-            torch.equal(
-                self._base.read_flat(first, start, min(size, start + block)),
-                self._base.read_flat(second, start, min(size, start + block)),
-            )
-            for start in range(0, size, block)
-        )
 
 
 def _expert_tensor(expert: FullExpert, own: str) -> tuple[str, Path]:

@@ -16,6 +16,9 @@ from optmerge.checkpoints.adapters import is_adapter, open_adapter
 from optmerge.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from optmerge.checkpoints.json_files import read_object
 from optmerge.engine.output.folder import PROVENANCE, STATE
+from optmerge.engine.planning.ends import aliases, take_apart
+from optmerge.engine.planning.inputs import Base
+from optmerge.engine.planning.opening import by_canonical
 from optmerge.engine.verify.transformers_load import (
     Outcome,
     load_adapter_strictly,
@@ -102,7 +105,7 @@ def verify(path: str | Path, *, base: str | Path | None = None, load: bool = Tru
     elif reference is None:
         checks.append(Check("deltas", None, f"the base isn't at hand ({recorded or 'not recorded'})"))
     else:
-        norms, changed = _compare(checkpoint, reference, provenance)
+        norms, changed = _compare(checkpoint, _untied(reference, provenance), provenance)
         checks.append(changed)
     if not load:
         checks.append(Check("load", None, "not asked for"))
@@ -127,6 +130,8 @@ def _verify_adapter(path: Path, base: str | Path | None, load: bool) -> Verifica
         return Verification(path, tuple(checks), {})
     architecture = resolve(reference.config, reference.tensors)
     shapes = {architecture.canonical(info.name): info.shape for info in reference.tensors.values()}
+    ties = architecture.tied(reference.config or {})
+    shapes = {alias: shapes[source] for alias, source in ties if source in shapes} | shapes
     try:
         adapter.check_shapes({name: shapes[name] for name in adapter.targets if name in shapes})
         checks.append(Check("fits the base", True, f"{len(adapter.targets)} targets"))
@@ -165,6 +170,15 @@ def _open_base(given: str | Path | None, recorded: str | None) -> Checkpoint | N
         return open_checkpoint(recorded) if recorded else None
     except OptMergeError:
         return None
+
+
+def _untied(base: Checkpoint, provenance: dict[str, Any]) -> Checkpoint:
+    """The base with its ends apart, where the merge took them apart."""
+    if not (provenance.get("recipe") or {}).get("untie"):
+        return base
+    architecture = resolve(base.config, base.tensors)
+    names = by_canonical(architecture, base)
+    return take_apart(Base(base, architecture, aliases(architecture, base, names), names)).checkpoint
 
 
 def _attempt(name: str, action: Callable[[], Outcome]) -> tuple[Any, Check]:
