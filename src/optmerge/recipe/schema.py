@@ -166,6 +166,9 @@ class Recipe(_Strict):
         side_files: donor of everything that isn't weights.
         output: form of the result.
         allow_pickle: also read PyTorch pickles (with `weights_only`).
+        allow_nonfinite: copy tensors that hold NaN or infinity as they are. Infinite constants of the base
+            (tensors that are no matrix, embedding, head, norm or router) need no permission; what is merged
+            is always finite.
     """
 
     base: str
@@ -180,6 +183,7 @@ class Recipe(_Strict):
     )
     output: Annotated[Output, BeforeValidator(_formatted)] = Output()
     allow_pickle: bool = False
+    allow_nonfinite: bool = False
 
     def expert_names(self) -> list[str]:
         """A name for every expert, unique: its own, or the last part of its path, numbered where needed.

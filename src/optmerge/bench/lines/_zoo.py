@@ -102,7 +102,9 @@ def _missing(line: str, folder: Path, command: str) -> CheckpointError:
         f"a model of the {line} line is missing",
         where=folder,
         expected="a checkpoint or an adapter",
-        hint=f"make it with `{command}`, or correct --zoo" if line in LINES else "put it there, or correct --zoo",
+        hint=f"make it with `{command}`, or correct --zoo"
+        if line in LINES
+        else "put it there, or correct --zoo",
     )
 
 

@@ -29,7 +29,8 @@ Threads = Annotated[int, typer.Option(help="Processor threads.", min=1)]
 OUT = Path("out/bench")
 """Where `bench run` writes unless --out says otherwise."""
 Lines = Annotated[
-    list[str] | None, typer.Option("--line", help="Line of models, such as full or lora; repeat.", metavar="LINE")
+    list[str] | None,
+    typer.Option("--line", help="Line of models, such as full or lora; repeat.", metavar="LINE"),
 ]
 Questions = Annotated[int | None, typer.Option("--n", help="Questions a capability.", min=1)]
 Methods = Annotated[

@@ -112,7 +112,11 @@ def test_answers_are_scored_by_type_and_in_all(write: Any) -> None:
     items = music_avqa.load(*write(*({**MUSIC, "type": kind} for kind, _ in kinds)))
     said = [MUSIC["anser"] if right else "right" for _, right in kinds]
     scores = score(music_avqa.TASK, [item.question for item in items], said)
-    assert scores.types == {"Audio Comparative": (1.0, 1), "Audio Counting": (0.5, 2), "Visual Counting": (0.5, 2)}
+    assert scores.types == {
+        "Audio Comparative": (1.0, 1),
+        "Audio Counting": (0.5, 2),
+        "Visual Counting": (0.5, 2),
+    }
     assert scores.metrics == {"exact_match": 0.6}
 
 
