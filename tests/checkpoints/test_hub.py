@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,12 +15,14 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils import filter_repo_objects
 from safetensors.torch import save
 
+from optmerge.checkpoints.adapters import open_model
 from optmerge.checkpoints.checkpoint import open_checkpoint
-from optmerge.checkpoints.hub import locate, looks_like_hub_id
+from optmerge.checkpoints.hub import hub_id, locate, looks_like_hub_id
 from optmerge.checkpoints.side_files import copy_side_files
-from optmerge.errors import CheckpointError, RunError
+from optmerge.errors import AdapterError, CheckpointError, RunError
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 
@@ -140,3 +143,42 @@ def test_pickles_are_fetched_only_when_allowed(monkeypatch: pytest.MonkeyPatch) 
     locate("org/secret")
     locate("org/secret", allow_pickle=True)
     assert ["*.bin" in patterns for patterns in asked] == [True, False]
+
+
+@pytest.mark.parametrize("files", [(), ("pytorch_model.bin.index.json",)])
+def test_a_repository_of_pickles_says_how_they_are_allowed(cache: Path, files: tuple[str, ...]) -> None:
+    (cache / "snapshots" / REVISION / "model.safetensors").unlink()
+    for name in files:
+        (cache / "snapshots" / REVISION / name).write_text("{}")
+    with pytest.raises(CheckpointError, match="allow_pickle: true"):
+        open_checkpoint("org/tiny")
+
+
+def test_an_adapter_of_pickles_says_how_they_are_allowed(cache: Path) -> None:
+    snapshot = cache / "snapshots" / REVISION
+    (snapshot / "model.safetensors").unlink()
+    config = {"peft_type": "LORA", "base_model_name_or_path": "org/base", "target_modules": ["q_proj"]}
+    (snapshot / "adapter_config.json").write_text(json.dumps(config))
+    with pytest.raises(AdapterError, match="allow_pickle: true"):
+        open_model("org/tiny")
+
+
+def test_a_snapshot_is_known_by_id_and_commit(cache: Path, tmp_path: Path) -> None:
+    assert hub_id(cache / "snapshots" / REVISION) == f"org/tiny@{REVISION}"
+    assert hub_id(cache / "snapshots" / REVISION / "model.safetensors") == f"org/tiny@{REVISION}"
+    assert hub_id(tmp_path) is None
+
+
+def test_weights_in_pickles_are_not_downloaded_and_what_processors_need_is(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: list[list[str]] = []
+    monkeypatch.setattr(
+        huggingface_hub,
+        "snapshot_download",
+        lambda *_, ignore_patterns, **__: asked.append(ignore_patterns) or str(tmp_path),
+    )
+    locate("org/other")
+    names = ["spk_dict.pt", "pytorch_model.bin", "pytorch_model-1.pt", "consolidated.00.pth", "model.pt"]
+
+    assert list(filter_repo_objects(names, ignore_patterns=asked[0])) == ["spk_dict.pt"]

@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
+from optmerge.checkpoints import side_files
 from optmerge.checkpoints.side_files import copy_side_files, list_side_files
 from optmerge.errors import CheckpointError
 
@@ -100,3 +103,43 @@ def test_a_pipe_is_refused_rather_than_waited_for(donor: Path, tmp_path: Path) -
     (tmp_path / "out").mkdir()
     with pytest.raises(CheckpointError, match="pipe"):
         copy_side_files(donor, tmp_path / "out")
+
+
+# --- tensors that aren't weights
+
+
+SPEAKERS = {"Chelsie": {"cond": torch.ones(3), "bos_token": 7}}
+STATE = {"layers.0.weight": torch.ones(3)}
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_tensors_that_a_processor_needs_are_carried_and_weights_are_not(tmp_path: Path, legacy: bool) -> None:
+    files = {
+        "spk_dict.pt": SPEAKERS,
+        "voices/af.pt": torch.ones(3),
+        "expert.pt": STATE,
+        "pytorch_model.pt": SPEAKERS,
+        "module.pth": torch.nn.Linear(1, 1),
+    }
+    for name, value in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        torch.save(value, tmp_path / name, _use_new_zipfile_serialization=not legacy)
+    np.savez(tmp_path / "en_speaker_0.npz", semantic_prompt=np.ones(3))
+    np.savez(tmp_path / "mlx.npz", **{"layers.0.weight": np.ones(3)})
+
+    assert list(map(str, list_side_files(tmp_path))) == ["en_speaker_0.npz", "spk_dict.pt", "voices/af.pt"]
+
+
+def test_what_is_carried_is_never_loaded(tmp_path: Path) -> None:
+    (tmp_path / "bomb.pt").write_bytes(b"cbuiltins\nexec\n(Vraise SystemExit\ntR.")
+    (tmp_path / "cut.pt").write_bytes(b"\x80\x02X\xff\xff\xff\xff")
+    (tmp_path / "empty.pt").touch()
+
+    assert len(list_side_files(tmp_path)) == 3
+
+
+def test_large_tensors_are_weights_whatever_they_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.save(SPEAKERS, tmp_path / "spk_dict.pt")
+    monkeypatch.setattr(side_files, "_LARGEST_ARCHIVE_BYTES", 100)
+
+    assert list_side_files(tmp_path) == []

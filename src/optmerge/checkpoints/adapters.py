@@ -18,8 +18,8 @@ from torch import Tensor
 from optmerge.checkpoints.adapter_config import read_adapter_config
 from optmerge.checkpoints.adapter_tensors import AdapterTensor, dora, factors, group_tensors
 from optmerge.checkpoints.checkpoint import Checkpoint, hash_files, open_checkpoint
-from optmerge.checkpoints.hub import locate
-from optmerge.checkpoints.layout import is_adapter
+from optmerge.checkpoints.hub import hub_id, locate
+from optmerge.checkpoints.layout import PICKLES_NOT_FETCHED, is_adapter
 from optmerge.checkpoints.paths import member
 from optmerge.checkpoints.pickles import PickleSource, pickle_header
 from optmerge.checkpoints.reader import FileSource, Reader, Source
@@ -215,7 +215,9 @@ def _weights_file(folder: Path, allow_pickle: bool) -> Path:
     if (folder / _WEIGHTS).exists():
         return member(folder, _WEIGHTS, folder, AdapterError)
     if not (folder / _PICKLED).exists():
-        raise AdapterError("the adapter has no weights", where=folder, expected=_WEIGHTS)
+        unfetched = hub_id(folder) is not None and not allow_pickle
+        hint = PICKLES_NOT_FETCHED if unfetched else None
+        raise AdapterError("the adapter has no weights", where=folder, expected=_WEIGHTS, hint=hint)
     if not allow_pickle:
         hint = "load and save it with PEFT, or write `allow_pickle: true` in the recipe"
         raise AdapterError("the adapter is a pickle", where=folder / _PICKLED, expected=_WEIGHTS, hint=hint)

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
+
+from optmerge._compiled import compiled
 
 
 def widened(values: Tensor) -> Tensor | None:
@@ -21,7 +22,7 @@ def widened(values: Tensor) -> Tensor | None:
     return wide if widen(stored.numpy(), wide.view(torch.uint32).flatten().numpy()) else None
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def widen(stored: Any, bits: Any) -> bool:
     """bfloat16 (as uint16) to float32 (as uint32); whether all of it is finite."""
     largest = np.uint16(0)
@@ -31,7 +32,7 @@ def widen(stored: Any, bits: Any) -> bool:
     return bool(largest < np.uint16(0x7F80))
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def narrow(bits: Any, stored: Any) -> bool:
     """float32 (as uint32) to bfloat16 (as uint16), to nearest even; whether all of it is finite."""
     largest = np.uint16(0)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
 from optmerge.checkpoints.paths import similar_siblings
+from optmerge.checkpoints.side_files import PICKLED_WEIGHTS
 from optmerge.errors import CheckpointError, RunError
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w./-]+)?", re.ASCII)
-_PICKLES = ["*.bin", "*.pt", "*.pth", "*.ckpt"]
+_CACHED = "models--"
+_PICKLES = ["*.bin", "*.pth", "*.ckpt", *(f"{stem}*.pt" for stem in PICKLED_WEIGHTS)]
 _IGNORED = [
     *("*.gguf", "*.h5", "*.msgpack", "*.onnx", "*.ot", "*.tflite", "onnx/*", "openvino/*", "original/*"),
     *("runs/*", "checkpoint-*/*", "optimizer*", "scheduler*", "rng_state*", "consolidated*"),
@@ -21,19 +24,39 @@ def looks_like_hub_id(ref: str | Path) -> bool:
     return isinstance(ref, str) and ".." not in ref and _HUB_ID.fullmatch(ref) is not None
 
 
+def names_hub_model(ref: str | Path) -> bool:
+    """Whether a reference means a model of the hub: it has the form of a hub id, and isn't a path here."""
+    return looks_like_hub_id(ref) and local_path(ref) is None
+
+
+def local_path(ref: str | Path) -> Path | None:
+    """The path that a reference is, `~` spelled out; None where nothing is there."""
+    try:
+        path = Path(ref).expanduser()
+        return path if path.exists() else None
+    except (OSError, ValueError, RuntimeError):  # too long; no text; a home that nobody knows
+        return None
+
+
+def hub_id(path: Path) -> str | None:
+    """`org/name@commit` of a path in a snapshot of the Hugging Face cache; None elsewhere."""
+    for folder in (path, *path.parents):
+        repository = folder.parent.parent.name
+        if folder.parent.name == "snapshots" and repository.startswith(_CACHED):
+            return f"{repository.removeprefix(_CACHED).replace('--', '/', 1)}@{folder.name}"
+    return None
+
+
 def locate(ref: str | Path, *, allow_pickle: bool = False) -> Path:
     """The local path of a reference; a path that exists wins over a hub id, which is downloaded.
 
     Raises:
         CheckpointError: neither a path nor a hub id, or as `download`.
     """
-    path = Path(ref).expanduser()
-    try:
-        exists = path.exists()
-    except (OSError, ValueError):
-        exists = False
-    if exists:
-        return path
+    found = local_path(ref)
+    if found is not None:
+        return found
+    path = Path(os.path.expanduser(ref))  # noqa: PTH111 (leaves a home that nobody knows as it is)
     if isinstance(ref, str) and looks_like_hub_id(ref) and similar_siblings(path) is None:
         return download(ref, allow_pickle=allow_pickle)
     hint = similar_siblings(path) or "give a folder, a .safetensors file, or a hub id like org/name"

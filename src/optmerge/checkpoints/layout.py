@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from optmerge.checkpoints.hub import hub_id
 from optmerge.checkpoints.json_files import read_object
 from optmerge.checkpoints.paths import is_file, member
 from optmerge.checkpoints.safetensors_format import TensorInfo
@@ -56,7 +57,7 @@ def find_weights(folder: Path, *, allow_pickle: bool = False) -> Weights:
         raise CheckpointError("the folder holds an adapter, not a checkpoint", where=folder, hint=hint)
     pickled = _choose(folder, names, "pytorch_model", ".bin")
     if pickled is None:
-        raise _no_weights(folder, names)
+        raise _no_weights(folder, names, allow_pickle)
     if not allow_pickle:
         hint = "convert the checkpoint to safetensors, or write `allow_pickle: true` in the recipe"
         raise CheckpointError("the checkpoint is a pickle", where=folder / pickled, got=pickled, hint=hint)
@@ -85,10 +86,11 @@ def _choose(folder: Path, names: list[str], stem: str, suffix: str) -> str | Non
     return candidates[0] if candidates else None
 
 
-def _no_weights(folder: Path, names: list[str]) -> CheckpointError:
-    others = [
-        name for name in names if name.endswith((".gguf", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx"))
-    ]
+_FOREIGN = (".gguf", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx")
+
+
+def _no_weights(folder: Path, names: list[str], allow_pickle: bool) -> CheckpointError:
+    others = [name for name in names if name.endswith(_FOREIGN)]
     got = ", ".join(others[:3]) or ", ".join(names[:5]) or "an empty folder"
     hint = "give the folder that holds the weights themselves"
     if others:
@@ -96,9 +98,17 @@ def _no_weights(folder: Path, names: list[str]) -> CheckpointError:
     if others and others[0].endswith(".gguf"):
         hint = "GGUF weights are quantised for inference; get the original safetensors checkpoint"
     expected = "model.safetensors, model.safetensors.index.json and its shards, or one *.safetensors"
-    return CheckpointError(
-        "the folder holds no checkpoint", where=folder, got=got, expected=expected, hint=hint
-    )
+    what = "the folder holds no checkpoint"
+    if hub_id(folder) is not None and not allow_pickle:
+        what = "the hub's repository holds no safetensors"
+        hint = PICKLES_NOT_FETCHED
+    return CheckpointError(what, where=folder, got=got, expected=expected, hint=hint)
+
+
+PICKLES_NOT_FETCHED = (
+    "pickled weights (.bin, .pt) are downloaded only where they are allowed: if the repository has them, "
+    "write `allow_pickle: true` in the recipe, or convert them to safetensors"
+)
 
 
 def _weights(folder: Path, name: str, *, pickled: bool) -> Weights:

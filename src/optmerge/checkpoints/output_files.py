@@ -12,7 +12,13 @@ from optmerge.errors import OptMergeError, OutputError, RunError
 
 PARTIAL = ".partial"
 
+LARGEST_CALL = 1 << 30
+"""Bytes asked for in one read or write: macOS refuses more than 2 GiB, Linux moves no more."""
+
 DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+NOT_SUPPORTED = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
+"""What a file system says to a call that it doesn't have."""
+
 _UNUSABLE = frozenset(
     {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR}
     | {errno.ENAMETOOLONG, errno.ELOOP}
@@ -52,7 +58,7 @@ def write_all(descriptor: int, data: memoryview, offset: int) -> None:
     """Write every byte at a position; may be called from many threads on one file."""
     done = 0
     while done < len(data):
-        done += os.pwrite(descriptor, data[done:], offset + done)
+        done += os.pwrite(descriptor, data[done : done + LARGEST_CALL], offset + done)
 
 
 def reserve(descriptor: int, size: int) -> None:
@@ -66,7 +72,7 @@ def reserve(descriptor: int, size: int) -> None:
             os.posix_fallocate(descriptor, 0, size)
             return
         except OSError as problem:
-            if problem.errno not in {errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}:
+            if problem.errno not in NOT_SUPPORTED:
                 raise
     space = os.fstatvfs(descriptor)
     if space.f_bavail * space.f_frsize < size:
@@ -75,10 +81,17 @@ def reserve(descriptor: int, size: int) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes renames in a folder survive a power cut."""
+    """Makes renames in a folder survive a power cut, where the file system can (SMB and some FUSE can't).
+
+    Raises:
+        OSError: the device failed.
+    """
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as problem:
+        if problem.errno not in NOT_SUPPORTED:
+            raise
     finally:
         os.close(descriptor)
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from optmerge.checkpoints.dtypes import DTYPES
+from optmerge.checkpoints.output_files import LARGEST_CALL
 from optmerge.checkpoints.safetensors_format import TensorInfo
 from optmerge.errors import CheckpointError, RunError
 
@@ -58,9 +59,10 @@ class FileSource:
         """Fill `out` (uint8, contiguous) with the tensor's bytes from `start_byte` of it on."""
         view = out.numpy().data
         done, offset = 0, info.begin + start_byte
-        while done < len(view):  # Linux moves at most 2 GiB per call
+        while done < len(view):  # a file system may give less than it was asked for
             try:
-                count = os.preadv(self._descriptor, [view[done:]], offset + done)
+                piece = view[done : done + LARGEST_CALL]
+                count = os.preadv(self._descriptor, [piece], offset + done)
             except OSError as problem:
                 raise RunError(f"{self._path}: reading {info.name} failed: {problem.strerror}") from problem
             if count == 0:

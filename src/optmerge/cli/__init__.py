@@ -12,6 +12,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from optmerge._system import require_posix
 from optmerge.cli import ask, bench, eval, inspect, merge, methods, omni, plan, verify
 from optmerge.errors import InputError, OptMergeError, printable
 
@@ -65,6 +66,7 @@ def main() -> NoReturn:
 def run(arguments: list[str]) -> int:
     """Runs one command; returns its exit code."""
     try:
+        require_posix()
         app(arguments)
     except SystemExit as stop:  # Typer's own: help, usage errors (2), typer.Exit
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)

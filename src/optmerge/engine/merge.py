@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
+from optmerge._compiled import uncached
 from optmerge.checkpoints.paths import require_regular_file
 from optmerge.engine.output.adapter import write_merged_adapter
 from optmerge.engine.output.carried_files import write_side_files
@@ -203,7 +204,7 @@ def _run(
         path=out,
         plan=plan,
         seconds=time.monotonic() - started,
-        warnings=tuple(dict.fromkeys((*plan.warnings, *(str(each.message) for each in found)))),
+        warnings=tuple(dict.fromkeys((*plan.warnings, *(str(each.message) for each in found), *_uncached()))),
         truncation=truncation,
         resumed_tensors=len(folder.written),
     )
@@ -255,6 +256,18 @@ def _check_unchanged(inputs: Inputs) -> None:
                 where=file,
                 hint="nothing may write to a checkpoint while it is read; start again",
             )
+
+
+def _uncached() -> list[str]:
+    """What to say, once a process, where compiled loops can't be kept on disk."""
+    words = uncached()
+    if words is None or words in _said:
+        return []
+    _said.add(words)
+    return [words]
+
+
+_said: set[str] = set()
 
 
 @contextmanager

@@ -39,6 +39,10 @@ class Action(StrEnum):
     """The tensor is another one under a second name, and isn't written."""
 
 
+PARAMETER_KINDS = frozenset({"matrix", "embedding", "head", "norm", "router"})
+"""Kinds of tensors that are never constants: a NaN or an infinity in one of these means a damaged file."""
+
+
 class Cause(StrEnum):
     """Why a tensor has its action, as a template of the words for it."""
 

@@ -167,6 +167,9 @@ class Recipe(_Strict):
         output: form of the result.
         untie: write embedding and head as two tensors where the base's config ties them.
         allow_pickle: also read PyTorch pickles (with `weights_only`).
+        allow_nonfinite: copy tensors that hold NaN or infinity as they are. Infinite constants of the base
+            (tensors that are no matrix, embedding, head, norm or router) need no permission; what is merged
+            is always finite.
     """
 
     base: str
@@ -182,6 +185,7 @@ class Recipe(_Strict):
     output: Annotated[Output, BeforeValidator(_formatted)] = Output()
     untie: bool = False
     allow_pickle: bool = False
+    allow_nonfinite: bool = False
 
     def expert_names(self) -> list[str]:
         """A name for every expert, unique: its own, or the last part of its path, numbered where needed.

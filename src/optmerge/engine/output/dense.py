@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import warnings
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -15,7 +16,7 @@ from optmerge.checkpoints.checkpoint_writer import CheckpointWriter
 from optmerge.checkpoints.dtypes import DTYPES
 from optmerge.deltas import LowRank
 from optmerge.engine.output.folder import OutputFolder
-from optmerge.engine.plan import Action, Plan, Progress, TensorPlan
+from optmerge.engine.plan import PARAMETER_KINDS, Action, Plan, Progress, TensorPlan
 from optmerge.engine.planning.cost import FACTOR_SLICE_ELEMENTS, slice_limit
 from optmerge.engine.running.budget import Budget
 from optmerge.engine.running.compute import (
@@ -29,8 +30,9 @@ from optmerge.engine.running.compute import (
 from optmerge.engine.running.fused import FusedMerge, FusedSlices
 from optmerge.engine.running.pool import Each, Pool, one_after_another
 from optmerge.engine.running.sources import Rows, Sources, all_finite
-from optmerge.errors import CheckpointError
+from optmerge.errors import CheckpointError, MergeWarning
 from optmerge.methods import get
+from optmerge.recipe import BASE
 
 ONE_THREAD_ELEMENTS = 1 << 23
 """Tensors up to this size are merged by one thread each, others slice by slice by all: threads that work on
@@ -153,6 +155,8 @@ class TensorWriter:
         self._plan, self._sources, self._surveys, self._writer = plan, sources, surveys, writer
         self._slice_elements = slice_elements
         self._fused = FusedSlices(plan, sources, surveys)
+        self._nonfinite: set[str] = set()
+        self._lock = threading.Lock()
 
     def write_whole(self, tensor: TensorPlan) -> None:
         """Writes a tensor that is merged in one piece."""
@@ -217,15 +221,55 @@ class TensorWriter:
         if adapted is not None:
             self._writer.write(tensor.name, _stored(adapted, tensor))
             return
-        size, step, target = prod(tensor.shape), self._slice_elements, DTYPES[tensor.out_dtype].torch
 
         def copy(span: tuple[int, int]) -> None:
             values = self._sources.raw(tensor, *span)
-            stored = _stored(values, tensor, check=values.dtype != target)
+            other_type = values.dtype != DTYPES[tensor.out_dtype].torch
+            if all_finite(values):
+                stored = _stored(values, tensor, check=other_type)
+            else:
+                self._let_pass(tensor)
+                stored = _stored(values, tensor, check=False)
+                if other_type:  # what is finite has to stay so
+                    _stored(values.float().nan_to_num(0.0, 0.0, 0.0), tensor)
             self._writer.write_flat(tensor.name, span[0], stored)
 
-        starts = range(0, max(1, size), step)  # an empty tensor is written too
-        each(copy, [(start, min(size, start + step)) for start in starts])
+        each(copy, self._spans(tensor))
+
+    def _spans(self, tensor: TensorPlan) -> list[tuple[int, int]]:
+        """Ranges of elements that a tensor is copied in; an empty tensor has one too, and so is written."""
+        size, step = prod(tensor.shape), self._slice_elements
+        return [(start, min(size, start + step)) for start in range(0, max(1, size), step)]
+
+    def _let_pass(self, tensor: TensorPlan) -> None:
+        """Refuses a copied tensor that holds NaN or infinity; not a constant of the base, nor if allowed.
+
+        The whole tensor is counted, so that the message doesn't depend on how it is cut.
+        """
+        with self._lock:
+            if tensor.name in self._nonfinite:
+                return
+            nan = infinite = 0
+            for span in self._spans(tensor):
+                values = self._sources.raw(tensor, *span)
+                values = (torch.view_as_real(values) if values.is_complex() else values).float()
+                nan += int(values.isnan().sum())
+                infinite += int(values.isinf().sum())
+            self._nonfinite.add(tensor.name)
+        if tensor.kind not in PARAMETER_KINDS and tensor.source == BASE and not nan:
+            return
+        what, file = self._sources.copied_from(tensor)
+        if not self._plan.recipe.allow_nonfinite:
+            raise CheckpointError(
+                f"{what} holds NaN or infinity",
+                where=file,
+                got=f"{nan} NaN and {infinite} infinite among {prod(tensor.shape)} values",
+                expected="finite values",
+                hint="find a sound copy of this checkpoint; or, to copy the tensor as it is, write "
+                "`allow_nonfinite: true` in the recipe",
+            )
+        found = f"{nan} NaN and {infinite} infinite values"
+        warnings.warn(f"{what} holds {found}: copied as it is (allow_nonfinite)", MergeWarning, stacklevel=1)
 
 
 def _stored(values: Tensor, tensor: TensorPlan, *, check: bool = True) -> Tensor:

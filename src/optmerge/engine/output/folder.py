@@ -7,7 +7,6 @@ that `--resume` needs and all that a discarded merge leaves to remove.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -15,9 +14,10 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 from optmerge.checkpoints.json_files import parse_object, read_object
+from optmerge.checkpoints.locks import Held, Lock, lock
 from optmerge.checkpoints.output_files import disk_errors, sync_folder, write_all, write_file
 from optmerge.checkpoints.paths import is_inside
 from optmerge.checkpoints.shards import INDEX_NAME
@@ -55,8 +55,14 @@ class OutputFolder:
         check_usable(path, mode)
         with disk_errors(path):
             self._made = [each for each in (path, *path.parents) if not each.exists()]
-            self.staging.mkdir(parents=True, exist_ok=True)
-            self._lock = _locked(path)
+            state_is_ours = not (path / STATE).exists()
+            try:
+                self.staging.mkdir(parents=True, exist_ok=True)
+                self._lock = _locked(path)
+            except OSError:
+                if state_is_ours:
+                    self._remove()
+                raise
         try:
             self._start(mode)
         except BaseException:
@@ -102,8 +108,12 @@ class OutputFolder:
         """Removes whatever this merge wrote: its input turned out to be wrong."""
         with suppress(OSError):  # first of all, for without it nothing counts as written
             (self.path / STATE / JOURNAL).unlink()
-        shutil.rmtree(self.path / STATE, ignore_errors=True)
+        self._remove()
         self.close()
+
+    def _remove(self) -> None:
+        """Removes the state, and the folders that were made for it."""
+        shutil.rmtree(self.path / STATE, ignore_errors=True)
         with suppress(OSError):  # someone else has put a file there
             for folder in self._made:
                 folder.rmdir()
@@ -265,18 +275,17 @@ def _inside(files: list[Any]) -> list[Path]:
     return [path for path in paths if not path.is_absolute() and ".." not in path.parts]
 
 
-def _locked(path: Path) -> IO[bytes]:
-    lock = (path / STATE / "lock").open("ab")
+def _locked(path: Path) -> Lock:
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.close()
+        return lock(path / STATE / "lock")
+    except Held as held:
+        left = f"; if that process is gone, remove {held.file}" if held.file is not None else ""
         raise OutputError(
             "another merge is writing into this folder",
             where=path,
-            hint="wait for it to end, or choose another --out",
+            got=held.owner or None,
+            hint=f"wait for it to end, or choose another --out{left}",
         ) from None
-    return lock
 
 
 def _read_journal(path: Path) -> tuple[list[dict[str, Any]], int]:

@@ -13,7 +13,7 @@ from typing import Any
 from optmerge.architectures import Architecture, resolve
 from optmerge.checkpoints.adapters import Adapter, open_model
 from optmerge.checkpoints.checkpoint import Checkpoint, is_adapter, open_checkpoint
-from optmerge.checkpoints.hub import locate, looks_like_hub_id
+from optmerge.checkpoints.hub import locate, names_hub_model
 from optmerge.checkpoints.json_files import read_object
 from optmerge.checkpoints.paths import member
 from optmerge.checkpoints.safetensors_format import TensorInfo
@@ -176,7 +176,8 @@ def _check_adapters_base(adapter: Adapter, spec: Expert, base: Base) -> None:
     """Refuses an adapter that names another hub model than the base given; local paths can't be compared."""
     theirs, ours = adapter.base_model_name, base.checkpoint.ref.partition("@")[0]
     recorded = (base.checkpoint.config or {}).get("_name_or_path") or ours
-    comparable = theirs is not None and looks_like_hub_id(theirs) and looks_like_hub_id(recorded)
+    local = theirs is None or not names_hub_model(theirs) or (adapter.path / theirs).exists()
+    comparable = not local and names_hub_model(recorded)
     if spec.any_base or not comparable or theirs in (ours, recorded):
         return
     raise AdapterError(

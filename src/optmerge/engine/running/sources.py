@@ -53,18 +53,23 @@ class Sources:
         self._stack.close()
 
     def raw(self, tensor: TensorPlan, start: int, stop: int) -> Tensor:
-        """Elements [start, stop) of a flattened tensor that is copied, as its source stores them.
+        """Elements [start, stop) of a flattened tensor that is copied, as stored in its source; unchecked."""
+        reader, own, _ = self._copied(tensor)
+        return reader.read_flat(own, start, stop)
 
-        The base's may be anything, since they were there before; an expert's must be finite.
-        """
+    def copied_from(self, tensor: TensorPlan) -> tuple[str, Path]:
+        """What to call the stored tensor that is copied in a message, and its file."""
+        _, own, expert = self._copied(tensor)
+        if expert is not None:
+            return _expert_tensor(expert, own)
+        return f"tensor {own} of the base", self.inputs.base.info(own).file
+
+    def _copied(self, tensor: TensorPlan) -> tuple[Reader, str, FullExpert | None]:
+        """Where the stored tensor that is copied is read, its name there, and the expert if it is one's."""
         expert = None if tensor.source == BASE else self.inputs.expert(tensor.source)
         if not isinstance(expert, FullExpert) or not expert.changes(tensor.name):
-            return self._base.read_flat(tensor.name, start, stop)
-        own = expert.tensors[tensor.name]
-        values = self._experts[expert.name].read_flat(own, start, stop)
-        if values.is_floating_point():
-            _check_finite(values.float(), *_expert_tensor(expert, own))
-        return values
+            return self._base, tensor.name, None
+        return self._experts[expert.name], expert.tensors[tensor.name], expert
 
     def adapted(self, tensor: TensorPlan) -> Tensor | None:
         """A tensor that is copied from an adapter, changed by it; None where it isn't."""
@@ -201,7 +206,12 @@ def all_finite(values: Tensor) -> bool:
     """Whether there is no NaN or infinity; one pass without temporaries where the answer is yes.
 
     A NaN or an infinity makes the sum one. A sum can overflow all by itself, which the second look settles.
+    Whole numbers are finite.
     """
+    if not values.is_floating_point():
+        return not values.is_complex() or all_finite(torch.view_as_real(values))
+    if values.dtype.itemsize == 1:  # torch can't add 8-bit floats
+        values = values.float()
     total = values.sum(dtype=torch.float32 if values.dtype.itemsize < 4 else None)
     return bool(torch.isfinite(total)) or bool(torch.isfinite(values).all())
 

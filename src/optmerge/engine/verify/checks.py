@@ -15,10 +15,13 @@ from optmerge.architectures import resolve
 from optmerge.checkpoints.adapters import is_adapter, open_adapter
 from optmerge.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from optmerge.checkpoints.json_files import read_object
+from optmerge.checkpoints.reader import Reader
 from optmerge.engine.output.folder import PROVENANCE, STATE
+from optmerge.engine.plan import PARAMETER_KINDS, Action
 from optmerge.engine.planning.ends import aliases, take_apart
 from optmerge.engine.planning.inputs import Base
 from optmerge.engine.planning.opening import by_canonical
+from optmerge.engine.running.sources import all_finite
 from optmerge.engine.verify.transformers_load import (
     Outcome,
     load_adapter_strictly,
@@ -26,6 +29,7 @@ from optmerge.engine.verify.transformers_load import (
     smoke_generation,
 )
 from optmerge.errors import InputError, OptMergeError, OutputError
+from optmerge.recipe import BASE
 
 BLOCK = 1 << 22
 """Elements read at a time."""
@@ -96,7 +100,7 @@ def verify(path: str | Path, *, base: str | Path | None = None, load: bool = Tru
     if path.is_dir() and is_adapter(path):
         return _verify_adapter(path, base, load)
     checkpoint = open_checkpoint(path)
-    checks = [_coverage(checkpoint, provenance), _finite(checkpoint)]
+    checks = [_coverage(checkpoint, provenance), _finite(checkpoint, provenance)]
     norms: dict[str, float] = {}
     recorded = (provenance.get("recipe") or {}).get("base")
     reference = _open_base(base, recorded)
@@ -122,7 +126,7 @@ def verify(path: str | Path, *, base: str | Path | None = None, load: bool = Tru
 
 def _verify_adapter(path: Path, base: str | Path | None, load: bool) -> Verification:
     adapter = open_adapter(path)
-    checks = [_finite(open_checkpoint(adapter.file))]
+    checks = [_finite(open_checkpoint(adapter.file), {})]
     recorded = adapter.base_model_name
     reference = _open_base(base, recorded)
     if reference is None:
@@ -205,14 +209,38 @@ def _coverage(checkpoint: Checkpoint, provenance: dict[str, Any]) -> Check:
     return Check("coverage", True, f"all {len(planned)} tensors accounted for: {words}")
 
 
-def _finite(checkpoint: Checkpoint) -> Check:
+def _finite(checkpoint: Checkpoint, provenance: dict[str, Any]) -> Check:
+    """Whether everything is finite but what a merge lets pass: infinite constants, and what was allowed."""
+    architecture = resolve(checkpoint.config, checkpoint.tensors)
+    allowed = (provenance.get("recipe") or {}).get("allow_nonfinite") is True
+    entries = provenance.get("tensors") or {}
+    passed = []
     with checkpoint.reader() as reader:
         for name, info in checkpoint.tensors.items():
-            for start in range(0, info.numel, BLOCK):
-                values = reader.read_flat(name, start, min(info.numel, start + BLOCK))
-                if values.is_floating_point() and not bool(torch.isfinite(values.float()).all()):
-                    return Check("finite", False, f"{name} holds NaN or infinity")
-    return Check("finite", True, f"{len(checkpoint.tensors)} tensors, {checkpoint.nbytes / 1e6:,.1f} MB")
+            nan, infinite = _not_finite(reader, name, info.numel)
+            if not nan and not infinite:
+                continue
+            entry = entries.get(name, {"action": Action.COPY, "source": BASE})
+            constant = architecture.role(name, info.shape).kind not in PARAMETER_KINDS
+            copied = entry["action"] == Action.COPY
+            if not copied or not (allowed or (constant and not nan and entry.get("source") == BASE)):
+                return Check("finite", False, f"{name} holds {nan} NaN and {infinite} infinite values")
+            passed.append(name)
+    words = f"{len(checkpoint.tensors)} tensors, {checkpoint.nbytes / 1e6:,.1f} MB"
+    if passed:
+        words += f"; not finite, copied as they were: {len(passed)}, such as {passed[0]}"
+    return Check("finite", True, words)
+
+
+def _not_finite(reader: Reader, name: str, numel: int) -> tuple[int, int]:
+    """How many NaN and how many infinite values a tensor holds."""
+    nan = infinite = 0
+    for start in range(0, numel, BLOCK):
+        values = reader.read_flat(name, start, min(numel, start + BLOCK))
+        if not all_finite(values):
+            values = (torch.view_as_real(values) if values.is_complex() else values).float()
+            nan, infinite = nan + int(values.isnan().sum()), infinite + int(values.isinf().sum())
+    return nan, infinite
 
 
 def _compare(
@@ -233,10 +261,12 @@ def _compare(
             for start in range(0, info.numel, BLOCK):
                 span = (start, min(info.numel, start + BLOCK))
                 new, old = ours.read_flat(name, *span), theirs.read_flat(name, *span)
-                same = same and torch.equal(new, old.to(new.dtype))
+                same = same and _bits_equal(new, old.to(new.dtype))
                 if new.is_floating_point():
-                    change[component] += float((new.double() - old.double()).square().sum())
-                    size[component] += float(old.double().square().sum())
+                    before = old.double()
+                    difference = (new.double() - before).nan_to_num(0.0, 0.0, 0.0)
+                    change[component] += float(difference.square().sum())
+                    size[component] += float(before.nan_to_num(0.0, 0.0, 0.0).square().sum())
             if not same and entry.get("action") == "copy" and entry.get("source") == "base":
                 altered.append(name)
     norms = {part: math.sqrt(change[part] / size[part]) if size[part] else 0.0 for part in sorted(change)}
@@ -244,6 +274,11 @@ def _compare(
         return norms, Check("deltas", False, f"{altered[0]} should be the base's, and isn't")
     words = ", ".join(f"{part} {norm:.2%}" for part, norm in norms.items())
     return norms, Check("deltas", True, f"‖W − W₀‖/‖W₀‖ by component: {words}; copies identical to the base")
+
+
+def _bits_equal(first: torch.Tensor, second: torch.Tensor) -> bool:
+    """Whether two tensors of one type hold the same bits; a NaN is the same as itself."""
+    return torch.equal(first.contiguous().view(torch.uint8), second.contiguous().view(torch.uint8))
 
 
 def _ties(model: Any, checkpoint: Checkpoint) -> Check:

@@ -16,10 +16,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import njit, types
+from numba import types
 from numba.extending import overload
 from torch import Tensor
 
+from optmerge._compiled import compiled
 from optmerge.checkpoints.bfloat16 import narrow, widen
 
 MAGNITUDE = np.uint32(0x7FFFFFFF)
@@ -34,7 +35,7 @@ def compiled_for(values: Tensor) -> bool:
     return values.dtype == torch.float32 and values.device.type == "cpu"
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def count_leading(bits: Any, scratch: Any, counts: Any) -> None:
     """Adds to `counts` (≥ 32768,) int64 how often each upper half of magnitudes' bits occurs.
 
@@ -56,7 +57,7 @@ def count_leading(bits: Any, scratch: Any, counts: Any) -> None:
         counts[digit] += parts[0, digit] + parts[1, digit] + parts[2, digit] + parts[3, digit]
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def count_within(
     bits: Any,
     low: Any,
@@ -107,7 +108,7 @@ def count_within(
                     loose[place] |= np.uint8((block[i] & inside) != 0)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def count_trailing(bits: Any, prefix: Any, scratch: Any, counts: Any) -> None:
     """Adds to `counts` (65536,) how often each lower half occurs where the upper half is `prefix` (uint32).
 
@@ -128,7 +129,7 @@ def count_trailing(bits: Any, prefix: Any, scratch: Any, counts: Any) -> None:
                     counts[block[i]] += 1
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def hash_pairs(hashes: Any, first_key: Any, second_key: Any, pair: int) -> None:
     """The 32-bit hashes of pairs `pair`, `pair` + 1, … in `hashes` (uint32); keys are uint32.
 
@@ -152,7 +153,7 @@ def hash_pairs(hashes: Any, first_key: Any, second_key: Any, pair: int) -> None:
         first += part.size
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def drop_entries(delta: Any, first_key: Any, second_key: Any, start: int, limit: Any, gain: Any) -> None:
     """DARE in place: entries whose 16-bit hash is below `limit` become 0, the others times `gain`.
 
@@ -169,7 +170,7 @@ def drop_entries(delta: Any, first_key: Any, second_key: Any, start: int, limit:
             part[i] = part[i] * gain if hashes[i] >= limit else np.float32(0)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def copy_finite(values: Any, out: Any) -> bool:
     """float32 as it is; whether all of it is finite."""
     bits = values.view(np.uint32)
@@ -204,7 +205,7 @@ def _store(values: Any, out: Any) -> Any:
     return lambda values, out: copy_finite(values, out)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def load_base(stored: Any, from_base: bool, first: int, last: int, base: Any) -> bool:
     """The base's chunk [first, last) in `base`, nothing without a base; whether all of it is finite."""
     finite = True
@@ -213,7 +214,7 @@ def load_base(stored: Any, from_base: bool, first: int, last: int, base: Any) ->
     return finite
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def load_delta(
     stored: Any,
     from_base: bool,
@@ -241,7 +242,7 @@ def load_delta(
     return finite
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def sum_deltas(
     stored: Any,
     from_base: bool,
@@ -307,7 +308,7 @@ def sum_deltas(
     return finite
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def count_magnitudes(
     stored: Any,
     from_base: bool,
@@ -374,7 +375,7 @@ def count_magnitudes(
     return finite
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def trimmed_sum_of_signs(
     stored: Any,
     from_base: bool,
@@ -411,7 +412,7 @@ def trimmed_sum_of_signs(
     return int(count)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def mean_of_agreeing(
     stored: Any,
     from_base: bool,
@@ -482,7 +483,7 @@ def mean_of_agreeing(
     return finite
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def adam_step(
     values: Any,
     gradient: Any,
