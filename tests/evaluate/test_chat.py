@@ -4,37 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from unittest.mock import patch
 
 import pytest
 import torch
 from PIL import Image
 
 import optmerge
-from optmerge.bench.lines.tiny import tiny_models, tokenizer
-from optmerge.bench.training.train import train
+from optmerge.bench.lines.tiny import tiny_models
 from optmerge.cli import run
 from optmerge.errors import CheckpointError, InputError
 from optmerge.evaluate import chat
-from worlds import lines as tiny_lines
-from worlds import random_zoo
 
 LINES = ("full", "lora")
 QUESTION = "what color is the star?"
 
 
 @pytest.fixture(scope="module")
-def merged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Line → a dense merge of two barely trained experts; line-adapter → a merged adapter."""
+def merged(zoo: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Line → a dense merge of two experts made at random; adapter → a merged adapter."""
     found = {}
     for line in LINES:
         root = tmp_path_factory.mktemp(line)
-        stages = tiny_lines.stages(line, ("base", "vqa", "ocr"))
-        with patch.object(tokenizer, "texts", random_zoo.FEW_TEXTS):  # all of a line's take ten seconds
-            train(line, root, stages=stages, size=tiny_lines.SIZE, threads=1)
+        experts = zoo / line / "experts" / "0"
         recipe = {
-            "base": str(root / "base"),
-            "experts": [str(root / "vqa"), str(root / "ocr")],
+            "base": str(zoo / line / "base"),
+            "experts": [str(experts / "vqa"), str(experts / "ocr")],
             "method": "average",
         }
         found[line] = optmerge.merge(recipe, root / "merged").path
