@@ -16,9 +16,10 @@ def merged(zoo: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pat
     found = {}
     for line in ("full", "lora"):
         root = tmp_path_factory.mktemp(line)
+        (root / "base").symlink_to(zoo / line / "base")
         experts = zoo / line / "experts" / "0"
         recipe = {
-            "base": str(zoo / line / "base"),
+            "base": str(root / "base"),
             "experts": [str(experts / "vqa"), str(experts / "ocr")],
             "method": "average",
         }
