@@ -50,6 +50,9 @@ PARTS = (
 IN_TOWERS = re.compile(r"merger|connector|^multi_modal_projector$", re.IGNORECASE)
 """Projectors that lie inside a tower."""
 
+LAST_IN_TOWERS = re.compile(r"^(proj\d?|audio_bos_eos_token)$")
+"""What a tower ends with where it gives the language model's width itself."""
+
 ROUTERS = re.compile(r"(Router|Gating|Gate)$")
 """Classes that choose among experts, where they stand beside experts."""
 
@@ -108,7 +111,8 @@ def _places(model: PreTrainedModel) -> Iterator[Place]:
             path = f"{place.path}.{name}" if place.path else name
             part = place.component
             if part in ("vision", "video", "audio"):
-                part = "projector" if IN_TOWERS.search(name) else part
+                last = isinstance(place.module, PreTrainedModel) and LAST_IN_TOWERS.match(name)
+                part = "projector" if last or IN_TOWERS.search(name) else part
             elif part is None:
                 words = (name, _own_name(type(child).__name__, family))
                 part = _by_name(*words) or _by_half(name, children) or _by_modality(child)
