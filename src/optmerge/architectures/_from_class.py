@@ -84,8 +84,9 @@ class ClassArchitecture(Architecture):
         return Role(role.component, role.kind, role.kind == "matrix" and transposed)
 
     def tied(self, config: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-        """(alias, source) pairs of canonical names that the config of this model ties."""
-        return tuple(self.model.ties.items())
+        """(alias, source) pairs of canonical names that the class ties under this config."""
+        model = _model(_told(config))
+        return tuple(model.ties.items()) if isinstance(model, ModelClass) else ()
 
     def strangers(self, names: Iterable[str]) -> tuple[str, ...]:
         """Names that the class has no place for."""
@@ -104,8 +105,7 @@ def read_class(config: Mapping[str, Any], names: Iterable[str]) -> ClassArchitec
         config: a checkpoint's config.json.
         names: its tensor names. A class that has no place for half of them is not believed.
     """
-    told = {key: value for key, value in config.items() if key not in VOLATILE}
-    model = _model(json.dumps(told, sort_keys=True, default=str))
+    model = _model(_told(config))
     if isinstance(model, str):
         return model
     family = ClassArchitecture(str(config.get("model_type")), way=Way.CLASS, reason=model.name, model=model)
@@ -118,6 +118,12 @@ def read_class(config: Mapping[str, Any], names: Iterable[str]) -> ClassArchitec
     if 2 * len(strangers) > len(names):
         return f"{model.name} has no place for {len(strangers)} of its {len(names)} tensors"
     return family
+
+
+def _told(config: Mapping[str, Any]) -> str:
+    """What a config says of its model, as JSON."""
+    told = {key: value for key, value in config.items() if key not in VOLATILE}
+    return json.dumps(told, sort_keys=True, default=str)
 
 
 @cache

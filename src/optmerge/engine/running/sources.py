@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import ExitStack
+from math import prod
 from pathlib import Path
 from types import TracebackType
 
