@@ -49,7 +49,9 @@ def kind_of(model: PreTrainedModel, module: nn.Module, parameter: str) -> str:
         return "bias"
     if module is model.get_output_embeddings():
         return "head"
-    if isinstance(module, nn.Linear | Conv1D) or type(module).__name__.endswith(("Experts", "Router")):
+    if type(module).__name__.endswith("Router"):
+        return "router"
+    if isinstance(module, nn.Linear | Conv1D) or type(module).__name__.endswith("Experts"):
         return "matrix"
     if isinstance(module, nn.Embedding):
         return "embedding"

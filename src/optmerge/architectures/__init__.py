@@ -7,9 +7,9 @@ entry points in the group `optmerge.architectures`, each naming a module that li
 
 from __future__ import annotations
 
-from optmerge.architectures._architecture import Architecture
+from optmerge.architectures._architecture import Architecture, Way
 from optmerge.architectures._registry import registered, resolve
 from optmerge.architectures._roles import COMPONENTS, KINDS, Role
 from optmerge.architectures._ties import untied
 
-__all__ = ["COMPONENTS", "KINDS", "Architecture", "Role", "registered", "resolve", "untied"]
+__all__ = ["COMPONENTS", "KINDS", "Architecture", "Role", "Way", "registered", "resolve", "untied"]

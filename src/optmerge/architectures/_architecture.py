@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 from optmerge.architectures._roles import KindRule, Role, kind_of
@@ -14,6 +15,16 @@ STACKED_EXPERTS = re.compile(r"(^|\.)(experts|block_sparse_moe)\.(?!\d)")
 WRITES_HIDDEN = re.compile(r"(^|\.)(down_proj|output_linear|fc2|w2)(\.weight)?$")
 
 
+class Way(StrEnum):
+    """How an architecture is known."""
+
+    DECLARED = "declared"
+    CLASS = "class"
+    """Read from the class that transformers has for the config."""
+    NAMES = "names"
+    """Guessed from common names."""
+
+
 @dataclass(frozen=True)
 class Architecture:
     """How one family names its tensors.
@@ -21,7 +32,6 @@ class Architecture:
     Args:
         name: the `model_type` of its configs.
         classes: class names, in a config's `architectures`, that mean this family by any `model_type`.
-        generic: whether the rules are a guess by common habits, not a declaration about the family.
         renames: (pattern, replacement) pairs, applied in order by `re.sub`; they end at the canonical name.
         components: (pattern, component) pairs on canonical names, matched from the start, first match wins.
         kinds: rules that go before the shared ones.
@@ -29,11 +39,12 @@ class Architecture:
         tie: pair of parameters that a config may tie; None for a family that never ties.
         hidden_size: width of the language model, from the config; tells the orientation of stacked experts.
         composed: whether its models are made of several models, so that no one base has all their tensors.
+        way: how it is known.
+        reason: the class it was read from, or why it is guessed from names; empty for a declared family.
     """
 
     name: str
     classes: tuple[str, ...] = ()
-    generic: bool = False
     renames: tuple[tuple[str, str], ...] = ()
     components: tuple[tuple[str, str], ...] = ()
     kinds: tuple[KindRule, ...] = ()
@@ -41,6 +52,13 @@ class Architecture:
     tie: Tie | None = None
     hidden_size: int | None = None
     composed: bool = False
+    way: Way = Way.DECLARED
+    reason: str = ""
+
+    @property
+    def generic(self) -> bool:
+        """Whether roles are a guess by common names, not facts about the family."""
+        return self.way is Way.NAMES
 
     def canonical(self, name: str) -> str:
         """Name of the parameter in the transformers 5 class with a head; idempotent.
@@ -65,6 +83,10 @@ class Architecture:
         isn't tied, whatever its config says: transformers 5 then warns and keeps the two apart.
         """
         return ((self.tie.alias, self.tie.source),) if self.tie and self.tie.holds(config) else ()
+
+    def strangers(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Names that the family's class has no place for; none where no class was read."""
+        return ()
 
     def knows(self, names: Iterable[str]) -> bool:
         """Whether most of these names belong to a component of this family."""

@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from optmerge.architectures._architecture import Architecture
+from optmerge.architectures._from_class import read_class
 from optmerge.architectures._generic import BARE, fallback
 from optmerge.errors import InputError
 from optmerge.registry import Registry
@@ -32,7 +33,10 @@ def registered() -> Mapping[str, Architecture]:
 
 
 def resolve(config: Mapping[str, Any] | None, names: Iterable[str]) -> Architecture:
-    """Architecture of a checkpoint: family of its class, else of its `model_type`, else the generic guess.
+    """Architecture of a checkpoint: a declared family, else what transformers' class says, else a guess.
+
+    A family is declared for a class or a `model_type`. Only the second way imports transformers, to build the
+    class on the `meta` device.
 
     Args:
         config: its `config.json`, or None where it has none; then nothing is known but shapes (`bare`).
@@ -40,7 +44,7 @@ def resolve(config: Mapping[str, Any] | None, names: Iterable[str]) -> Architect
             says: the original LLaVA's files share a `model_type` with the converted ones.
 
     Returns:
-        The declared family, or the generic guess, which says it is one.
+        The architecture, which says in which of the three ways it is known (`way`).
 
     Raises:
         InputError: a plug-in can't be loaded, or two families declare one class.
@@ -50,7 +54,10 @@ def resolve(config: Mapping[str, Any] | None, names: Iterable[str]) -> Architect
     names = tuple(names)
     family = _by_class(config.get("architectures") or ()) or registered().get(str(config.get("model_type")))
     if family is None or not family.knows(names):
-        family = fallback(config, names)
+        read = read_class(config, names)
+        if not isinstance(read, str):
+            return read
+        family = fallback(config, names, read)
     return replace(family, hidden_size=_hidden_size(config))
 
 

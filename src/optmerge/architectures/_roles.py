@@ -4,9 +4,10 @@ Kinds follow the module that would hold the tensor in memory. Raw parameters hav
 
 * a table with one row per position is an `embedding`, stored as `nn.Embedding` or not;
 * a single learned vector (class or mask token, image newline), a gate and a layer scale are `other`;
-* experts stacked in three dimensions are a `matrix` (one per expert), and so is a router.
+* experts stacked in three dimensions are a `matrix` (one per expert).
 
-A fused matrix (qkv, gate_up) is one matrix.
+What scores the experts of a mixture is a `router`; the gate of a shared expert, which chooses nothing, is a
+`matrix`. A fused matrix (qkv, gate_up) is one matrix.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import re
 from dataclasses import dataclass
 
 COMPONENTS: tuple[str, ...] = ("language", "vision", "audio", "video", "projector", "other")
-KINDS: tuple[str, ...] = ("matrix", "embedding", "head", "norm", "bias", "conv", "other")
+KINDS: tuple[str, ...] = ("matrix", "router", "embedding", "head", "norm", "bias", "conv", "other")
 
 
 @dataclass(frozen=True)
@@ -52,11 +53,26 @@ KIND_RULES: tuple[KindRule, ...] = (
     KindRule("head", r"(^|\.)(lm_head|embed_out|score)\.weight$"),
     KindRule("norm", r"\.weight$", (1,)),
     KindRule("norm", r"(^|\.)(\w*norm\d*|ln_\w+)\.weight$"),  # one row per head, say
+    KindRule(
+        "router",
+        r"(^|\.)(mlp|block_sparse_moe|feed_forward|ffn|moe|mixer)\.gate\.weight$",
+        (2,),
+    ),
+    KindRule("router", r"(^|\.)router(\.(classifier|layer))?\.weight$", (2,)),
     KindRule("matrix", r"(^|\.)(experts|block_sparse_moe)\.", (3,)),
     KindRule("conv", r"\.weight$", (3, 4, 5)),
     KindRule("other", r"(^|\.)(class|cls)_embedding$"),
     KindRule("matrix", r"(^|\.)patch_embed(ding)?s?\.weight$", (2,)),
-    KindRule("embedding", r"(^|\.)(\w*embed(ding)?s?(_tokens|_positions)?|wte|wpe)(\.weight)?$", (2, 3, 4)),
+    KindRule(
+        "embedding",
+        r"(^|\.)(\w*embed(ding)?s?(_tokens(_per_layer)?|_positions)?|wte|wpe)(\.weight)?$",
+        (2, 3, 4),
+    ),
+    KindRule(
+        "embedding",
+        r"(^|\.)(shared|embed_in|embed_tokens\.\d+|\w+_emb|relative_attention_bias)\.weight$",
+        (2,),
+    ),
     KindRule("matrix", r"([._]weight|_proj)$", (2,)),
 )
 

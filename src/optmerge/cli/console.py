@@ -20,6 +20,13 @@ if TYPE_CHECKING:
 NARROWEST = 160
 """Columns where the output isn't a terminal."""
 
+WAYS = {
+    "declared": "declared",
+    "class": "read from its class in transformers",
+    "names": "generic: roles are guessed from names",
+}
+"""How an architecture is known, for people."""
+
 MOST_WARNINGS = 8
 """Lines of warnings; a method may have one about every tensor."""
 
@@ -63,8 +70,7 @@ def print_plan(plan: Plan, *, every_tensor: bool) -> None:
             who = "method" if index == 0 else f"rule {index - 1}"
             words = f"{use.name}, scale {use.scale:g}{', ' + parameters if parameters else ''}"
             out.print(f"[bold]{who}[/]: {escape(words)}")
-    family = plan.architecture + (" (generic: roles are guessed from names)" if plan.generic else "")
-    out.print(f"[bold]architecture[/]: {family}")
+    out.print(f"[bold]architecture[/]: {escape(plan.architecture)} ({WAYS[plan.way]})")
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("tensors", "shape", "role", "what happens", "why"):
         table.add_column(column, overflow="fold")
@@ -154,7 +160,8 @@ def print_inspection(found: dict[str, Any]) -> None:
         out.print(f"{escape(found['path'])}: adapter for {base}, {size_words(found['bytes'])}")
         rows, columns = found["targets"], ["module", "kind", "rank", "tensors"]
     else:
-        family = found["architecture"]["name"] + (" (generic)" if found["architecture"]["generic"] else "")
+        architecture = found["architecture"]
+        family = f"{escape(architecture['name'])} ({WAYS[architecture['way']]})"
         out.print(
             f"{escape(found['path'])}: {family}, {found['tensors']} tensors, "
             f"{found['parameters']:,} parameters, {size_words(found['bytes'])}"

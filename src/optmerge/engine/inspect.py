@@ -32,7 +32,11 @@ def _checkpoint(checkpoint: Checkpoint) -> dict[str, Any]:
     return {
         "kind": "checkpoint",
         "path": str(checkpoint.path),
-        "architecture": {"name": architecture.name, "generic": architecture.generic},
+        "architecture": {
+            "name": architecture.name,
+            "generic": architecture.generic,
+            "way": architecture.way.value,
+        },
         "tensors": len(checkpoint.tensors),
         "parameters": sum(info.numel for info in checkpoint.tensors.values()),
         "bytes": checkpoint.nbytes,

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
+from optmerge.architectures import Way
 from optmerge.checkpoints.shards import Shard
 from optmerge.methods import Layout
 from optmerge.recipe import Recipe
@@ -160,7 +161,7 @@ class Plan:
     Args:
         recipe: what was asked for.
         architecture: name of the base's family.
-        generic: the family is a guess by common habits.
+        way: how it is known.
         expert_names: in the order of the recipe.
         experts: what each expert is.
         base: what the base is.
@@ -176,7 +177,7 @@ class Plan:
 
     recipe: Recipe
     architecture: str
-    generic: bool
+    way: Way
     expert_names: tuple[str, ...]
     experts: tuple[dict[str, Any], ...]
     base: dict[str, Any]
@@ -188,6 +189,11 @@ class Plan:
     warnings: tuple[str, ...]
     fingerprint: str
     ingredients: Mapping[str, str]
+
+    @property
+    def generic(self) -> bool:
+        """Whether roles are a guess by common names."""
+        return self.way is Way.NAMES
 
     def use(self, tensor: TensorPlan) -> MethodUse:
         """The method of a merged tensor."""
@@ -204,7 +210,7 @@ class Plan:
         """The plan as JSON-ready data."""
         return {
             "recipe": self.recipe.plain(),
-            "architecture": {"name": self.architecture, "generic": self.generic},
+            "architecture": {"name": self.architecture, "generic": self.generic, "way": self.way.value},
             "base": self.base,
             "experts": list(self.experts),
             "methods": [asdict(use) if use else None for use in self.methods],

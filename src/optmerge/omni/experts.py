@@ -98,7 +98,7 @@ class OmniExpert:
         """
         if self.adapter is None:
             view = replace(self.model, tensors=self.language)
-            return FullExpert(self.name, self.spec, view, match_checkpoint(view, self.name, base, [_TOWERS]))
+            return FullExpert(self.name, self.spec, view, *match_checkpoint(view, self.name, base, [_TOWERS]))
         targets = _starting(self.adapter.targets, LANGUAGE)
         if not targets:
             raise AdapterError(

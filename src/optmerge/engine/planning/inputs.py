@@ -55,12 +55,14 @@ class FullExpert:
         spec: as in the recipe.
         checkpoint: its headers.
         tensors: the base's tensor name → its own.
+        swapped: the base's names of tensors whose last two axes this expert stores in the other order.
     """
 
     name: str
     spec: Expert
     checkpoint: Checkpoint
     tensors: Mapping[str, str]
+    swapped: frozenset[str] = frozenset()
 
     low_rank = False
 

@@ -75,7 +75,8 @@ def _open_expert(spec: Expert, name: str, base: Base, recipe: Recipe) -> AnyExpe
         )
     _refuse_quantised(model)
     check_vocabulary(base.checkpoint, model, name)
-    return FullExpert(name, spec, model, match_checkpoint(model, name, base, ignored))
+    matched, swapped = match_checkpoint(model, name, base, ignored)
+    return FullExpert(name, spec, model, matched, swapped)
 
 
 def _refuse_quantised(checkpoint: Checkpoint) -> None:
@@ -112,8 +113,12 @@ def by_canonical(architecture: Architecture, checkpoint: Checkpoint) -> dict[str
 
 def match_checkpoint(
     checkpoint: Checkpoint, name: str, base: Base, ignored: Iterable[re.Pattern[str]]
-) -> dict[str, str]:
-    """The base's tensor → the expert's; refuses missing, extra and differently shaped tensors."""
+) -> tuple[dict[str, str], frozenset[str]]:
+    """The base's tensor → the expert's, and which of the base's the expert stores with swapped axes.
+
+    Raises:
+        CheckpointError: a tensor is missing, extra or of another shape.
+    """
     _check_family(checkpoint, name, base)
     named = checkpoint.config is not None and base.checkpoint.config is not None
     architecture = resolve(checkpoint.config, checkpoint.tensors) if named else base.architecture
@@ -132,15 +137,21 @@ def match_checkpoint(
         raise _mismatch("lacks", missing, checkpoint, name)
     if extra:
         raise _mismatch("has, and the base has not,", extra, checkpoint, name)
-    matched = {}
+    matched, swapped = {}, set()
     for canonical in wanted:
         if canonical not in own:
             continue
         ours, theirs = base.info(wanted[canonical]), checkpoint.tensors[own[canonical]]
-        if ours.shape != theirs.shape:
+        shape = theirs.shape
+        roles = base.architecture.role(ours.name, ours.shape), architecture.role(theirs.name, shape)
+        known = ours.shape != shape or not base.architecture.generic
+        if known and roles[0].transposed != roles[1].transposed:
+            shape = (*shape[:-2], shape[-1], shape[-2])
+            swapped.add(ours.name)
+        if ours.shape != shape:
             raise _other_shape(ours, theirs, name, base)
         matched[ours.name] = theirs.name
-    return matched
+    return matched, frozenset(swapped)
 
 
 def match_adapter(

@@ -14,11 +14,14 @@ from optmerge.checkpoints.safetensors_format import Header
 from optmerge.checkpoints.shards import DEFAULT_SHARD_BYTES, Shard, plan_shards
 from optmerge.engine.plan import Action, Cause, MethodUse, Plan, TensorPlan
 from optmerge.engine.planning.cost import cost_of
-from optmerge.engine.planning.inputs import AdapterExpert, Inputs
+from optmerge.engine.planning.inputs import AdapterExpert, Base, Inputs
 from optmerge.engine.planning.request import parse_bytes
 from optmerge.engine.planning.selection import plan_tensors
 from optmerge.methods import get
 from optmerge.recipe import BASE, MethodChoice, Recipe
+
+TOWERS = ("vision", "video", "audio", "projector")
+"""Components that no default selection is expected to merge."""
 
 
 def make_plan(recipe: Recipe, inputs: Inputs) -> Plan:
@@ -48,7 +51,7 @@ def make_plan(recipe: Recipe, inputs: Inputs) -> Plan:
     return Plan(
         recipe=recipe,
         architecture=inputs.base.architecture.name,
-        generic=inputs.base.architecture.generic,
+        way=inputs.base.architecture.way,
         expert_names=tuple(recipe.expert_names()),
         experts=experts,
         base=base,
@@ -98,13 +101,7 @@ def _donor(recipe: Recipe, inputs: Inputs) -> str | None:
 
 
 def _warnings(recipe: Recipe, tensors: tuple[TensorPlan, ...], inputs: Inputs) -> tuple[str, ...]:
-    found = []
-    if inputs.base.architecture.generic and inputs.base.checkpoint.config is not None:
-        kind = inputs.base.checkpoint.config.get("model_type")
-        found.append(
-            f"architecture {kind!r} is not declared; roles are judged by common names (generic). "
-            "Look at the plan before you merge."
-        )
+    found = _architecture_warnings(tensors, inputs.base)
     if recipe.untie and not inputs.base.untied:
         found.append("untie does nothing: the base's embedding and head are two tensors already")
     merged = {tensor.name for tensor in tensors if tensor.action is Action.MERGE}
@@ -123,6 +120,36 @@ def _warnings(recipe: Recipe, tensors: tuple[TensorPlan, ...], inputs: Inputs) -
     if aliases:
         found.append(f"not written, since the config ties them: {', '.join(aliases)}")
     return tuple(found)
+
+
+def _architecture_warnings(tensors: Sequence[TensorPlan], base: Base) -> list[str]:
+    """What to say of roles that are guessed, or of tensors that the model's class has no place for."""
+    architecture, config = base.architecture, base.checkpoint.config
+    if config is None:
+        return []
+    strangers = architecture.strangers(base.checkpoint.tensors)
+    if strangers:
+        return [
+            f"{architecture.reason} has no place for {len(strangers)} of the base's tensors "
+            f"(such as {strangers[0]}): no component is known for them"
+        ]
+    if not architecture.generic:
+        return []
+    found = [
+        f"architecture {config.get('model_type')!r} is not declared, and {architecture.reason}; roles are "
+        "judged by common names (generic). Look at the plan before you merge."
+    ]
+    outside = [each for each in tensors if each.component not in TOWERS and each.kind == "matrix"]
+    unknown = [
+        each for each in outside if each.reason.cause is Cause.OTHER_COMPONENT and each.component == "other"
+    ]
+    if 2 * len(unknown) > len(outside):
+        found.append(
+            f"{len(unknown)} of {len(outside)} matrices outside of recognised towers are not merged (such as "
+            f"{unknown[0].name}), since no component is known for them; if they belong to the language "
+            "model, write in the recipe: select: {components: [language, other], include: ['…']}"
+        )
+    return found
 
 
 def _rule_warnings(index: int, matched: Sequence[TensorPlan]) -> list[str]:

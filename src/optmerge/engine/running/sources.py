@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import ExitStack
+from math import prod
 from pathlib import Path
 from types import TracebackType
 
@@ -54,7 +55,9 @@ class Sources:
 
     def raw(self, tensor: TensorPlan, start: int, stop: int) -> Tensor:
         """Elements [start, stop) of a flattened tensor that is copied, as stored in its source; unchecked."""
-        reader, own, _ = self._copied(tensor)
+        reader, own, expert = self._copied(tensor)
+        if expert is not None:
+            return self._flat(expert, tensor.name, start, stop)
         return reader.read_flat(own, start, stop)
 
     def copied_from(self, tensor: TensorPlan) -> tuple[str, Path]:
@@ -98,7 +101,9 @@ class Sources:
         if expert is not None:
             reader, own = self._experts[expert.name], expert.tensors[name]
         stored = DTYPES[reader.dtype(own)].torch
-        if out.dtype == stored:
+        if expert is not None and name in expert.swapped:
+            out.copy_(self._flat(expert, name, start, start + out.numel()))
+        elif out.dtype == stored:
             reader.fill(own, start, out)
         else:
             out.copy_(reader.read_flat(own, start, start + out.numel()))
@@ -167,8 +172,31 @@ class Sources:
 
     def _expert(self, expert: FullExpert, tensor: TensorPlan, rows: Rows) -> Tensor:
         own = expert.tensors[tensor.name]
-        values = self._read(self._experts[expert.name], own, rows)
+        if tensor.name in expert.swapped:
+            values = self._swapped(expert, tensor.name, rows)
+        else:
+            values = self._read(self._experts[expert.name], own, rows)
         return self._mergeable(values, *_expert_tensor(expert, own))
+
+    def _swapped(self, expert: FullExpert, name: str, rows: Rows) -> Tensor:
+        """Rows of a tensor in the base's layout, of an expert that stores its last two axes the other way.
+
+        The rows of a matrix are columns there, so the whole matrix is read for any of them. A row of a stack
+        is a matrix, so no more of a stack is read than is asked for.
+        """
+        reader, own = self._experts[expert.name], expert.tensors[name]
+        if len(self.inputs.base.info(name).shape) > 2:
+            return self._read(reader, own, rows).transpose(-1, -2).contiguous()
+        return reader.read(own).T[slice(*rows) if rows else slice(None)].contiguous()
+
+    def _flat(self, expert: FullExpert, name: str, start: int, stop: int) -> Tensor:
+        """Elements [start, stop) of an expert's tensor, flattened in the base's layout, in its own type."""
+        if name not in expert.swapped:
+            return self._experts[expert.name].read_flat(expert.tensors[name], start, stop)
+        width = prod(self.inputs.base.info(name).shape[1:])
+        first = start // width
+        whole = self._swapped(expert, name, (first, -(-stop // width))).flatten()
+        return whole[start - first * width : stop - first * width]
 
     def _mergeable(self, values: Tensor, what: str, file: object) -> Tensor:
         """On the device, float32 or float64, in memory of its own; refused where not finite."""

@@ -1,0 +1,274 @@
+"""Components and kinds read from a model's modules; its parameters may be on `meta`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from optmerge.architectures._roles import Role, kind_of
+
+MODALITIES = {
+    frozenset(("image",)): "vision",
+    frozenset(("image", "video")): "vision",
+    frozenset(("video",)): "video",
+    frozenset(("audio",)): "audio",
+}
+"""What a model is that takes these and no text."""
+
+MAIN_INPUTS = {"pixel_values": "image", "pixel_values_videos": "video", "input_features": "audio"}
+"""What a model takes that doesn't declare its modalities, by its `main_input_name`; text by any other."""
+
+PARTS = (
+    (
+        "other",
+        re.compile(
+            r"talker|(code|token)2wav|codec|depth_?decoder|diffusion|vocoder|vq_?(model|vae)|^dit$|^protein_"
+            r"|semantic_(tokenizer|model)|(prediction|flow|timestep)_head|ctc_timestamp|^generation_",
+            re.IGNORECASE,
+        ),
+    ),
+    (
+        "projector",
+        re.compile(
+            r"project(or|ion)|connector|merger|resampler|perceiver?|abstractor|aligner|qformer|adapt[eo]r"
+            r"|multi_?modal_?embedder|query_tokens|newline|mlp_AR|embed_(vision|audio)$|^mm_|^mlp1$|enc_to_dec",
+            re.IGNORECASE,
+        ),
+    ),
+    ("language", re.compile(r"^(language_model|text_model|text_decoder|llm)$")),
+    ("video", re.compile(r"^video_")),
+    ("vision", re.compile(r"^(vision|visual|image|sam|vit)(_|$)|_vision_(tower|model|encoder)$")),
+    ("audio", re.compile(r"^(audio|speech|acoustic|perception|sound)(_|$)")),
+)
+"""Components by names that models share, outermost first. What makes pictures, sound or codes is `other`."""
+
+IN_TOWERS = re.compile(r"merger|connector|^multi_modal_projector$", re.IGNORECASE)
+"""Projectors that lie inside a tower."""
+
+LAST_IN_TOWERS = re.compile(r"^(proj\d?|audio_bos_eos_token)$")
+"""What a tower ends with where it gives the language model's width itself."""
+
+ROUTERS = re.compile(r"(Router|Gating|Gate)$")
+"""Classes that choose among experts, where they stand beside experts."""
+
+HEADS = re.compile(r"^((\w+_)?lm_heads?|embed_out|score)$")
+"""Output layers that `get_output_embeddings` may not give, since there are several or none is of words."""
+
+IN_OUT = frozenset(("Llama4TextExperts", "Gemma3MultiModalProjector"))
+"""Classes whose own parameters multiply from the right (x @ W), and that have no `is_transposed`."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A module and where it stands.
+
+    Args:
+        path: its name in the model.
+        module: the module.
+        component: the part of the model it belongs to; None where nothing around it says so.
+        router: whether it chooses among experts, or is part of what does.
+    """
+
+    path: str
+    module: nn.Module
+    component: str | None
+    router: bool = False
+
+
+def roles(model: PreTrainedModel) -> dict[str, Role]:
+    """Role of every parameter and persistent buffer, by its name in memory."""
+    heads = _heads(model)
+    found: dict[str, Role] = {}
+    for place in _places(model):
+        prefix = f"{place.path}." if place.path else ""
+        for leaf, parameter in place.module.named_parameters(recurse=False):
+            kind = _kind(place, leaf, tuple(parameter.shape), place.module in heads)
+            transposed = kind == "matrix" and _is_transposed(place.module)
+            found[prefix + leaf] = Role(place.component or _stray(leaf, kind), kind, transposed)
+        for leaf, _ in place.module.named_buffers(recurse=False):
+            if leaf not in place.module._non_persistent_buffers_set:
+                kind = "bias" if leaf.endswith("bias") else "other"
+                found[prefix + leaf] = Role(place.component or "other", kind)
+    return found
+
+
+def _places(model: PreTrainedModel) -> Iterator[Place]:
+    """Every module of the model, each after the module that holds it."""
+    family, embeddings = type(model).__name__, _text_embeddings(model)
+    waiting = [Place("", model, _by_modality(model))]
+    while waiting:
+        place = waiting.pop()
+        yield place
+        children = dict(place.module.named_children())
+        beside = any(child in embeddings or _embeds(child, embeddings) for child in children.values())
+        sparse = any("expert" in name for name in children)
+        for name, child in children.items():
+            path = f"{place.path}.{name}" if place.path else name
+            part = place.component
+            if part in ("vision", "video", "audio"):
+                last = isinstance(place.module, PreTrainedModel) and LAST_IN_TOWERS.match(name)
+                part = "projector" if last or IN_TOWERS.search(name) else part
+            elif part is None:
+                words = (name, _own_name(type(child).__name__, family))
+                part = _by_name(*words) or _by_half(name, children) or _by_modality(child)
+                if part is None and beside and not _holds_others(child):
+                    part = "language"  # what stands beside the embedding of the text is the model of the text
+            router = place.router or (sparse and _is_router(name, child))
+            waiting.append(Place(path, child, part, router))
+
+
+def _by_name(*words: str) -> str | None:
+    """Component of a module by its name, or by its class's; towers by the module's name alone."""
+    for component, pattern in PARTS:
+        if any(
+            pattern.search(word) for word in (words if component in ("other", "projector") else words[:1])
+        ):
+            return component
+    return None
+
+
+def _by_half(name: str, children: Mapping[str, nn.Module]) -> str | None:
+    """Component of an encoder that takes something else than text, or of the decoder beside it."""
+    if not {"encoder", "decoder"} <= children.keys():
+        return None
+    inner = dict(children[name].named_modules()) if name in ("encoder", "decoder") else {}
+    embeds = [path for path, module in inner.items() if isinstance(module, nn.Embedding)]
+    if name == "decoder":
+        return "language" if embeds else None
+    if any(path.endswith("embed_tokens") for path in embeds):
+        return None
+    return MODALITIES.get(_modalities(children["encoder"]) - {"text"})
+
+
+def _by_modality(module: nn.Module) -> str | None:
+    """Component of a model by what it takes; None where it holds parts that are something else."""
+    taken = _modalities(module)
+    if "text" in taken:
+        return None if _holds_others(module) else "language"
+    return None if _writes_text(module) else MODALITIES.get(taken)
+
+
+def _modalities(module: nn.Module) -> frozenset[str]:
+    """What a model takes; nothing for a module that is no model."""
+    if not isinstance(module, PreTrainedModel):
+        return frozenset()
+    declared = module.input_modalities
+    if not any(
+        "input_modalities" in vars(each) for each in type(module).__mro__ if each is not PreTrainedModel
+    ):
+        declared = MAIN_INPUTS.get(module.main_input_name, "text")
+    return frozenset((declared,) if isinstance(declared, str) else declared)
+
+
+def _holds_others(module: nn.Module) -> bool:
+    """Whether a part of a module, not of one of its layers, is a tower or makes something else than text."""
+    for path, each in module.named_modules():
+        *around, name = path.split(".")
+        if any(part.isdigit() for part in around):
+            continue
+        if path and (
+            _by_name(name) not in (None, "language", "projector") or MODALITIES.get(_modalities(each))
+        ):
+            return True
+        if _by_half("encoder", dict(each.named_children())):
+            return True
+    return False
+
+
+def _writes_text(module: nn.Module) -> bool:
+    """Whether a part of a module is a decoder with embeddings."""
+    return any(
+        path.rpartition(".")[2] in ("decoder", "text_decoder")
+        and any(isinstance(inner, nn.Embedding) for inner in each.modules())
+        for path, each in module.named_modules()
+        if path
+    )
+
+
+def _embeds(module: nn.Module, embeddings: set[nn.Module]) -> bool:
+    """Whether a module is the embedding of text and positions together."""
+    return any(child in embeddings for child in module.children()) and "Embedding" in type(module).__name__
+
+
+def _own_name(name: str, family: str) -> str:
+    """A class's name without what it has in common with the whole model's."""
+    same = next((i for i, (a, b) in enumerate(zip(name, family, strict=False)) if a != b), len(family))
+    return name[same:]
+
+
+def _stray(leaf: str, kind: str) -> str:
+    """Component of a parameter that lies outside of every part."""
+    if kind == "head":
+        return "language"
+    return "projector" if _by_name(leaf) == "projector" else "other"
+
+
+def _text_embeddings(model: PreTrainedModel) -> set[nn.Module]:
+    """Input embeddings of the whole and of its text models, where the class can tell."""
+    found = set()
+    for module in model.modules():
+        if isinstance(module, PreTrainedModel):
+            try:
+                found.add(module.get_input_embeddings())
+            except (AttributeError, NotImplementedError):
+                continue
+    return {module for module in found if isinstance(module, nn.Embedding)}
+
+
+def _heads(model: PreTrainedModel) -> set[nn.Module]:
+    """Output embeddings of the whole and of its submodels."""
+    found: set[nn.Module] = set()
+    for path, module in model.named_modules():
+        if isinstance(module, PreTrainedModel) and isinstance(
+            head := module.get_output_embeddings(), nn.Module
+        ):
+            found.add(head)
+        names = path.split(".")[-2:]
+        if isinstance(module, nn.Linear) and (HEADS.match(names[-1]) or names[0] == "lm_heads"):
+            found.add(module)
+    return found
+
+
+def _is_router(name: str, module: nn.Module) -> bool:
+    """Whether a module beside experts chooses among them, by its class or the name of a plain layer."""
+    if isinstance(module, nn.Linear):
+        return name in ("gate", "router")
+    return ROUTERS.search(type(module).__name__) is not None
+
+
+def _kind(place: Place, leaf: str, shape: tuple[int, ...], is_head: bool) -> str:
+    """Kind of a parameter by the class of the module that holds it; by its name where that says nothing."""
+    module, name = place.module, type(place.module).__name__
+    if leaf.endswith("bias"):
+        return "bias"
+    if is_head:
+        return "head"
+    if "Norm" in name:
+        return "norm"
+    if place.router and len(shape) > 1:
+        return "router"
+    if isinstance(module, nn.Linear | Conv1D):
+        return "matrix"
+    if isinstance(module, nn.Embedding | nn.EmbeddingBag):
+        return "embedding"
+    if isinstance(module, nn.modules.conv._ConvNd):
+        return "conv"
+    if len(shape) > 1 and re.search(r"Experts?(GLU|MLP)?$|Linear$", name):
+        return "matrix"
+    if len(shape) > 1 and leaf == "weight" and re.search(r"Embeddings?$", name):
+        return "embedding"
+    return kind_of(f"{place.path}.{leaf}", shape)
+
+
+def _is_transposed(module: nn.Module) -> bool:
+    """Whether a module's matrices are stored (in, out)."""
+    return (
+        isinstance(module, Conv1D)
+        or bool(getattr(module, "is_transposed", False))
+        or type(module).__name__ in IN_OUT
+    )

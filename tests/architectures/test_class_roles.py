@@ -1,0 +1,283 @@
+"""Roles, names and ties of families that nobody declared are those of their classes."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import AutoConfig
+
+from optmerge.architectures import Role, Way, _meta_model, resolve
+from optmerge.architectures._from_class import ClassArchitecture, ModelClass, _model, read_class
+from worlds.saved import Saved
+
+TEXT = {
+    "vocab_size": 96,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "pad_token_id": 0,
+}
+VISION = {
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "image_size": 8,
+    "patch_size": 4,
+}
+SPEECH = {
+    "d_model": 16,
+    "encoder_layers": 1,
+    "decoder_layers": 1,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 24,
+    "decoder_ffn_dim": 24,
+}
+SPARSE = {"num_local_experts": 3, "num_experts_per_tok": 2}
+DEEPSEEK = {
+    **TEXT,
+    "num_key_value_heads": 4,
+    "first_k_dense_replace": 1,
+    "n_routed_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 20,
+    "n_group": 1,
+    "topk_group": 1,
+    "kv_lora_rank": 8,
+    "q_lora_rank": 12,
+    "qk_rope_head_dim": 4,
+    "qk_nope_head_dim": 8,
+    "v_head_dim": 8,
+}
+
+CONFIGS: dict[str, dict[str, Any]] = {
+    "whisper": {**SPEECH, "vocab_size": 96, "pad_token_id": 0, "num_mel_bins": 8},
+    "speech_to_text": {**SPEECH, "vocab_size": 96, "pad_token_id": 0},
+    "t5": {"vocab_size": 96, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 1, "num_heads": 4},
+    "bert": {key: value for key, value in TEXT.items() if key not in ("head_dim", "num_key_value_heads")},
+    "gpt_oss": {**TEXT, **SPARSE, "intermediate_size": 32},  # square, so that no shape tells
+    "deepseek_v3": DEEPSEEK,
+    "voxtral": {
+        "audio_config": {"hidden_size": 16, "intermediate_size": 64, "num_hidden_layers": 1}
+        | {"num_attention_heads": 2, "num_mel_bins": 8},
+        "text_config": {"model_type": "llama", **TEXT},
+    },
+    "blip-2": {
+        "vision_config": VISION,
+        "qformer_config": {**VISION, "encoder_hidden_size": 16, "vocab_size": 96},
+        "text_config": {"model_type": "opt", "vocab_size": 96, "hidden_size": 32, "ffn_dim": 48}
+        | {"num_hidden_layers": 1, "num_attention_heads": 4, "word_embed_proj_dim": 32},
+    },
+    "florence2": {
+        "vision_config": {"embed_dim": [8, 16], "num_heads": [2, 2], "num_groups": [2, 2], "depths": [1, 1]}
+        | {
+            "patch_size": [7, 3],
+            "patch_stride": [4, 2],
+            "patch_padding": [3, 1],
+            "patch_prenorm": [False, True],
+        }
+        | {"projection_dim": 32},
+        "text_config": {"model_type": "bart", "vocab_size": 96, **SPEECH, "d_model": 32},
+    },
+    "gemma3n_text": {**TEXT, "vocab_size_per_layer_input": 96, "hidden_size_per_layer_input": 8}
+    | {"num_kv_shared_layers": 0, "layer_types": ["sliding_attention", "full_attention"]}
+    | {"intermediate_size": [48, 48], "activation_sparsity_pattern": [0.0, 0.0], "laurel_rank": 4},
+}
+
+MERGED: dict[str, tuple[int, str]] = {
+    "whisper": (10, r"model.decoder.layers."),
+    "speech_to_text": (10, r"model.decoder.layers."),
+    "t5": (16, r""),
+    "bert": (15, r""),
+    "gpt_oss": (12, r"model.layers."),
+    "deepseek_v3": (18, r"model.layers."),
+    "voxtral": (14, r"model.language_model.layers."),
+    "blip-2": (6, r"language_model.model.decoder.layers."),
+    "florence2": (16, r"model.language_model."),
+    "gemma3n_text": (35, r"model."),
+}
+"""How many tensors the default selection merges, and where all of them lie."""
+
+
+def config_of(kind: str) -> dict[str, Any]:
+    return json.loads(json.dumps({"model_type": kind, **CONFIGS[kind]}))  # type: ignore[no-any-return]
+
+
+def class_of(kind: str) -> ModelClass:
+    found = _model(json.dumps(config_of(kind), sort_keys=True))
+    assert isinstance(found, ModelClass), found
+    return found
+
+
+@dataclass(frozen=True)
+class Written:
+    """A model whose every parameter holds a number of its own, and what save_pretrained made of it."""
+
+    config: dict[str, Any]
+    on_disk: dict[str, Tensor]
+    numbers: dict[str, set[float]]
+    ties: dict[str, str]
+
+
+def write(kind: str, folder: Path) -> Written:
+    config = AutoConfig.for_model(**config_of(kind))
+    model = getattr(transformers, class_of(kind).name)(config)
+    with torch.no_grad():
+        for number, parameter in enumerate(model.parameters()):
+            parameter.fill_(number)
+    model.save_pretrained(folder)
+    state = model.state_dict()
+    return Written(
+        config=json.loads((folder / "config.json").read_text()),
+        on_disk=load_file(folder / "model.safetensors"),
+        numbers={name: {float(value) for value in tensor.unique()} for name, tensor in state.items()},
+        ties=dict(model.all_tied_weights_keys),
+    )
+
+
+@pytest.mark.parametrize("kind", sorted(CONFIGS))
+def test_the_default_selection_is_the_language_models_matrices(kind: str) -> None:
+    found = class_of(kind)
+    count, place = MERGED[kind]
+    merged = [n for n, role in found.roles.items() if (role.component, role.kind) == ("language", "matrix")]
+    assert all(name.startswith(place) for name in merged)
+    assert len(merged) == count
+    assert not any("embed_tokens" in name or name.endswith("lm_head.weight") for name in merged)
+
+
+@pytest.fixture(scope="module", params=sorted(CONFIGS))
+def written(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Written:
+    return write(request.param, tmp_path_factory.mktemp(request.param.replace("-", "_")))
+
+
+def test_a_tensor_on_disk_is_the_parameter_that_holds_its_values(written: Written) -> None:
+    family = resolve(written.config, written.on_disk)
+    assert family.way is Way.CLASS
+    for name, tensor in written.on_disk.items():
+        assert isinstance(family, ClassArchitecture)
+        trace = family.traces[name]
+        assert trace.parameter is not None
+        numbers = {float(value) for value in tensor.unique()}
+        assert numbers == written.numbers[trace.parameter]
+
+
+def test_names_in_memory_are_canonical(written: Written) -> None:
+    family = resolve(written.config, written.on_disk)
+    assert [name for name in written.numbers if family.canonical(name) != name] == []
+
+
+def test_no_two_tensors_on_disk_share_a_canonical_name_of_the_class(written: Written) -> None:
+    family = resolve(written.config, written.on_disk)
+    assert len({family.canonical(name) for name in written.on_disk}) == len(written.on_disk)
+
+
+def test_ties_are_those_of_the_class(written: Written) -> None:
+    family = resolve(written.config, written.on_disk)
+    assert dict(family.tied(written.config)) == written.ties
+
+
+def test_a_declared_family_agrees_with_its_class(saved: Saved) -> None:
+    declared, read = saved.architecture, read_class(saved.config, saved.on_disk)
+    assert isinstance(read, ClassArchitecture)
+    for name, shape in saved.on_disk.items():
+        assert (name, read.role(name, shape)) == (name, declared.role(name, shape))
+        if not (saved.config["model_type"] == "mixtral" and ".experts." in name):  # w1, w2, w3 in its files
+            assert read.canonical(name) == declared.canonical(name)
+    assert set(read.tied(saved.config)) == set(declared.tied(saved.config))
+
+
+def test_square_experts_are_transposed_where_the_class_multiplies_from_the_right() -> None:
+    name = "model.layers.0.mlp.experts.down_proj"
+    family = read_class(config_of("gpt_oss"), [name])
+    assert isinstance(family, ClassArchitecture)
+    assert family.role(name, (3, 32, 32)) == Role("language", "matrix", transposed=True)
+
+
+def test_queries_and_tables_per_layer_are_no_matrices() -> None:
+    assert class_of("blip-2").roles["query_tokens"] == Role("projector", "other")
+    assert class_of("gemma3n_text").roles["model.embed_tokens_per_layer.weight"] == Role(
+        "language", "embedding"
+    )
+
+
+def test_a_router_is_a_kind_of_its_own() -> None:
+    assert class_of("gpt_oss").roles["model.layers.0.mlp.router.weight"] == Role("language", "router")
+    assert class_of("deepseek_v3").roles["model.layers.1.mlp.gate.weight"] == Role("language", "router")
+
+
+def test_an_adapters_names_and_a_files_of_transformers_4_meet() -> None:
+    old, new = (
+        "language_model.model.layers.0.mlp.up_proj.weight",
+        "model.language_model.layers.0.mlp.up_proj.weight",
+    )
+    family = read_class(config_of("voxtral"), [old])
+    assert isinstance(family, ClassArchitecture)
+    assert family.canonical(old) == family.canonical(new) == new
+
+
+def test_what_a_class_joins_keeps_its_own_name() -> None:
+    expert = "model.layers.1.mlp.experts.2.up_proj.weight"
+    family = read_class(config_of("deepseek_v3"), [expert])
+    assert isinstance(family, ClassArchitecture)
+    assert family.canonical(expert) == expert
+    assert family.role(expert, (20, 32)) == Role("language", "matrix")
+
+
+LAYER = "model.layers.0.self_attn.q_proj.weight"
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        ({"model_type": "frobnicator"}, r"has no model type 'frobnicator'"),
+        ({"model_type": None}, r"has no model type"),
+        ({"model_type": ["llama"]}, r"has no model type"),
+        ({"model_type": "gpt_oss", "num_hidden_layers": "many"}, r"can't be built from its config \(.*Error"),
+        ({"model_type": "gpt_oss", "num_hidden_layers": -1, "head_dim": {}}, r"can't be built"),
+        ({"model_type": "voxtral", "text_config": {"model_type": "frobnicator"}}, r"can't be built"),
+        ({"model_type": "gpt_oss", "architectures": ["os"], "hidden_size": None}, r"can't be built"),
+        ({"model_type": "fast_vlm"}, r"can't be built.*timm"),
+        ({"model_type": "bert"}, r"BertForPreTraining has no place for 1 of its 1 tensors"),
+    ],
+    ids=lambda each: None if isinstance(each, str) else str(each)[:60],
+)
+def test_a_class_that_cannot_be_read_leads_to_the_names_and_says_why(
+    config: dict[str, Any], reason: str
+) -> None:
+    family = resolve(config, [LAYER])
+    assert family.way is Way.NAMES
+    assert re.search(reason, family.reason)
+    assert family.role(LAYER, (4, 4)) == Role("language", "matrix")
+
+
+def test_a_config_may_not_ask_for_a_model_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_meta_model, "MOST_MODULES", 1000)
+    assert "more than" in str(read_class({**config_of("t5"), "num_layers": 10**9}, [LAYER]))
+
+
+def test_remote_code_is_not_asked_for(tmp_path: Path) -> None:
+    remote = {"AutoConfig": f"{tmp_path}--code.Config", "AutoModel": f"{tmp_path}--code.Model"}
+    config = {**config_of("voxtral"), "auto_map": remote}
+    config["text_config"] = {**config["text_config"], "auto_map": remote}
+    assert isinstance(read_class(config, ["model.language_model.norm.weight"]), ClassArchitecture)
+
+
+def test_tensors_without_a_place_in_the_class_are_named() -> None:
+    names = [LAYER, "model.layers.0.self_attn.k_proj.weight", "model.layers.9.eh_proj.weight"]
+    family = read_class(config_of("gpt_oss"), names)
+    assert isinstance(family, ClassArchitecture)
+    assert family.strangers(names) == ("model.layers.9.eh_proj.weight",)
+    assert family.role("model.layers.9.eh_proj.weight", (4, 4)) == Role("other", "matrix")
