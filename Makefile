@@ -43,6 +43,7 @@ fuzz: $(READY)
 
 docs: $(READY)
 	$(BIN)/python docs/make_method_pages.py
+	$(BIN)/python docs/make_model_types_page.py
 
 clean:
 	rm -rf $(VENV) out build dist

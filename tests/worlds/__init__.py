@@ -4,6 +4,7 @@ Worlds to merge:
 
 * `merges`: checkpoints in Llama's names, written without transformers; a merge takes milliseconds.
 * `models`: a real model of every family, from its configuration; `saved`: the same on disk.
+* `model_types`: a tiny model of every type that transformers declares, from its default config.
 * `deltas`: random deltas for properties; `methods`: what the registered methods say of themselves.
 * `lapack_noise`: what methods that use a null space give on this machine.
 
