@@ -173,6 +173,7 @@ class Plan:
         warnings: what the user should know.
         fingerprint: of everything that decides the output's bytes.
         ingredients: what was given → its own fingerprint, to say what has changed.
+        vocabulary: rows of the output, and added token → id; empty if all models have the base's tokens.
     """
 
     recipe: Recipe
@@ -189,6 +190,7 @@ class Plan:
     warnings: tuple[str, ...]
     fingerprint: str
     ingredients: Mapping[str, str]
+    vocabulary: Mapping[str, Any]
 
     @property
     def generic(self) -> bool:
@@ -219,6 +221,7 @@ class Plan:
             "warnings": list(self.warnings),
             "side_files": self.side_files,
             "shards": [shard.file_name for shard in self.shards],
+            **({"vocabulary": dict(self.vocabulary)} if self.vocabulary else {}),
             "fingerprint": self.fingerprint,
             "tensors": [tensor.plain() for tensor in self.tensors],
         }

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from optmerge.architectures import Architecture
@@ -173,6 +177,54 @@ class AdapterExpert:
 AnyExpert = FullExpert | AdapterExpert
 
 
+def shape_of(expert: AnyExpert, name: str) -> tuple[int, ...]:
+    """Shape of the expert's own tensor for a tensor of the base."""
+    own = expert.tensors[name]
+    if isinstance(expert, AdapterExpert):
+        return expert.adapter.targets[own].shape
+    return expert.checkpoint.tensors[own].shape
+
+
+@dataclass(frozen=True, eq=False)
+class TokenRows:
+    """Which row of each model a row of the output is, where not all have the base's vocabulary.
+
+    Args:
+        tensors: the base's names of tensors that have a row for each token.
+        stored: the base as its files have it; the headers in `Base` have the output's rows.
+        base: (rows,) rows of the base; −1 where the base lacks the token.
+        experts: the same of each expert whose rows aren't the output's, by name. Where an expert lacks a
+            token it counts as unchanged.
+        named: (rows,) whether the row has a token; others are padding.
+        added: entries of the tokens that the base lacks, with the ids that they have in the output.
+        unknown: where the base starts for those, as the recipe says.
+    """
+
+    tensors: frozenset[str]
+    stored: Checkpoint
+    base: NDArray[np.int64]
+    experts: Mapping[str, NDArray[np.int64]]
+    named: NDArray[np.bool_]
+    added: tuple[Mapping[str, Any], ...]
+    unknown: str
+
+    @property
+    def grown(self) -> bool:
+        """Whether the output has more rows than the base."""
+        return len(self.base) > self.stored.tensors[min(self.tensors)].shape[0]
+
+    def plain(self) -> dict[str, Any]:
+        """The output's vocabulary as JSON-ready data."""
+        return {"rows": len(self.base), "added": {entry["content"]: entry["id"] for entry in self.added}}
+
+    def digest(self) -> str:
+        """SHA-256 (hexadecimal) of every list of rows and every added token."""
+        total = hashlib.sha256(json.dumps([dict(entry) for entry in self.added], sort_keys=True).encode())
+        for name, rows in (("", self.base), *self.experts.items()):
+            total.update(name.encode("utf-8", "surrogatepass") + rows.tobytes())
+        return total.hexdigest()
+
+
 @dataclass(frozen=True)
 class Inputs:
     """Everything a merge reads.
@@ -180,10 +232,14 @@ class Inputs:
     Args:
         base: the base.
         experts: in the order of the recipe.
+        notes: what the user should know of them.
+        tokens: whose rows meet by token; None where all do by their place.
     """
 
     base: Base
     experts: tuple[AnyExpert, ...]
+    notes: tuple[str, ...] = ()
+    tokens: TokenRows | None = None
 
     @property
     def low_rank(self) -> bool:

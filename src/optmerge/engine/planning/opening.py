@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any
+from dataclasses import replace
 
 from optmerge.architectures import Architecture, resolve
 from optmerge.checkpoints.adapters import Adapter, open_model
 from optmerge.checkpoints.checkpoint import Checkpoint, is_adapter, open_checkpoint
 from optmerge.checkpoints.hub import locate, names_hub_model
-from optmerge.checkpoints.json_files import read_object
-from optmerge.checkpoints.paths import member
 from optmerge.checkpoints.safetensors_format import TensorInfo
 from optmerge.engine.planning.ends import (
     aliases,
@@ -26,10 +24,14 @@ from optmerge.engine.planning.ends import (
     tied_pairs,
 )
 from optmerge.engine.planning.inputs import AdapterExpert, AnyExpert, Base, FullExpert, Inputs
+from optmerge.engine.planning.vocabulary import (
+    check_strict,
+    check_vocabulary,
+    token_tensors,
+    with_token_rows,
+)
 from optmerge.errors import AdapterError, CheckpointError
 from optmerge.recipe import Expert, Recipe
-
-TOKENIZER = "tokenizer.json"
 
 
 def open_inputs(recipe: Recipe) -> Inputs:
@@ -40,8 +42,14 @@ def open_inputs(recipe: Recipe) -> Inputs:
     """
     base = open_base(recipe)
     names = recipe.expert_names()
+    strict = recipe.vocabulary.tokens == "strict"
+    by_token = frozenset() if strict else token_tensors(base)
     pairs = zip(recipe.experts, names, strict=True)
-    return Inputs(base, tuple(_open_expert(spec, name, base, recipe) for spec, name in pairs))
+    experts = tuple(_open_expert(spec, name, base, recipe, by_token) for spec, name in pairs)
+    inputs = Inputs(base, experts)
+    if strict:
+        return replace(inputs, notes=check_strict(recipe, inputs))
+    return with_token_rows(recipe, inputs, by_token)
 
 
 def open_base(recipe: Recipe) -> Base:
@@ -64,18 +72,19 @@ def open_base(recipe: Recipe) -> Base:
     return take_apart(base)
 
 
-def _open_expert(spec: Expert, name: str, base: Base, recipe: Recipe) -> AnyExpert:
+def _open_expert(spec: Expert, name: str, base: Base, recipe: Recipe, by_token: frozenset[str]) -> AnyExpert:
     ignored = [re.compile(pattern) for pattern in recipe.ignore]
     model = open_model(spec.model, allow_pickle=recipe.allow_pickle)
     if isinstance(model, Adapter):
         model, also = apart(model, base)
-        matched = match_adapter(model, spec, base, ignored)
+        matched = match_adapter(model, spec, base, ignored, by_token)
         return AdapterExpert(
             name, spec, model, matched | {n: t for n, t in also.items() if not _any(ignored, n)}
         )
     _refuse_quantised(model)
-    check_vocabulary(base.checkpoint, model, name)
-    matched, swapped = match_checkpoint(model, name, base, ignored)
+    if not by_token:  # sooner than that shapes differ
+        check_vocabulary(base.checkpoint.folder, model.folder, name)
+    matched, swapped = match_checkpoint(model, name, base, ignored, by_token)
     return FullExpert(name, spec, model, matched, swapped)
 
 
@@ -112,9 +121,15 @@ def by_canonical(architecture: Architecture, checkpoint: Checkpoint) -> dict[str
 
 
 def match_checkpoint(
-    checkpoint: Checkpoint, name: str, base: Base, ignored: Iterable[re.Pattern[str]]
+    checkpoint: Checkpoint,
+    name: str,
+    base: Base,
+    ignored: Iterable[re.Pattern[str]],
+    by_token: frozenset[str] = frozenset(),
 ) -> tuple[dict[str, str], frozenset[str]]:
     """The base's tensor → the expert's, and which of the base's the expert stores with swapped axes.
+
+    Those named in `by_token` may have more rows or fewer.
 
     Raises:
         CheckpointError: a tensor is missing, extra or of another shape.
@@ -148,6 +163,8 @@ def match_checkpoint(
         if known and roles[0].transposed != roles[1].transposed:
             shape = (*shape[:-2], shape[-1], shape[-2])
             swapped.add(ours.name)
+        if ours.name in by_token:
+            shape = (*ours.shape[:1], *shape[1:])
         if ours.shape != shape:
             raise _other_shape(ours, theirs, name, base)
         matched[ours.name] = theirs.name
@@ -155,9 +172,16 @@ def match_checkpoint(
 
 
 def match_adapter(
-    adapter: Adapter, spec: Expert, base: Base, ignored: Iterable[re.Pattern[str]]
+    adapter: Adapter,
+    spec: Expert,
+    base: Base,
+    ignored: Iterable[re.Pattern[str]],
+    by_token: frozenset[str] = frozenset(),
 ) -> dict[str, str]:
-    """The base's tensor → the adapter's target; refuses targets the base lacks."""
+    """The base's tensor → the adapter's target; refuses targets the base lacks.
+
+    Those named in `by_token` may have more rows or fewer.
+    """
     _check_adapters_base(adapter, spec, base)
     shapes: dict[str, tuple[int, ...]] = {}
     matched: dict[str, str] = {}
@@ -168,6 +192,8 @@ def match_adapter(
         if stored is None:
             continue
         shapes[target] = base.info(stored).shape
+        if stored in by_token:
+            shapes[target] = (*adapter.targets[target].shape[:1], *shapes[target][1:])
         if _any(ignored, stored) or (canonical in tied and stored in matched):
             continue  # whether a head's change is the embedding's is decided where both are selected
         if stored in matched:
@@ -215,54 +241,6 @@ def _check_family(checkpoint: Checkpoint, name: str, base: Base) -> None:
     )
 
 
-def check_vocabulary(base: Checkpoint, expert: Checkpoint, name: str) -> None:
-    """Refuses to merge models whose token ids mean different tokens, where both have a `tokenizer.json`.
-
-    Raises:
-        CheckpointError: one id stands for two different tokens.
-    """
-    ours, theirs = _tokens(base), _tokens(expert)
-    if ours is None or theirs is None or ours == theirs:
-        return
-    for identifier, token in theirs.items():
-        if ours.get(identifier, token) != token:
-            raise CheckpointError(
-                f"expert {name!r} has another vocabulary than the base",
-                where=expert.path / TOKENIZER,
-                got=f"token {identifier} is {token!r}",
-                expected=repr(ours[identifier]),
-                hint="merge only models that share a tokenizer, since embeddings belong to tokens; "
-                "if you know that this one doesn't matter, remove the expert's tokenizer.json",
-            )
-
-
-def _tokens(checkpoint: Checkpoint) -> dict[int, str] | None:
-    """Token by id; None where there is no tokenizer.json."""
-    folder = checkpoint.folder
-    if folder is None or not (folder / TOKENIZER).exists():
-        return None
-    path = member(folder, TOKENIZER, folder)
-    try:
-        return _by_id(read_object(path, "tokenizer"))
-    except (AttributeError, IndexError, KeyError, TypeError):
-        raise CheckpointError(
-            "the tokenizer can't be understood",
-            where=path,
-            expected="model.vocab and added_tokens, as the tokenizers library writes them",
-            hint="save the tokenizer again with transformers",
-        ) from None
-
-
-def _by_id(data: dict[str, Any]) -> dict[int, str]:
-    vocabulary: Any = (data.get("model") or {}).get("vocab") or {}
-    pairs = (
-        ((index, piece[0]) for index, piece in enumerate(vocabulary))  # unigram: a list of [token, score]
-        if isinstance(vocabulary, list)
-        else ((index, token) for token, index in vocabulary.items())
-    )
-    return dict(pairs) | {each["id"]: each["content"] for each in data.get("added_tokens") or []}
-
-
 def _mismatch(verb: str, names: list[str], checkpoint: Checkpoint, expert: str) -> CheckpointError:
     shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
     pattern = "^" + re.escape(names[0]) + "$"
@@ -278,7 +256,8 @@ def _other_shape(ours: TensorInfo, theirs: TensorInfo, expert: str, base: Base) 
     kind = base.architecture.role(ours.name, ours.shape).kind
     vocabulary = kind in ("embedding", "head") and ours.shape[1:] == theirs.shape[1:]
     hint = (
-        "the vocabularies differ: resize the expert's embeddings to the base's tokenizer and save it again"
+        "the vocabularies differ: write in the recipe vocabulary: union, or base to keep the base's tokens; "
+        "or resize the expert's embeddings to the base's tokenizer and save it again"
         if vocabulary
         else f"if it may be disregarded, write in the recipe: ignore: ['^{re.escape(ours.name)}$']"
     )

@@ -161,6 +161,8 @@ def _provenance(path: Path) -> dict[str, Any]:
     if not isinstance(recipe, dict) or not isinstance(recipe.get("base"), str | None):
         found.pop("recipe", None)
     entries = tensors.values() if isinstance(tensors, dict) else [None]
+    if not isinstance(found.get("vocabulary"), dict | None):
+        found.pop("vocabulary")
     if not all(isinstance(entry, dict) and isinstance(entry.get("action"), str) for entry in entries):
         found.pop("tensors", None)
     return found
@@ -251,15 +253,20 @@ def _compare(
     change: dict[str, float] = defaultdict(float)
     size: dict[str, float] = defaultdict(float)
     altered = []
+    resized = bool((provenance.get("vocabulary") or {}).get("rows"))
     with checkpoint.reader() as ours, base.reader() as theirs:
         for name, info in checkpoint.tensors.items():
-            if name not in base.tensors or base.tensors[name].shape != info.shape:
+            role = architecture.role(name, info.shape)
+            # A merge of several vocabularies gives rows of the base, padding among them, to new tokens.
+            by_token = resized and (role.kind in ("embedding", "head") or name.endswith("head.bias"))
+            known = base.tensors[name].shape if name in base.tensors else None
+            if known is None or known[int(by_token) :] != info.shape[int(by_token) :]:
                 return {}, Check("deltas", False, f"the base has no {name} of shape {list(info.shape)}")
-            entry = (provenance.get("tensors") or {}).get(name, {})
-            component = architecture.role(name, info.shape).component
+            entry = {} if by_token else (provenance.get("tensors") or {}).get(name, {})
+            component, size_of_both = role.component, min(info.numel, base.tensors[name].numel)
             same = True
-            for start in range(0, info.numel, BLOCK):
-                span = (start, min(info.numel, start + BLOCK))
+            for start in range(0, size_of_both, BLOCK):
+                span = (start, min(size_of_both, start + BLOCK))
                 new, old = ours.read_flat(name, *span), theirs.read_flat(name, *span)
                 same = same and _bits_equal(new, old.to(new.dtype))
                 if new.is_floating_point():
