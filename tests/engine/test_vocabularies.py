@@ -376,6 +376,7 @@ def test_ids_beyond_the_rows_are_refused(tmp_path: Path) -> None:
     models = grown(tmp_path, [["<a>"]])
     (models.experts[0] / "tokenizer.json").write_text(json.dumps(tokenizer(["<a>", "<b>"])))
     assert "without a row" in refusal(models)
+    optmerge.plan(models.recipe(vocabulary="base"))
 
 
 def test_another_model_of_splitting_cant_be_united(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ output is.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -131,7 +131,7 @@ def with_token_rows(recipe: Recipe, inputs: Inputs, tensors: frozenset[str]) -> 
     base = inputs.base
     size = base.info(min(tensors)).shape[0]
     ours = _required(read_tokenizer(base.checkpoint.folder), base.checkpoint.folder, "the base")
-    _refuse_beyond(ours, size, "the base")
+    _refuse_beyond(ours, size, "the base", ours.ids)
     known = ours.ids
     found = {expert.name: read_tokenizer(expert.folder) for expert in inputs.experts}
     new = _new_tokens(recipe, found, known)
@@ -150,7 +150,7 @@ def with_token_rows(recipe: Recipe, inputs: Inputs, tensors: frozenset[str]) -> 
         if theirs is None and length != size:
             theirs = _required(theirs, expert.folder, f"expert {expert.name!r}")
         theirs = theirs or ours
-        _refuse_beyond(theirs, length, f"expert {expert.name!r}")
+        _refuse_beyond(theirs, length, f"expert {expert.name!r}", known.keys() | new.keys())
         mapped = _mapped(meant, theirs, rows, min(size, length))
         if length != rows or not np.array_equal(mapped, np.arange(rows)):
             maps[expert.name] = mapped
@@ -197,15 +197,18 @@ def _required(tokenizer: Tokenizer | None, folder: Path | None, who: str) -> Tok
     return tokenizer
 
 
-def _refuse_beyond(tokenizer: Tokenizer, rows: int, who: str) -> None:
-    beyond = max(tokenizer.tokens, default=0)
-    if beyond >= rows:
+def _refuse_beyond(tokenizer: Tokenizer, rows: int, who: str, used: Collection[str]) -> None:
+    """Refuses a token of the output for which a model has an id and no row."""
+    beyond = [(index, token) for index, token in tokenizer.tokens.items() if index >= rows and token in used]
+    if beyond:
+        index, token = min(beyond)
         raise CheckpointError(
             f"the tokenizer of {who} has a token without a row in the embedding",
             where=tokenizer.path,
-            got=f"{tokenizer.tokens[beyond]!r} is token {beyond}",
+            got=f"{token!r} is token {index}",
             expected=f"ids below {rows}",
-            hint="give the tokenizer that the model was trained with; or resize the model's embeddings to it",
+            hint="give the tokenizer that the model was trained with, or resize the embeddings to it; or, "
+            "if the token is an expert's alone, write in the recipe: vocabulary: base",
         )
 
 
