@@ -176,7 +176,7 @@ def test_what_an_adapter_changes_beyond_the_selection_is_a_warning(tmp_path: Pat
 
     assert merged(plan) == {UP}
     (told,) = plan.warnings
-    assert told.startswith("a changed the language model (matrix) by about")
+    assert told.startswith("a changed the language model (matrix) by ")
     assert told.endswith("left out; keep it with --set select.include=[]")
 
 
