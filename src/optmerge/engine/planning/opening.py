@@ -142,6 +142,14 @@ def match_checkpoint(
     other = [c for c, (ours, theirs) in pairs.items() if ours.shape != _shape(theirs, c in swapped)]
     if missing or extra or other:
         refuse_what_is_no_model(checkpoint, name)
+    if missing and extra and all(".experts." in each for each in (*missing, *extra)):
+        raise CheckpointError(
+            f"expert {name!r} stores its mixture in another layout than the base: stacked, or one by one",
+            where=checkpoint.path,
+            got=extra[0],
+            expected=missing[0],
+            hint="load both and save them with one version of transformers",
+        )
     if 2 * max(len(missing) + len(other), len(extra)) > len(wanted):
         raise _no_fine_tune(missing, extra, [pairs[c] for c in other], checkpoint, name)
     if missing:
