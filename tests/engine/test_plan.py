@@ -240,3 +240,34 @@ def test_an_unknown_architecture_is_a_warning(tmp_path: Path) -> None:
 
     assert plan.generic and merged(plan)
     assert any("'nobodys' is not declared" in warning for warning in plan.warnings)
+
+
+def test_a_plan_says_how_its_roles_are_known(tmp_path: Path) -> None:
+    for kind, way in (("llama", "declared"), ("arcee", "class"), ("nobodys", "names")):
+        config = {
+            **CONFIG,
+            "model_type": kind,
+            "architectures": None,
+            "num_key_value_heads": 2,
+            "head_dim": 3,
+        }
+        plan = optmerge.plan(world(tmp_path / kind, config=config).recipe())
+
+        assert plan.plain()["architecture"] == {
+            "name": plan.architecture,
+            "generic": way == "names",
+            "way": way,
+        }
+        assert merged(plan)
+
+
+def test_matrices_of_no_known_component_are_a_warning_where_they_are_most(tmp_path: Path) -> None:
+    models = world(tmp_path, config={**CONFIG, "model_type": "nobodys", "architectures": ["Nobody"]})
+    for number in (None, 0, 1):
+        models.rewrite(
+            number,
+            lambda tensors: tensors.update({f"a.b.c.{i}.weight": tensors[QUERY].clone() for i in range(9)}),
+        )
+    warnings = optmerge.plan(models.recipe()).warnings
+
+    assert any("9 of 15 matrices outside of recognised towers are not merged" in each for each in warnings)
