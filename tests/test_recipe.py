@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from optmerge.errors import RecipeError
 from optmerge.recipe import Recipe, load_recipe, override, parse_recipe, read_recipe_data
+from worlds.samples import examples
 
 PLAIN: dict[str, Any] = {"base": "b", "experts": ["x/ocr", "x/chart"], "method": "ties"}
 LONG: dict[str, Any] = {
@@ -258,6 +259,8 @@ KEYS = st.lists(st.sampled_from(["method", "select", "experts", "0", "7", "kinds
 VALUES = st.text(max_size=12) | st.sampled_from(["[1, 2]", "{a: 1}", "null", "*a", "!!int x", "2024-99-99"])
 
 
+@pytest.mark.sampled
+@settings(max_examples=examples(few=30, many=200), deadline=None)
 @given(keys=KEYS, value=VALUES)
 def test_an_override_gives_a_recipe_or_a_recipe_error_and_changes_nothing_given(
     keys: list[str], value: str
@@ -269,6 +272,10 @@ def test_an_override_gives_a_recipe_or_a_recipe_error_and_changes_nothing_given(
     assert yaml.safe_dump(data) == before
 
 
+@pytest.mark.sampled
+@settings(
+    max_examples=examples(few=25, many=200), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 @given(
     st.dictionaries(
         st.text(max_size=8), st.recursive(st.none() | st.integers() | st.text(max_size=5), st.lists)

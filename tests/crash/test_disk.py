@@ -61,7 +61,7 @@ def count_of(merge: Merge) -> int:
     return found
 
 
-@pytest.mark.parametrize("stride", [9, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("stride", [19, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_disk_that_is_full_at_any_step_is_said_and_resumed(merge: Merge, stride: int) -> None:
     full = 0
     for step in range(0, count_of(merge), stride):
@@ -73,7 +73,7 @@ def test_a_disk_that_is_full_at_any_step_is_said_and_resumed(merge: Merge, strid
                 assert re.search(r"the disk is full .*; make room and resume", str(problem))
         merge.assert_resumable()
         shutil.rmtree(merge.out)
-    assert full >= 4
+    assert full >= 2
 
 
 # --- a disk that is really full, where one can be mounted
@@ -134,7 +134,7 @@ def mounted(folder: Path, options: str) -> bool:
     return shutil.which("mount") is not None and not subprocess.run(command, capture_output=True).returncode
 
 
-@pytest.mark.parametrize("sizes", [4, pytest.param(12, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("sizes", [2, pytest.param(12, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_full_disk_is_one_line_and_resumed_once_there_is_room(
     kind: str, sizes: int, tmp_path: Path, disk: Mounted | Pretended, capsys: pytest.CaptureFixture[str]

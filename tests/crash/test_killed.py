@@ -18,7 +18,7 @@ from optmerge.engine.output.folder import PROVENANCE, STATE
 from worlds.merges import contents
 
 SMALL = {"matrices": 4, "size": 24}
-FEW = 6
+FEW = 3
 """Kills of the fast suite, per kind of merge."""
 
 

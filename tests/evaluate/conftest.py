@@ -1,35 +1,28 @@
-"""Merges of barely trained experts, and a picture to ask them about."""
+"""Merges of two experts made at random, and a picture to ask them about."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from unittest.mock import patch
 
 import pytest
 from PIL import Image
 
 import optmerge
-from optmerge.bench.lines.tiny import tokenizer
-from optmerge.bench.training.train import train
-from worlds import lines as tiny_lines
-from worlds import random_zoo
 
 
 @pytest.fixture(scope="package")
-def merged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Line → a dense merge of two barely trained experts; line-adapter → a merged adapter."""
+def merged(zoo: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Line → a dense merge; `adapter` → a merged adapter of the lora line; `LINE-base` → the line's base."""
     found = {}
     for line in ("full", "lora"):
         root = tmp_path_factory.mktemp(line)
-        stages = tiny_lines.stages(line, ("base", "vqa", "ocr"))
-        with patch.object(tokenizer, "texts", random_zoo.FEW_TEXTS):  # all of a line's take ten seconds
-            train(line, root, stages=stages, size=tiny_lines.SIZE, threads=1)
+        base, experts = zoo / line / "base", zoo / line / "experts" / "0"
         recipe = {
-            "base": str(root / "base"),
-            "experts": [str(root / "vqa"), str(root / "ocr")],
+            "base": str(base),
+            "experts": [str(experts / "vqa"), str(experts / "ocr")],
             "method": "average",
         }
-        found[line] = optmerge.merge(recipe, root / "merged").path
+        found |= {line: optmerge.merge(recipe, root / "merged").path, f"{line}-base": base}
         if line == "lora":
             found["adapter"] = optmerge.merge({**recipe, "output": "adapter"}, root / "adapter").path
     return found

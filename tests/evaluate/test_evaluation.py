@@ -41,7 +41,7 @@ def said(*scores: tuple[str, float]) -> list[Reply]:
 @pytest.mark.parametrize("line", ["full", "lora", "adapter"])
 def test_answers_are_those_of_the_benchmark(line: str, merged: Mapping[str, Path], questions: Path) -> None:
     family = "lora" if line == "adapter" else line
-    base = merged[family].parent / "base"
+    base = merged[f"{family}-base"]
     theirs = asking.load(family, merged[line], base=base, device="cpu", dtype="float32")
     wanted = [
         text for each in theirs.answers([get(name) for name in TASKS], "validation", 3) for text in each.texts
@@ -101,7 +101,7 @@ def test_what_a_model_cannot_take_is_said_with_the_line(merged: Mapping[str, Pat
 def test_the_command_prints_models_their_groups_and_their_difference(
     merged: Mapping[str, Path], questions: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    base, out = str(merged["full"].parent / "base"), tmp_path / "new" / "answers.jsonl"
+    base, out = str(merged["full-base"]), tmp_path / "new" / "answers.jsonl"
     arguments = ["eval", base, str(merged["full"]), str(questions), "--longest", "16"]
     assert run([*arguments, "--out", str(out), "--json"]) == 0
     first, second = json.loads(capsys.readouterr().out)

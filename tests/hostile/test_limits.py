@@ -16,15 +16,15 @@ import yaml
 
 from optmerge.cli import run
 from worlds.merges import QUERY, World, contents, save_adapter, weights, world
-from worlds.samples import examples
+from worlds.samples import EVERYTHING, examples
 
 MOST_SECONDS, MOST_BYTES = 20, 512 << 20
 """Of the processor and of memory, for one command, beside what the interpreter and its libraries take."""
 
-MEGABYTES = examples(few=1, many=4)
+MEGABYTES = 4 if EVERYTHING else 0.1
 """Of hostile text, which takes up to 25 times as much memory once it is parsed."""
 
-WHOLE = examples(few=8, many=1)
+WHOLE = examples(few=16, many=1)
 """Recipes as large as are read, or a part of them: PyYAML takes seconds."""
 
 Prepare = Callable[[World], None]
@@ -40,7 +40,7 @@ def put(models: World, header: bytes, *, size: int | None = None) -> None:
 
 
 def filled(start: bytes, piece: bytes, end: bytes) -> bytes:
-    return start + piece * (MEGABYTES * 1_000_000 // len(piece)) + end
+    return start + piece * int(MEGABYTES * 1_000_000 / len(piece)) + end
 
 
 def headed(start: bytes, piece: bytes, end: bytes) -> Prepare:

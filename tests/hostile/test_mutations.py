@@ -23,7 +23,7 @@ OF_JSON = ("header", "index", "config", "tokenizer", "adapter_config", "adapter"
 OF_YAML = ("recipe", "setting", "card")
 LIMITS = settings(
     deadline=None,
-    max_examples=examples(few=40, many=300),
+    max_examples=examples(few=20, many=300),
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 
@@ -102,7 +102,7 @@ def test_any_other_value_in_its_json_is_refused_or_harmless(name: str, data: st.
 
 
 @pytest.mark.sampled
-@settings(LIMITS, max_examples=examples(few=20, many=120))
+@settings(LIMITS, max_examples=examples(few=10, many=120))
 @given(data=st.data())
 def test_a_whole_merge_by_any_other_config_is_refused_or_done(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

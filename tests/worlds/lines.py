@@ -26,5 +26,5 @@ def stages(line: str, names: Collection[str], **changes: object) -> dict[str, Li
 
 def shortened(settings: Stage, **changes: object) -> Stage:
     """A stage's settings for the smallest model and two steps."""
-    few = {"pictures": 8, "batch": 4, "rank": 4, "look_every": 0, **changes}
+    few = {"pictures": 4, "batch": 2, "rank": 4, "look_every": 0, **changes}
     return replace(settings, aimed=min(settings.aimed, 8), **few)

@@ -30,8 +30,8 @@ SIZE = OmniSize(
 
 
 def stages(**changes: object) -> dict[str, Stage]:
-    """The benchmark's own stages, two steps each."""
-    settings = {"pictures": 4, "batch": 2, "keep_every": 0, "look_every": 0, **changes}
+    """The benchmark's own stages, two steps of one clip each."""
+    settings = {"pictures": 2, "batch": 1, "keep_every": 0, "look_every": 0, **changes}
     return {name: replace(stage, **settings) for name, stage in STAGES.items()}
 
 

@@ -36,9 +36,9 @@ def sees(name: str) -> bool:
 def test_a_table_and_a_learning_curve_get_the_same_answers_of_a_model(made: Any) -> None:
     """One sees pictures through the cache, the other by itself; both cut answers off at the same length."""
     tasks = [get(name) for name in ("vqa", "ocr", "composition")]
-    told = TinyModel(*made).answers(tasks, "test", 12)
+    told = TinyModel(*made).answers(tasks, "test", 6)
     table = [text for each in told for text in each.texts]
-    items = [item for task in tasks for item in task.items("test", 12)]
+    items = [item for task in tasks for item in task.items("test", 6)]
     assert [question for each in told for question in each.questions] == [item.question for item in items]
     assert table == answers(*made, items)
     assert len(set(table)) > 3
@@ -48,12 +48,12 @@ def test_a_table_and_a_learning_curve_get_the_same_answers_of_a_model(made: Any)
 
 def test_an_answer_hangs_on_its_own_picture(made: Any) -> None:
     model, processor = made
-    seen = VisionCache().seen(model, processor, get("chart"), "test", 24)
-    questions = [seen.questions[0]] * 24
+    seen = VisionCache().seen(model, processor, get("chart"), "test", 8)
+    questions = [seen.questions[0]] * 8
     together = answers_to_seen(model, processor, questions, seen.features)
     assert len(set(together)) > 1
     assert [
-        answers_to_seen(model, processor, questions[:1], seen.features[row : row + 1])[0] for row in range(24)
+        answers_to_seen(model, processor, questions[:1], seen.features[row : row + 1])[0] for row in range(8)
     ] == together
 
 
@@ -93,6 +93,6 @@ def test_the_longest_right_answer_is_not_cut_off() -> None:
     longest = max(
         len(processor.ids(each.question.answers[0]))
         for task in drawn().values()
-        for each in task.items("test", 100)
+        for each in task.items("test", 60)
     )
     assert longest < ANSWER_TOKENS

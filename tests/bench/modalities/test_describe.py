@@ -9,6 +9,7 @@ from optmerge.bench.lines.tiny.tokenizer import END
 from optmerge.bench.modalities import clips, words
 from optmerge.bench.modalities.describe import caption, closeups, described
 from optmerge.bench.modalities.world import MODALITIES
+from worlds.samples import examples
 
 
 @pytest.fixture(scope="module")
@@ -16,11 +17,12 @@ def tokenizer() -> Any:
     return words.tokenizer()
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("modality", MODALITIES)
 def test_parts_that_differ_are_described_differently(modality: str) -> None:
     """So nothing that a question could be about is left out."""
     found: dict[str, object] = {}
-    for index in range(3000):
+    for index in range(examples(few=1000, many=3000)):
         content = clips.content("train", index)
         part: Any = {"audio": content.sound, "video": content.film, "image": content.picture}[modality]
         text = described(content, modality)
@@ -63,8 +65,9 @@ def test_a_closeup_is_answered_by_what_is_described_of_one_shape(modality: str) 
     assert len(asked) >= 2
 
 
+@pytest.mark.sampled
 def test_every_word_of_questions_and_descriptions_is_one_token(tokenizer: Any) -> None:
-    for index in range(1000, 1200):
+    for index in range(1000, 1000 + examples(few=50, many=200)):
         content = clips.content("test", index)
         texts = [described(content, modality) for modality in MODALITIES]
         near = [each for m in MODALITIES for each in closeups(content, m, random.Random(index))]

@@ -108,7 +108,7 @@ def test_a_killed_stage_goes_on_to_the_same_weights(
     for out in (whole, parts):
         if name in MODALITIES:
             shutil.copytree(trained[0] / "start", out / "start")
-    options = {"only": [name], "stages": small.stages(pictures=8, keep_every=2)}
+    options = {"only": [name], "stages": small.stages(pictures=4, keep_every=2)}
     record = train(whole, **options)
 
     written = []
@@ -183,4 +183,4 @@ def test_a_stage_is_trained_from_the_command_line(tmp_path: Path, monkeypatch: p
 def test_the_settings_are_recorded(trained: Any) -> None:
     out, _ = trained
     [record] = records.read(out / "work/training.jsonl")
-    assert record.config["stages"]["base"]["pictures"] == 4
+    assert record.config["stages"]["base"]["pictures"] == 2

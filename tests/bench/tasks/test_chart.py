@@ -19,7 +19,7 @@ from optmerge.bench.tasks.drawn._drawing.shapes import COLOURS
 from optmerge.bench.tasks.drawn.chart import TASK, Drawn, draw
 from optmerge.evaluate.questions import Question
 
-CONTENTS: list[Drawn] = [TASK.content("train", index) for index in range(1200)]
+CONTENTS: list[Drawn] = [TASK.content("train", index) for index in range(600)]
 UPRIGHT = [content for content in CONTENTS if content.chart.kind in ("columns", "rows")]
 
 

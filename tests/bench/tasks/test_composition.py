@@ -12,6 +12,7 @@ from optmerge.bench.tasks.drawn._drawing.shapes import Item
 from optmerge.bench.tasks.drawn._drawing.tiles import Wall
 from optmerge.evaluate.questions import Question
 from optmerge.evaluate.scoring.boxes import Box, iou, parse_box
+from worlds.samples import examples
 
 TASK: Any = get("composition")
 CONTENTS = [TASK.content("test", index) for index in range(500)]
@@ -46,9 +47,11 @@ def test_every_kind_of_picture_and_every_type_comes_up() -> None:
     assert types.keys() == set(TASK.types)
 
 
+@pytest.mark.sampled
 def test_questions_use_only_words_that_a_trained_task_teaches() -> None:
-    taught = set().union(*(words_of(name, 400) for name, task in drawn().items() if task.trained))
-    assert words_of("composition", 400) <= taught
+    scenes = examples(few=120, many=400)
+    taught = set().union(*(words_of(name, scenes) for name, task in drawn().items() if task.trained))
+    assert words_of("composition", scenes) <= taught
 
 
 def test_tiles_are_found_by_their_texts_and_read_by_their_colours() -> None:

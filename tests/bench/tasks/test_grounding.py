@@ -15,6 +15,7 @@ from optmerge.bench.tasks.drawn._drawing.place_words import box_words
 from optmerge.bench.tasks.drawn._drawing.shapes import COLOURS, KINDS, render
 from optmerge.evaluate.questions import Question
 from optmerge.evaluate.scoring.boxes import iou, parse_box
+from worlds.samples import sample
 
 TASK: Any = registry.get("grounding")
 CONTENTS = [TASK.content("test", index) for index in range(400)]
@@ -82,8 +83,9 @@ def test_unknown_types_need_more_than_the_words_for_a_shape() -> None:
                 assert len(members(word, content.items)) >= 2, question.text
 
 
+@pytest.mark.sampled
 def test_most_of_every_shape_is_visible_where_its_box_says() -> None:
-    for content in CONTENTS:
+    for content in sample(CONTENTS, 100):
         whole = render(content.items, content.style)
         for index, item in enumerate(content.items):
             others = content.items[:index] + content.items[index + 1 :]
@@ -131,8 +133,11 @@ def test_boxes_are_scored_by_their_overlap(said: Any, share: Any, mean: Any) -> 
     assert scores == pytest.approx([share, mean])
 
 
+@pytest.mark.sampled
 def test_the_best_blind_box_is_seldom_right() -> None:
-    questions = [question for content in CONTENTS[:150] for question in grounding.draw(content).questions]
+    questions = [
+        question for content in sample(CONTENTS, 50) for question in grounding.draw(content).questions
+    ]
     corners = [(x, y) for x in range(2, 80, 12) for y in range(2, 80, 12)]
     guesses = [f"[{x}, {y}, {x + size}, {y + size}]" for x, y in corners for size in (20, 25)]
     best = max(sum(TASK.metric(guess, question) for question in questions) for guess in guesses)

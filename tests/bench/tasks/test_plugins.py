@@ -59,7 +59,7 @@ def test_the_benchmark_and_the_demo_run_with_a_task_that_no_expert_was_trained_o
         line="lora",
         zoo=zoo,
         scales=tmp_path / "none",
-        n=2,
+        n=1,
         methods=["average"],
         console=Console(record=True, width=220),
     )

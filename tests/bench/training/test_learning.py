@@ -15,7 +15,7 @@ from optmerge.bench.tasks import get
 from optmerge.bench.training import conversations, curve, learning
 from optmerge.bench.training.packing import ConversationBatch, Conversations
 
-STAGE = learning.Stage(pictures=32, learning_rate=1e-2, batch=8, keep_every=2, look_every=0)
+STAGE = learning.Stage(pictures=8, learning_rate=1e-2, batch=2, keep_every=2, look_every=0)
 RUNS = [("full", "all"), ("full", "layers"), ("lora", "all"), ("lora", "adapter")]
 MUON = {"all": 0.02}
 """Part → learning rate of Muon, as the lines' own stages have it."""
@@ -95,7 +95,7 @@ def test_a_stage_changes_its_part_and_nothing_else(
     torch.manual_seed(0)
     model = learning.prepared(tiny_models.build(processors[line], tiny, seed=0), replace(STAGE, part=part))
     before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
-    after = trained(processors[line], tiny, part, tmp_path, pictures=8)
+    after = trained(processors[line], tiny, part, tmp_path, pictures=2)
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     inside = {"all": "model.", "layers": ".language_model.layers.", "adapter": ".lora_"}[part]
     assert moved and moved == {name for name in before if inside in name}

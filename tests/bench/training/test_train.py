@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from optmerge.bench.lines.tiny import asking, tiny_models
 from optmerge.bench.lines.tiny.family import TinySize
 from optmerge.bench.records import Record
 from optmerge.bench.tasks import get
+from optmerge.bench.training import curve
 from optmerge.bench.training import train as training
 from optmerge.bench.training.conversations import trained_tasks
 from optmerge.bench.training.curve import read
@@ -76,7 +78,7 @@ def test_the_record_says_what_each_stage_learnt_from(trained: Trained) -> None:
     assert record.config["regime"] == "gentle"
     aligning, base = (record.config["stages"][name] for name in ("aligning", "base"))
     assert aligning["seed"] == 7 and list(aligning["teacher"]) == ["lora", "answering"]
-    assert base["batch"] == 4 and base["curriculum"]["shares"]["geometry"] == 0.5
+    assert base["batch"] == 2 and base["curriculum"]["shares"]["geometry"] == 0.5
 
 
 @pytest.mark.parametrize(("line", "name"), [("full", "base"), ("lora", "mixture")])
@@ -99,7 +101,7 @@ def test_a_killed_pass_goes_on_to_the_same_weights(
     name: str, trained: Trained, tiny: TinySize, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, _ = trained["lora"]
-    stages = short("lora", (f"{name}-1", name), pictures=16, keep_every=2)
+    stages = short("lora", (f"{name}-1", name), pictures=8, keep_every=2)
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     for folder in (whole, parts):
         (folder / "work").mkdir(parents=True)
@@ -223,7 +225,8 @@ def test_the_full_line_needs_a_teacher(tmp_path: Path) -> None:
     assert not (tmp_path / "full").exists()
 
 
-def test_the_curve_ends_with_a_look(tiny: TinySize, tmp_path: Path) -> None:
+def test_the_curve_ends_with_a_look(tiny: TinySize, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(curve, "Curve", partial(curve.Curve, count=2))
     stages = one("full", "base", look_every=500)
     record = train("full", tmp_path, stages=stages, size=tiny, threads=1)
     looks = [line for line in read(tmp_path / "work" / "base.jsonl") if "score" in line]

@@ -18,16 +18,19 @@ from optmerge.bench.trials.figures.style import STYLES, spread, style
 from optmerge.bench.trials.line_scores import line_scores
 from optmerge.methods import registered
 from worlds import records as synthetic
-from worlds.samples import sample
+from worlds.samples import EVERYTHING, sample
 
+SHOWN = [name for name in FIGURES if EVERYTHING or name in ("heat", "paper")]
+"""The others are drawn by `make test` in what follows and in `cli/test_bench.py`, one test each."""
 RESULTS = [*synthetic.line(n=60), *synthetic.line("lora", n=60, sets=2)]
 
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> dict[Any, Any]:
     folder = tmp_path_factory.mktemp("figures")
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
         warnings.simplefilter("error")
+        only(patch, SHOWN)
         return {path.name: path for path in draw(line_scores(RESULTS), folder)}
 
 
@@ -41,14 +44,16 @@ def words(path: Path) -> Any:
     return re.findall(r"<!-- (.*?) -->", path.read_text("utf-8"))
 
 
+@pytest.mark.sampled
 def test_every_figure_is_drawn_as_png_and_svg(drawn: Mapping[str, Path]) -> None:
-    assert set(drawn) == {f"{name}.{ending}" for name in FIGURES for ending in ("png", "svg")}
-    for name in FIGURES:
+    assert set(drawn) == {f"{name}.{ending}" for name in SHOWN for ending in ("png", "svg")}
+    for name in SHOWN:
         with Image.open(drawn[f"{name}.png"]) as picture:
             assert min(picture.size) > 500 and len(picture.convert("RGB").getcolors(1 << 24)) > 50
 
 
-@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.sampled
+@pytest.mark.parametrize("name", SHOWN)
 def test_a_figure_names_its_lines_and_what_it_compares(drawn: Mapping[str, Path], name: str) -> None:
     found = words(drawn[f"{name}.svg"])
     assert any("full line" in text for text in found) and any("lora line" in text for text in found)
@@ -71,7 +76,7 @@ def test_the_papers_results_stand_beside_ours(drawn: Mapping[str, Path]) -> None
 def test_equal_records_give_equal_bytes(
     drawn: Mapping[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    only(monkeypatch, sample(FIGURES, 2))
+    only(monkeypatch, sample(SHOWN, 1))
     again = {path.name: path for path in draw(line_scores(RESULTS), tmp_path)}
     assert all(path.read_bytes() == drawn[name].read_bytes() for name, path in again.items())
 
@@ -80,7 +85,7 @@ def test_equal_records_give_equal_bytes(
 def test_without_sweeps_their_figure_is_left_out_and_failures_leave_gaps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    names = {"sweep", "cost", *sample(FIGURES, 1)}
+    names = {"sweep", "cost", *(FIGURES if EVERYTHING else ())}
     only(monkeypatch, names)
     results = synthetic.line(n=20, swept=False)
     broken = [replace(r, tasks={}, error="NaN") if r.trial.model == "ties" else r for r in results]

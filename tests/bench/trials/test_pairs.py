@@ -66,6 +66,6 @@ def test_the_matrix_marks_what_is_real() -> None:
 def test_pairs_are_printed_in_every_form() -> None:
     for form in ("terminal", "markdown", "latex", "csv", "json"):
         console = Console(record=True, width=200, file=io.StringIO())
-        output.show_pairs([STANDING], form, console)
+        output.show_pairs(line_scores(synthetic.line(n=12)), form, console)
         assert "optmerge" in console.export_text(clear=False)
     assert {row["scale_rule"] for row in json.loads(console.export_text())} == {"fixed", "validation"}

@@ -28,7 +28,7 @@ def where(number: int) -> tuple[int, int]:
 
 def test_items_come_back_done_and_one_that_kills_its_process_alone_is_lost() -> None:
     found, waiting = {}, [3, -1, 4, 5]
-    with Workers(square, 2) as pool:
+    with Workers(square, 1) as pool:
         while waiting or pool.busy:
             while waiting and not pool.full:
                 pool.give(waiting.pop(0))
