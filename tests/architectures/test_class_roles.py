@@ -282,9 +282,9 @@ def test_remote_code_is_not_asked_for(tmp_path: Path) -> None:
     assert isinstance(read_class(config, ["model.language_model.norm.weight"]), ClassArchitecture)
 
 
-def test_tensors_without_a_place_in_the_class_are_named() -> None:
+def test_tensors_without_a_place_in_the_class_are_named_and_guessed() -> None:
     names = [LAYER, "model.layers.0.self_attn.k_proj.weight", "model.layers.9.eh_proj.weight"]
     family = read_class(config_of("gpt_oss"), names)
     assert isinstance(family, ClassArchitecture)
     assert family.strangers(names) == ("model.layers.9.eh_proj.weight",)
-    assert family.role("model.layers.9.eh_proj.weight", (4, 4)) == Role("other", "matrix")
+    assert family.role("model.layers.9.eh_proj.weight", (4, 4)) == Role("language", "matrix")

@@ -131,7 +131,7 @@ def _architecture_warnings(tensors: Sequence[TensorPlan], base: Base) -> list[st
     if strangers:
         return [
             f"{architecture.reason} has no place for {len(strangers)} of the base's tensors "
-            f"(such as {strangers[0]}): no component is known for them"
+            f"(such as {strangers[0]}): their roles are judged by common names"
         ]
     if not architecture.generic:
         return []
