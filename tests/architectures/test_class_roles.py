@@ -263,6 +263,13 @@ def test_a_class_that_cannot_be_read_leads_to_the_names_and_says_why(
     assert family.role(LAYER, (4, 4)) == Role("language", "matrix")
 
 
+def test_an_infinity_in_a_config_is_read() -> None:
+    sizes = {"num_heads": 8, "head_dim": 8, "hidden_size": 32, "num_hidden_layers": 1, "n_groups": 1}
+    written = json.loads(AutoConfig.for_model("mamba2", **sizes).to_json_string(use_diff=False))
+    assert written["time_step_limit"][1] == {"__float__": "Infinity"}  # what transformers 5 writes
+    assert isinstance(read_class(written, []), ClassArchitecture)
+
+
 def test_a_config_may_not_ask_for_a_model_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_meta_model, "MOST_MODULES", 1000)
     assert "more than" in str(read_class({**config_of("t5"), "num_layers": 10**9}, [LAYER]))
