@@ -263,6 +263,13 @@ def test_a_class_that_cannot_be_read_leads_to_the_names_and_says_why(
     assert family.role(LAYER, (4, 4)) == Role("language", "matrix")
 
 
+def test_an_infinity_in_a_config_is_read() -> None:
+    sizes = {"num_heads": 8, "head_dim": 8, "hidden_size": 32, "num_hidden_layers": 1, "n_groups": 1}
+    written = json.loads(AutoConfig.for_model("mamba2", **sizes).to_json_string(use_diff=False))
+    assert written["time_step_limit"][1] == {"__float__": "Infinity"}  # what transformers 5 writes
+    assert isinstance(read_class(written, []), ClassArchitecture)
+
+
 def test_a_config_may_not_ask_for_a_model_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_meta_model, "MOST_MODULES", 1000)
     assert "more than" in str(read_class({**config_of("t5"), "num_layers": 10**9}, [LAYER]))
@@ -275,9 +282,9 @@ def test_remote_code_is_not_asked_for(tmp_path: Path) -> None:
     assert isinstance(read_class(config, ["model.language_model.norm.weight"]), ClassArchitecture)
 
 
-def test_tensors_without_a_place_in_the_class_are_named() -> None:
+def test_tensors_without_a_place_in_the_class_are_named_and_guessed() -> None:
     names = [LAYER, "model.layers.0.self_attn.k_proj.weight", "model.layers.9.eh_proj.weight"]
     family = read_class(config_of("gpt_oss"), names)
     assert isinstance(family, ClassArchitecture)
     assert family.strangers(names) == ("model.layers.9.eh_proj.weight",)
-    assert family.role("model.layers.9.eh_proj.weight", (4, 4)) == Role("other", "matrix")
+    assert family.role("model.layers.9.eh_proj.weight", (4, 4)) == Role("language", "matrix")

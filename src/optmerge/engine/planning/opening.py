@@ -15,6 +15,7 @@ from optmerge.checkpoints.adapters import Adapter, open_model
 from optmerge.checkpoints.checkpoint import Checkpoint, is_adapter, open_checkpoint
 from optmerge.checkpoints.hub import locate, names_hub_model
 from optmerge.checkpoints.safetensors_format import TensorInfo
+from optmerge.engine.planning.configs import check_config
 from optmerge.engine.planning.ends import (
     aliases,
     apart,
@@ -30,6 +31,7 @@ from optmerge.engine.planning.vocabulary import (
     token_tensors,
     with_token_rows,
 )
+from optmerge.engine.planning.wrappers import refuse_what_is_no_model, unwrapped
 from optmerge.errors import AdapterError, CheckpointError
 from optmerge.recipe import Expert, Recipe
 
@@ -82,9 +84,11 @@ def _open_expert(spec: Expert, name: str, base: Base, recipe: Recipe, by_token: 
             name, spec, model, matched | {n: t for n, t in also.items() if not _any(ignored, n)}
         )
     _refuse_quantised(model)
+    model = unwrapped(model, base)
     if not by_token:  # sooner than that shapes differ
         check_vocabulary(base.checkpoint.folder, model.folder, name)
     matched, swapped = match_checkpoint(model, name, base, ignored, by_token)
+    check_config(model, spec, name, base)
     return FullExpert(name, spec, model, matched, swapped)
 
 
@@ -148,27 +152,48 @@ def match_checkpoint(
     check_still_tied(checkpoint, name, base, ignored)
     missing = [n for c, n in wanted.items() if c not in own and c not in tied]
     extra = [n for c, n in own.items() if c not in wanted and c not in tied]
+    pairs = {c: (base.info(wanted[c]), checkpoint.tensors[own[c]]) for c in wanted if c in own}
+    swapped = {c for c, each in pairs.items() if _is_swapped(*each, base.architecture, architecture)}
+    other = [
+        c
+        for c, (ours, theirs) in pairs.items()
+        if not _same_shape(ours.shape, _shape(theirs, c in swapped), ours.name in by_token)
+    ]
+    if missing or extra or other:
+        refuse_what_is_no_model(checkpoint, name)
+    if missing and extra and all(".experts." in each for each in (*missing, *extra)):
+        raise CheckpointError(
+            f"expert {name!r} stores its mixture in another layout than the base: stacked, or one by one",
+            where=checkpoint.path,
+            got=extra[0],
+            expected=missing[0],
+            hint="load both and save them with one version of transformers",
+        )
+    if 2 * max(len(missing) + len(other), len(extra)) > len(wanted):
+        raise _no_fine_tune(missing, extra, [pairs[c] for c in other], checkpoint, name)
     if missing:
-        raise _mismatch("lacks", missing, checkpoint, name)
+        raise _mismatch("lacks", missing, checkpoint, name, base)
     if extra:
-        raise _mismatch("has, and the base has not,", extra, checkpoint, name)
-    matched, swapped = {}, set()
-    for canonical in wanted:
-        if canonical not in own:
-            continue
-        ours, theirs = base.info(wanted[canonical]), checkpoint.tensors[own[canonical]]
-        shape = theirs.shape
-        roles = base.architecture.role(ours.name, ours.shape), architecture.role(theirs.name, shape)
-        known = ours.shape != shape or not base.architecture.generic
-        if known and roles[0].transposed != roles[1].transposed:
-            shape = (*shape[:-2], shape[-1], shape[-2])
-            swapped.add(ours.name)
-        if ours.name in by_token:
-            shape = (*ours.shape[:1], *shape[1:])
-        if ours.shape != shape:
-            raise _other_shape(ours, theirs, name, base)
-        matched[ours.name] = theirs.name
-    return matched, frozenset(swapped)
+        raise _mismatch("has, and the base has not,", extra, checkpoint, name, base)
+    if other:
+        raise _other_shape(*pairs[other[0]], name, base)
+    return {wanted[c]: own[c] for c in pairs}, frozenset(wanted[c] for c in swapped)
+
+
+def _is_swapped(ours: TensorInfo, theirs: TensorInfo, base: Architecture, expert: Architecture) -> bool:
+    """Whether an expert stores the last two axes of a tensor in the other order than the base."""
+    roles = base.role(ours.name, ours.shape), expert.role(theirs.name, theirs.shape)
+    known = ours.shape != theirs.shape or not base.generic
+    return known and roles[0].transposed != roles[1].transposed
+
+
+def _same_shape(ours: tuple[int, ...], theirs: tuple[int, ...], by_token: bool) -> bool:
+    """Whether the shapes agree; rows that are matched by token needn't be as many."""
+    return ours[1:] == theirs[1:] and len(ours) == len(theirs) if by_token else ours == theirs
+
+
+def _shape(info: TensorInfo, swapped: bool) -> tuple[int, ...]:
+    return (*info.shape[:-2], info.shape[-1], info.shape[-2]) if swapped else info.shape
 
 
 def match_adapter(
@@ -241,15 +266,51 @@ def _check_family(checkpoint: Checkpoint, name: str, base: Base) -> None:
     )
 
 
-def _mismatch(verb: str, names: list[str], checkpoint: Checkpoint, expert: str) -> CheckpointError:
+def _no_fine_tune(
+    missing: list[str],
+    extra: list[str],
+    other: list[tuple[TensorInfo, TensorInfo]],
+    checkpoint: Checkpoint,
+    expert: str,
+) -> CheckpointError:
+    """Most of the model doesn't fit, so there is nothing to disregard."""
+    if missing or extra:
+        got, expected = (", ".join(names[:3]) or "nothing else" for names in (extra, missing))
+        got, expected = f"tensors such as {got}", f"tensors such as {expected}"
+    else:
+        ours, theirs = other[0]
+        got, expected = f"{theirs.name} {list(theirs.shape)}", str(list(ours.shape))
+    return CheckpointError(
+        f"expert {expert!r} is no fine-tune of this base: most tensors differ in name or shape",
+        where=checkpoint.path,
+        got=got,
+        expected=expected,
+        hint="merge models that were fine-tuned from one base; `optmerge inspect MODEL` says what it holds",
+    )
+
+
+def _mismatch(
+    verb: str, names: list[str], checkpoint: Checkpoint, expert: str, base: Base
+) -> CheckpointError:
     shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-    pattern = "^" + re.escape(names[0]) + "$"
+    patterns = ", ".join(f"'{each}'" for each in _patterns(names, checkpoint, base))
     return CheckpointError(
         f"expert {expert!r} {verb} {len(names)} tensor{'s' if len(names) > 1 else ''}: {shown}",
         where=checkpoint.path,
         expected="exactly the base's tensors",
-        hint=f"if it may be disregarded, write in the recipe: ignore: ['{pattern}']",
+        hint=f"if it may be disregarded, write in the recipe: ignore: [{patterns}]",
     )
+
+
+def _patterns(names: Iterable[str], checkpoint: Checkpoint, base: Base) -> list[str]:
+    """Regular expressions for these names: one for all that differ in numbers, where it matches no other."""
+    others = {*checkpoint.tensors, *base.checkpoint.tensors} - set(names)
+    found: dict[str, None] = {}
+    for name in names:
+        exact = f"^{re.escape(name)}$"
+        form = re.sub(r"(?<=\\\.)\d+(?=\\\.)", r"\\d+", exact)
+        found[exact if any(re.search(form, other) for other in others) else form] = None
+    return list(found)
 
 
 def _other_shape(ours: TensorInfo, theirs: TensorInfo, expert: str, base: Base) -> CheckpointError:

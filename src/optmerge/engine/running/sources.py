@@ -16,7 +16,7 @@ from optmerge.checkpoints.dtypes import DTYPES
 from optmerge.checkpoints.reader import Reader
 from optmerge.deltas import Delta, Dense, LowRank
 from optmerge.engine.plan import TensorPlan
-from optmerge.engine.planning.inputs import AdapterExpert, FullExpert, Inputs
+from optmerge.engine.planning.inputs import AdapterExpert, AnyExpert, FullExpert, Inputs
 from optmerge.engine.running.token_rows import TokenReader
 from optmerge.errors import CheckpointError
 from optmerge.recipe import BASE
@@ -40,9 +40,7 @@ class Sources:
         stored = inputs.base.checkpoint if inputs.tokens is None else inputs.tokens.stored
         self._base: Reader = self._stack.enter_context(stored.reader())
         self._experts: dict[str, Reader] = {
-            expert.name: self._stack.enter_context(expert.open())
-            for expert in inputs.experts
-            if isinstance(expert, FullExpert)
+            expert.name: self._stack.enter_context(expert.open()) for expert in inputs.experts
         }
         self._rows = (
             TokenReader(inputs, inputs.tokens, self._base, self._experts)
@@ -90,11 +88,11 @@ class Sources:
         info = self.inputs.base.info(tensor.name)
         return self._mergeable(values, f"tensor {tensor.name} of the base", info.file)
 
-    def fill(self, expert: FullExpert | None, name: str, start: int, out: Tensor) -> None:
+    def fill(self, expert: AnyExpert | None, name: str, start: int, out: Tensor) -> None:
         """Elements of a flattened tensor from `start` on into `out`, in its type, unchecked.
 
         Args:
-            expert: the expert that is read; None for the base.
+            expert: the expert that is read, which stores the tensor whole; None for the base.
             name: the base's name of the tensor.
             start: first element that is read.
             out: flat, on the CPU; of the stored type, or of one to convert to.
@@ -104,14 +102,20 @@ class Sources:
             return
         reader, own = self._base, name
         if expert is not None:
-            reader, own = self._experts[expert.name], expert.tensors[name]
+            reader, own = self._experts[expert.name], expert.stored_whole(name) or name
         stored = DTYPES[reader.dtype(own)].torch
-        if expert is not None and name in expert.swapped:
+        if isinstance(expert, FullExpert) and name in expert.swapped:
             out.copy_(self._flat(expert, name, start, start + out.numel()))
         elif out.dtype == stored:
             reader.fill(own, start, out)
         else:
             out.copy_(reader.read_flat(own, start, start + out.numel()))
+
+    def stored_dtype(self, expert: AnyExpert | None, name: str) -> str:
+        """The safetensors name of the type that `fill` reads."""
+        if expert is None:
+            return self._base.dtype(name)
+        return self._experts[expert.name].dtype(expert.stored_whole(name) or name)
 
     def weights(self, tensor: TensorPlan, rows: Rows = None) -> list[Delta]:
         """Every full expert's own weights, in the place of deltas, for methods that merge them as such."""
@@ -132,6 +136,10 @@ class Sources:
             rows: rows of the tensor; None for all of it.
         """
         return [self._delta(expert, tensor, base, rows) for expert in self.inputs.experts]
+
+    def adapter_delta(self, expert: AdapterExpert, tensor: TensorPlan) -> Delta:
+        """An adapter's delta of a whole tensor, float32."""
+        return self._adapter_delta(expert, tensor, torch.float32)
 
     def low_rank_deltas(self, tensor: TensorPlan) -> list[LowRank] | None:
         """Every expert's delta as factors, without a look at the base; None where one isn't."""
@@ -221,16 +229,16 @@ class Sources:
         """Whether the rows of a tensor of the base meet those of the experts by their token."""
         return self.inputs.tokens is not None and name in self.inputs.tokens.tensors
 
-    def _flat(self, expert: FullExpert | None, name: str, start: int, stop: int) -> Tensor:
-        """Elements [start, stop) of a tensor, flattened in the base's layout, by the base's name of it."""
+    def _flat(self, expert: AnyExpert | None, name: str, start: int, stop: int) -> Tensor:
+        """Elements [start, stop) of a stored tensor, flattened in the base's layout, by the base's name of it."""
         if self._rows is not None and self._by_token(name):
             if expert is None:
                 return self._rows.base(name, start, stop)
             return self._rows.expert(expert, name, start, stop)
         if expert is None:
             return self._base.read_flat(name, start, stop)
-        if name not in expert.swapped:
-            return self._experts[expert.name].read_flat(expert.tensors[name], start, stop)
+        if isinstance(expert, AdapterExpert) or name not in expert.swapped:
+            return self._experts[expert.name].read_flat(expert.stored_whole(name) or name, start, stop)
         width = prod(self.inputs.base.info(name).shape[1:])
         first = start // width
         whole = self._swapped(expert, name, (first, -(-stop // width))).flatten()

@@ -48,17 +48,17 @@ class TokenReader:
         """Elements [start, stop) of a flattened tensor of the base, in the output's rows and its own type."""
         return self._span(name, start, stop, lambda rows: self._base_rows(name, rows))
 
-    def expert(self, expert: FullExpert, name: str, start: int, stop: int) -> Tensor:
+    def expert(self, expert: AdapterExpert | FullExpert, name: str, start: int, stop: int) -> Tensor:
         """The same of an expert: what the base has where it lacks a token, in a type that holds both exactly.
 
         Args:
-            expert: the expert.
+            expert: the expert, which stores the tensor whole.
             name: the base's name of the tensor.
             start: first element.
             stop: last element plus one.
         """
         mapped = self._tokens.experts.get(expert.name)
-        own = expert.tensors[name]
+        own = expert.stored_whole(name) or name
 
         def read(rows: Rows) -> Tensor:
             theirs = rows if mapped is None else mapped[rows]
