@@ -288,3 +288,9 @@ def test_tensors_without_a_place_in_the_class_are_named_and_guessed() -> None:
     assert isinstance(family, ClassArchitecture)
     assert family.strangers(names) == ("model.layers.9.eh_proj.weight",)
     assert family.role("model.layers.9.eh_proj.weight", (4, 4)) == Role("language", "matrix")
+
+
+def test_an_infinity_in_a_config_is_read_as_transformers_writes_it() -> None:
+    limit = [0.0, {"__float__": "Infinity"}]
+    config = {"model_type": "mamba2", "num_hidden_layers": 1, "time_step_limit": limit}
+    assert isinstance(read_class(config, ["backbone.layers.0.mixer.in_proj.weight"]), ClassArchitecture)
