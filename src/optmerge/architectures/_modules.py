@@ -110,7 +110,7 @@ def _places(model: PreTrainedModel) -> Iterator[Place]:
         yield place
         children = dict(place.module.named_children())
         beside = any(child in embeddings or _embeds(child, embeddings) for child in children.values())
-        sparse = any("expert" in name for name in children)
+        sparse = any("expert" in f"{name} {type(child).__name__}".lower() for name, child in children.items())
         for name, child in children.items():
             path = f"{place.path}.{name}" if place.path else name
             part = place.component

@@ -53,7 +53,8 @@ class Expert(_Strict):
         model: a folder, a .safetensors file, or a hub id `org/name[@revision]`.
         name: what to call it; the last part of `model` by default. Seeds DARE's masks.
         weight: factor on its task vector.
-        any_base: accept an adapter that says it was trained on another base.
+        any_base: accept an adapter that says it was trained on another base, or a full checkpoint whose
+            config computes something else with the same weights (heads, rope, activation).
     """
 
     model: str

@@ -16,7 +16,7 @@ from optmerge.checkpoints.checkpoint_writer import CheckpointWriter
 from optmerge.checkpoints.dtypes import DTYPES
 from optmerge.deltas import LowRank
 from optmerge.engine.output.folder import OutputFolder
-from optmerge.engine.plan import PARAMETER_KINDS, Action, Plan, Progress, TensorPlan
+from optmerge.engine.plan import PARAMETER_KINDS, Action, Plan, Progress, Squared, Squares, TensorPlan
 from optmerge.engine.planning.cost import FACTOR_SLICE_ELEMENTS, slice_limit
 from optmerge.engine.running.budget import Budget
 from optmerge.engine.running.compute import (
@@ -28,6 +28,7 @@ from optmerge.engine.running.compute import (
     survey_tensor,
 )
 from optmerge.engine.running.fused import FusedMerge, FusedSlices
+from optmerge.engine.running.measuring import ChangeMeter, by_expert
 from optmerge.engine.running.pool import Each, Pool, one_after_another
 from optmerge.engine.running.sources import Rows, Sources, all_finite
 from optmerge.errors import CheckpointError, MergeWarning
@@ -50,8 +51,8 @@ def write_merged_checkpoint(
     budget: Budget,
     folder: OutputFolder,
     progress: Progress | None,
-) -> None:
-    """Writes every tensor that an earlier run hasn't written, and the index.
+) -> Squared:
+    """Writes every tensor that an earlier run hasn't written, and the index; returns what experts changed.
 
     Slices come first, large tensors one by one and small ones side by side; then whole tensors side by side;
     then those that want all cores.
@@ -61,14 +62,18 @@ def write_merged_checkpoint(
     with CheckpointWriter(folder.staging, plan.shards, resume=resume, written=written) as writer:
         tensors = TensorWriter(plan, sources, surveys, writer, budget.slice_elements)
         journal = Journal(writer, folder, progress)
+        meter = ChangeMeter(plan, sources)
 
         def write_sliced(tensor: TensorPlan, each: Each) -> None:
             tensors.write_sliced(tensor, each)
-            journal.note(tensor)
+            journal.note(tensor, meter.measured(tensor, each))
 
-        def write_whole(tensor: TensorPlan) -> None:
+        def write_whole(tensor: TensorPlan, each: Each = one_after_another) -> None:
             tensors.write_whole(tensor)
-            journal.note(tensor)
+            journal.note(tensor, meter.measured(tensor, each))
+
+        def measure(tensor: TensorPlan) -> None:
+            journal.measured[tensor.name] = meter.measured(tensor, one_after_another)
 
         queues = _queued(plan, writer)
         for tensor in queues.large:
@@ -77,8 +82,11 @@ def write_merged_checkpoint(
         with Pool(budget.whole_tensors, sources.device) as whole:
             whole.each(write_whole, queues.side_by_side)
         for tensor in queues.alone:
-            write_whole(tensor)
+            write_whole(tensor, pool.each)
+        # What an earlier run has written without noting its figures.
+        pool.each(measure, [tensor for tensor in plan.tensors if tensor.name not in journal.measured])
         writer.finish()
+    return by_expert(plan, journal.measured)
 
 
 @dataclass(frozen=True)
@@ -118,23 +126,28 @@ class Journal:
         writer: what writes them.
         folder: keeps the journal.
         progress: told of each tensor.
+
+    Attributes:
+        measured: tensor → expert → how far the expert moved it, an earlier run's included.
     """
 
     def __init__(self, writer: CheckpointWriter, folder: OutputFolder, progress: Progress | None) -> None:
         self._writer, self._folder, self._progress = writer, folder, progress
+        self.measured: dict[str, dict[str, Squares]] = dict(folder.measured)
         self._names: list[str] = []
         self._synced = time.monotonic()
         self._lock = threading.Lock()
 
-    def note(self, tensor: TensorPlan) -> None:
+    def note(self, tensor: TensorPlan, measured: dict[str, Squares]) -> None:
         """Tells of a tensor that is written; now and then makes what is written last through a crash."""
         with self._lock:
             self._names.append(tensor.name)
+            self.measured[tensor.name] = measured
             if self._progress is not None:
                 self._progress(tensor, prod(tensor.shape) * DTYPES[tensor.out_dtype].itemsize)
             if time.monotonic() - self._synced > SYNC_SECONDS:
                 self._writer.sync()
-                self._folder.record(self._names)
+                self._folder.record({name: self.measured[name] for name in self._names})
                 self._names, self._synced = [], time.monotonic()
 
 

@@ -21,6 +21,7 @@ from optmerge.checkpoints.locks import Held, Lock, lock
 from optmerge.checkpoints.output_files import disk_errors, sync_folder, write_all, write_file
 from optmerge.checkpoints.paths import is_inside
 from optmerge.checkpoints.shards import INDEX_NAME
+from optmerge.engine.plan import Squares
 from optmerge.errors import InputError, OutputError
 
 STATE, JOURNAL = ".optmerge", "journal.jsonl"
@@ -46,6 +47,7 @@ class OutputFolder:
         self.path = path
         self.staging = path / STATE / "staging"
         self.written: frozenset[str] = frozenset()
+        self.measured: dict[str, dict[str, Squares]] = {}
         self.complete = False
         self.fingerprint = fingerprint
         self._ingredients = dict(ingredients)
@@ -77,10 +79,14 @@ class OutputFolder:
     ) -> None:
         self.close()
 
-    def record(self, names: list[str]) -> None:
-        """Notes tensors whose bytes are on the disk."""
-        if names:
-            self._note({"written": names})
+    def record(self, measured: Mapping[str, Mapping[str, Squares]]) -> None:
+        """Notes tensors whose bytes are on the disk, each with how far the experts moved it."""
+        if measured:
+            squares = {
+                name: {expert: [one.change, one.base, one.exact] for expert, one in own.items()}
+                for name, own in measured.items()
+            }
+            self._note({"written": list(measured), "squares": squares})
 
     def publish(self) -> None:
         """Moves everything into place, index last, and removes the state: the output is complete.
@@ -147,6 +153,7 @@ class OutputFolder:
             self._note({"begun": True})
             return
         self.written = _names(lines)
+        self.measured = _measured(lines)
         self.complete = any("complete" in line for line in lines)
 
     def _start_over(self, journal: Path) -> int:
@@ -315,3 +322,21 @@ def _encoded(line: dict[str, Any]) -> bytes:
 
 def _names(lines: list[dict[str, Any]]) -> frozenset[str]:
     return frozenset(name for line in lines for name in line.get("written", []) if isinstance(name, str))
+
+
+def _measured(lines: list[dict[str, Any]]) -> dict[str, dict[str, Squares]]:
+    """Tensor → expert → how far the expert moved it; what isn't understood is left out."""
+    found: dict[str, dict[str, Squares]] = {}
+    for line in lines:
+        noted = line.get("squares")
+        for name, own in noted.items() if isinstance(noted, dict) else ():
+            with suppress(TypeError, ValueError, AttributeError):
+                found[name] = {expert: _squares(*one) for expert, one in own.items()}
+    return found
+
+
+def _squares(change: object, base: object, exact: object) -> Squares:
+    numbers = [base] if change is None else [change, base]
+    if not all(isinstance(each, int | float) for each in numbers) or not isinstance(exact, bool):
+        raise TypeError
+    return Squares(change, base, exact)  # type: ignore[arg-type]

@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import platform
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from optmerge.checkpoints.json_files import read_object
 from optmerge.checkpoints.output_files import disk_errors
 from optmerge.checkpoints.paths import member, require_regular_file
 from optmerge.checkpoints.shards import INDEX_NAME
+from optmerge.engine.changes import changes_from, percent
 from optmerge.engine.output.folder import PROVENANCE
-from optmerge.engine.plan import Action, MethodUse, Plan
+from optmerge.engine.plan import Action, Change, MethodUse, Plan
 from optmerge.engine.planning.inputs import AdapterExpert, Inputs
 from optmerge.errors import InputError
 from optmerge.recipe import BASE
@@ -63,6 +66,18 @@ def write_provenance(plan: Plan, inputs: Inputs, out: Path, details: Mapping[str
         (out / PROVENANCE).write_text(json.dumps(record, indent=1) + "\n", "utf-8")
 
 
+def with_recorded_changes(plan: Plan, out: Path) -> Plan:
+    """The plan of a finished merge with what the merge has measured, as its provenance says."""
+    try:
+        record = read_object(out / PROVENANCE, "provenance")
+    except InputError:
+        return plan
+    warnings, changes = record.get("warnings"), changes_from(record.get("changes"))
+    if not isinstance(warnings, list) or not changes:
+        return plan
+    return replace(plan, changes=changes, warnings=tuple(map(str, warnings)))
+
+
 def content_hashes(inputs: Inputs) -> dict[str, str]:
     """SHA-256 of everything each model's files hold, by the model's name; reads all of it."""
     found = {BASE: inputs.base.checkpoint.content_hash()}
@@ -104,6 +119,7 @@ def model_card(plan: Plan, inputs: Inputs, details: Mapping[str, Any]) -> str:
             *_action_rows(plan),
             "",
             *_truncation_words(details),
+            *_change_rows(plan.changes),
             "## Recipe",
             "",
             "```yaml",
@@ -131,6 +147,20 @@ def _action_rows(plan: Plan) -> list[str]:
         how = f"merged by {_method_words(plan.methods[index])}" if index is not None else action
         rows.append(f"* {count} tensors: {how} ({reason})")
     return rows
+
+
+def _change_rows(changes: Sequence[Change]) -> list[str]:
+    """A table of how far the experts moved, with what the output hasn't of it."""
+    if not changes:
+        return []
+    rows = [
+        f"| `{each.expert}` | {each.component} ({', '.join(each.kinds)}) | {percent(each)} "
+        f"| {'yes' if each.kept else 'no'} |"
+        for each in changes
+        if each.kept or each.changed
+    ]
+    head = ["## What the experts changed", "", "| expert | component | ‖τ‖/‖W₀‖ | in this model |"]
+    return [*head, "|---|---|---|---|", *rows, ""]
 
 
 def _method_words(use: MethodUse | None) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,6 +92,10 @@ class FullExpert:
         """Headers of the expert's files, by path."""
         return self.checkpoint.headers
 
+    def stored_whole(self, name: str) -> str | None:
+        """The expert's own name of a tensor of the base."""
+        return self.tensors[name]
+
     def open(self) -> Reader:
         """A reader of the expert's tensors; a context manager."""
         return self.checkpoint.reader()
@@ -159,9 +162,19 @@ class AdapterExpert:
         """Header of the adapter's file, by path."""
         return {self.adapter.file: self.adapter.header}
 
-    def open(self) -> AbstractContextManager[None]:
-        """Adapters open their file for each delta; nothing is held."""
-        return nullcontext()
+    def stored_whole(self, name: str) -> str | None:
+        """Name in the adapter's file of a new value for a tensor; None where the adapter holds a delta."""
+        parts = self.adapter.targets[self.tensors[name]].parts
+        return parts["full"].name if parts.keys() == {"full"} else None
+
+    def has_factors_alone(self, name: str) -> bool:
+        """Whether the delta of a tensor is plain factors, to which the base has nothing to say."""
+        target = self.adapter.targets[self.tensors[name]]
+        return target.kind == "lora" and target.parts.keys() == {"down", "up"}
+
+    def open(self) -> Reader:
+        """A reader of the tensors in the adapter's file; a context manager."""
+        return self.adapter.reader()
 
     def delta(self, name: str, read_base: Callable[[], Tensor], shape: tuple[int, ...]) -> Delta:
         """Its delta of one tensor; factors where it can be, an exact zero where it has none."""

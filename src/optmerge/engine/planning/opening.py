@@ -17,6 +17,7 @@ from optmerge.checkpoints.hub import locate, names_hub_model
 from optmerge.checkpoints.json_files import read_object
 from optmerge.checkpoints.paths import member
 from optmerge.checkpoints.safetensors_format import TensorInfo
+from optmerge.engine.planning.configs import check_config
 from optmerge.engine.planning.ends import (
     aliases,
     apart,
@@ -26,6 +27,7 @@ from optmerge.engine.planning.ends import (
     tied_pairs,
 )
 from optmerge.engine.planning.inputs import AdapterExpert, AnyExpert, Base, FullExpert, Inputs
+from optmerge.engine.planning.wrappers import refuse_what_is_no_model, unwrapped
 from optmerge.errors import AdapterError, CheckpointError
 from optmerge.recipe import Expert, Recipe
 
@@ -74,8 +76,10 @@ def _open_expert(spec: Expert, name: str, base: Base, recipe: Recipe) -> AnyExpe
             name, spec, model, matched | {n: t for n, t in also.items() if not _any(ignored, n)}
         )
     _refuse_quantised(model)
+    model = unwrapped(model, base)
     check_vocabulary(base.checkpoint, model, name)
     matched, swapped = match_checkpoint(model, name, base, ignored)
+    check_config(model, spec, name, base)
     return FullExpert(name, spec, model, matched, swapped)
 
 
@@ -133,25 +137,39 @@ def match_checkpoint(
     check_still_tied(checkpoint, name, base, ignored)
     missing = [n for c, n in wanted.items() if c not in own and c not in tied]
     extra = [n for c, n in own.items() if c not in wanted and c not in tied]
+    pairs = {c: (base.info(wanted[c]), checkpoint.tensors[own[c]]) for c in wanted if c in own}
+    swapped = {c for c, each in pairs.items() if _is_swapped(*each, base.architecture, architecture)}
+    other = [c for c, (ours, theirs) in pairs.items() if ours.shape != _shape(theirs, c in swapped)]
+    if missing or extra or other:
+        refuse_what_is_no_model(checkpoint, name)
+    if missing and extra and all(".experts." in each for each in (*missing, *extra)):
+        raise CheckpointError(
+            f"expert {name!r} stores its mixture in another layout than the base: stacked, or one by one",
+            where=checkpoint.path,
+            got=extra[0],
+            expected=missing[0],
+            hint="load both and save them with one version of transformers",
+        )
+    if 2 * max(len(missing) + len(other), len(extra)) > len(wanted):
+        raise _no_fine_tune(missing, extra, [pairs[c] for c in other], checkpoint, name)
     if missing:
-        raise _mismatch("lacks", missing, checkpoint, name)
+        raise _mismatch("lacks", missing, checkpoint, name, base)
     if extra:
-        raise _mismatch("has, and the base has not,", extra, checkpoint, name)
-    matched, swapped = {}, set()
-    for canonical in wanted:
-        if canonical not in own:
-            continue
-        ours, theirs = base.info(wanted[canonical]), checkpoint.tensors[own[canonical]]
-        shape = theirs.shape
-        roles = base.architecture.role(ours.name, ours.shape), architecture.role(theirs.name, shape)
-        known = ours.shape != shape or not base.architecture.generic
-        if known and roles[0].transposed != roles[1].transposed:
-            shape = (*shape[:-2], shape[-1], shape[-2])
-            swapped.add(ours.name)
-        if ours.shape != shape:
-            raise _other_shape(ours, theirs, name, base)
-        matched[ours.name] = theirs.name
-    return matched, frozenset(swapped)
+        raise _mismatch("has, and the base has not,", extra, checkpoint, name, base)
+    if other:
+        raise _other_shape(*pairs[other[0]], name, base)
+    return {wanted[c]: own[c] for c in pairs}, frozenset(wanted[c] for c in swapped)
+
+
+def _is_swapped(ours: TensorInfo, theirs: TensorInfo, base: Architecture, expert: Architecture) -> bool:
+    """Whether an expert stores the last two axes of a tensor in the other order than the base."""
+    roles = base.role(ours.name, ours.shape), expert.role(theirs.name, theirs.shape)
+    known = ours.shape != theirs.shape or not base.generic
+    return known and roles[0].transposed != roles[1].transposed
+
+
+def _shape(info: TensorInfo, swapped: bool) -> tuple[int, ...]:
+    return (*info.shape[:-2], info.shape[-1], info.shape[-2]) if swapped else info.shape
 
 
 def match_adapter(
@@ -263,15 +281,51 @@ def _by_id(data: dict[str, Any]) -> dict[int, str]:
     return dict(pairs) | {each["id"]: each["content"] for each in data.get("added_tokens") or []}
 
 
-def _mismatch(verb: str, names: list[str], checkpoint: Checkpoint, expert: str) -> CheckpointError:
+def _no_fine_tune(
+    missing: list[str],
+    extra: list[str],
+    other: list[tuple[TensorInfo, TensorInfo]],
+    checkpoint: Checkpoint,
+    expert: str,
+) -> CheckpointError:
+    """Most of the model doesn't fit, so there is nothing to disregard."""
+    if missing or extra:
+        got, expected = (", ".join(names[:3]) or "nothing else" for names in (extra, missing))
+        got, expected = f"tensors such as {got}", f"tensors such as {expected}"
+    else:
+        ours, theirs = other[0]
+        got, expected = f"{theirs.name} {list(theirs.shape)}", str(list(ours.shape))
+    return CheckpointError(
+        f"expert {expert!r} is no fine-tune of this base: most tensors differ in name or shape",
+        where=checkpoint.path,
+        got=got,
+        expected=expected,
+        hint="merge models that were fine-tuned from one base; `optmerge inspect MODEL` says what it holds",
+    )
+
+
+def _mismatch(
+    verb: str, names: list[str], checkpoint: Checkpoint, expert: str, base: Base
+) -> CheckpointError:
     shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-    pattern = "^" + re.escape(names[0]) + "$"
+    patterns = ", ".join(f"'{each}'" for each in _patterns(names, checkpoint, base))
     return CheckpointError(
         f"expert {expert!r} {verb} {len(names)} tensor{'s' if len(names) > 1 else ''}: {shown}",
         where=checkpoint.path,
         expected="exactly the base's tensors",
-        hint=f"if it may be disregarded, write in the recipe: ignore: ['{pattern}']",
+        hint=f"if it may be disregarded, write in the recipe: ignore: [{patterns}]",
     )
+
+
+def _patterns(names: Iterable[str], checkpoint: Checkpoint, base: Base) -> list[str]:
+    """Regular expressions for these names: one for all that differ in numbers, where it matches no other."""
+    others = {*checkpoint.tensors, *base.checkpoint.tensors} - set(names)
+    found: dict[str, None] = {}
+    for name in names:
+        exact = f"^{re.escape(name)}$"
+        form = re.sub(r"(?<=\\\.)\d+(?=\\\.)", r"\\d+", exact)
+        found[exact if any(re.search(form, other) for other in others) else form] = None
+    return list(found)
 
 
 def _other_shape(ours: TensorInfo, theirs: TensorInfo, expert: str, base: Base) -> CheckpointError:

@@ -16,7 +16,7 @@ from optmerge.checkpoints.dtypes import DTYPES
 from optmerge.checkpoints.reader import Reader
 from optmerge.deltas import Delta, Dense, LowRank
 from optmerge.engine.plan import TensorPlan
-from optmerge.engine.planning.inputs import AdapterExpert, FullExpert, Inputs
+from optmerge.engine.planning.inputs import AdapterExpert, AnyExpert, FullExpert, Inputs
 from optmerge.errors import CheckpointError
 from optmerge.recipe import BASE
 
@@ -38,9 +38,7 @@ class Sources:
         self._stack = ExitStack()
         self._base: Reader = self._stack.enter_context(inputs.base.checkpoint.reader())
         self._experts: dict[str, Reader] = {
-            expert.name: self._stack.enter_context(expert.open())
-            for expert in inputs.experts
-            if isinstance(expert, FullExpert)
+            expert.name: self._stack.enter_context(expert.open()) for expert in inputs.experts
         }
         self._factors: dict[str, tuple[tuple[str, torch.dtype], LowRank]] = {}
         self._lock = threading.Lock()  # held to look into `_factors`, not while a delta is made
@@ -88,25 +86,31 @@ class Sources:
         info = self.inputs.base.info(tensor.name)
         return self._mergeable(values, f"tensor {tensor.name} of the base", info.file)
 
-    def fill(self, expert: FullExpert | None, name: str, start: int, out: Tensor) -> None:
+    def fill(self, expert: AnyExpert | None, name: str, start: int, out: Tensor) -> None:
         """Elements of a flattened tensor from `start` on into `out`, in its type, unchecked.
 
         Args:
-            expert: the expert that is read; None for the base.
+            expert: the expert that is read, which stores the tensor whole; None for the base.
             name: the base's name of the tensor.
             start: first element that is read.
             out: flat, on the CPU; of the stored type, or of one to convert to.
         """
         reader, own = self._base, name
         if expert is not None:
-            reader, own = self._experts[expert.name], expert.tensors[name]
+            reader, own = self._experts[expert.name], expert.stored_whole(name) or name
         stored = DTYPES[reader.dtype(own)].torch
-        if expert is not None and name in expert.swapped:
+        if isinstance(expert, FullExpert) and name in expert.swapped:
             out.copy_(self._flat(expert, name, start, start + out.numel()))
         elif out.dtype == stored:
             reader.fill(own, start, out)
         else:
             out.copy_(reader.read_flat(own, start, start + out.numel()))
+
+    def stored_dtype(self, expert: AnyExpert | None, name: str) -> str:
+        """The safetensors name of the type that `fill` reads."""
+        if expert is None:
+            return self._base.dtype(name)
+        return self._experts[expert.name].dtype(expert.stored_whole(name) or name)
 
     def weights(self, tensor: TensorPlan, rows: Rows = None) -> list[Delta]:
         """Every full expert's own weights, in the place of deltas, for methods that merge them as such."""
@@ -127,6 +131,10 @@ class Sources:
             rows: rows of the tensor; None for all of it.
         """
         return [self._delta(expert, tensor, base, rows) for expert in self.inputs.experts]
+
+    def adapter_delta(self, expert: AdapterExpert, tensor: TensorPlan) -> Delta:
+        """An adapter's delta of a whole tensor, float32."""
+        return self._adapter_delta(expert, tensor, torch.float32)
 
     def low_rank_deltas(self, tensor: TensorPlan) -> list[LowRank] | None:
         """Every expert's delta as factors, without a look at the base; None where one isn't."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,9 @@ from optmerge.checkpoints.adapters import is_adapter, open_adapter
 from optmerge.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from optmerge.checkpoints.json_files import read_object
 from optmerge.checkpoints.reader import Reader
+from optmerge.engine.changes import changes_from, is_change_warning
 from optmerge.engine.output.folder import PROVENANCE, STATE
-from optmerge.engine.plan import PARAMETER_KINDS, Action
+from optmerge.engine.plan import PARAMETER_KINDS, Action, Change
 from optmerge.engine.planning.ends import aliases, take_apart
 from optmerge.engine.planning.inputs import Base
 from optmerge.engine.planning.opening import by_canonical
@@ -58,11 +59,15 @@ class Verification:
         path: the checkpoint.
         checks: in the order they ran.
         delta_norms: component → ‖W − W₀‖/‖W₀‖, where the base is known.
+        changes: how far the experts moved, as the merge has recorded it.
+        warnings: what the merge said that the output hasn't of its experts, or that it is its base.
     """
 
     path: Path
     checks: tuple[Check, ...]
     delta_norms: dict[str, float]
+    changes: tuple[Change, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -97,8 +102,9 @@ def verify(path: str | Path, *, base: str | Path | None = None, load: bool = Tru
             hint="finish it with `optmerge merge … --resume`",
         )
     provenance = _provenance(path)
+    changes, warnings = changes_from(provenance.get("changes")), _warnings_of(provenance)
     if path.is_dir() and is_adapter(path):
-        return _verify_adapter(path, base, load)
+        return replace(_verify_adapter(path, base, load), changes=changes, warnings=warnings)
     checkpoint = open_checkpoint(path)
     checks = [_coverage(checkpoint, provenance), _finite(checkpoint, provenance)]
     norms: dict[str, float] = {}
@@ -121,7 +127,14 @@ def verify(path: str | Path, *, base: str | Path | None = None, load: bool = Tru
         if model is not None:
             checks.append(_ties(model, checkpoint))
             checks.append(_attempt("generate", lambda: smoke_generation(model))[1])
-    return Verification(path, tuple(checks), norms)
+    return Verification(path, tuple(checks), norms, changes, warnings)
+
+
+def _warnings_of(provenance: dict[str, Any]) -> tuple[str, ...]:
+    """What the merge warned of that has to do with what the experts changed."""
+    found = provenance.get("warnings")
+    texts = [text for text in found if isinstance(text, str)] if isinstance(found, list) else []
+    return tuple(text for text in texts if is_change_warning(text))
 
 
 def _verify_adapter(path: Path, base: str | Path | None, load: bool) -> Verification:
