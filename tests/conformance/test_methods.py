@@ -87,7 +87,7 @@ def test_defaults_are_valid_and_resolve_to_values_that_are(name: str) -> None:
     each = METHODS[name]
     for low_rank in (True, False):
         resolved = each.resolve(each.validate({}), low_rank)
-        assert each.validate(resolved) == resolved
+        assert each.resolve(each.validate(resolved), low_rank) == resolved
         assert "auto" not in resolved.values()
         assert each.scale(resolved) > 0
 

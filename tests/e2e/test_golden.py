@@ -34,8 +34,8 @@ METHODS: dict[str, tuple[float, dict[str, Any]]] = {
     "tsv": (SOLVER, {"name": "tsv", "scale": 0.3}),
     "iso_c": (SOLVER, {"name": "iso_c", "scale": 0.3}),
     "wudi": (SOLVER, {"name": "wudi", "scale": 0.3, "lr": 1e-5, "steps": 300}),
-    "optmerge_lora": (SOLVER, {"name": "optmerge", "variant": "lora", "scale": 1.0}),
-    "optmerge_full": (SOLVER, {"name": "optmerge", "variant": "full", "scale": 0.1}),
+    "optmerge_lora": (SOLVER, {"name": "optmerge", "settings": "paper", "variant": "lora", "scale": 1.0}),
+    "optmerge_full": (SOLVER, {"name": "optmerge", "settings": "paper", "variant": "full", "scale": 0.1}),
     "swudi": (SOLVER, {"name": "swudi", "scale": 0.2, "time": 300, "rank_fraction": 0.65}),
     "swudi_mean_init_trunc085": (
         SOLVER,

@@ -12,7 +12,7 @@ import torch
 
 import optmerge
 from optmerge.checkpoints.reader import FileSource
-from optmerge.engine.plan import Plan, TensorPlan
+from optmerge.engine.plan import MethodUse, Plan, TensorPlan
 from optmerge.methods import get
 from worlds.merges import CONFIG, EMBEDDING, HEAD, NORM, QUERY, UP, World, save_adapter, weights, world
 
@@ -188,18 +188,26 @@ def test_tensors_that_no_expert_changes_are_copied(tmp_path: Path) -> None:
     assert fate(plan, UP).reason.words == "no expert changes it"
 
 
-def test_optmerge_chooses_its_variant_by_the_experts(tmp_path: Path) -> None:
+def test_the_papers_settings_depend_on_the_experts_kind_and_the_solved_form_does_not(tmp_path: Path) -> None:
     models = world(tmp_path)
     adapters = [str(save_adapter(tmp_path / f"a{seed}", seed=seed)) for seed in (0, 1)]
 
-    full = optmerge.plan(models.recipe(method="optmerge")).methods[0]
-    low = optmerge.plan(models.recipe(method="optmerge", experts=adapters)).methods[0]
-    mixed = optmerge.plan(models.recipe(method="optmerge", experts=[adapters[0], str(models.experts[0])]))
+    def planned(experts: list[str], **parameters: Any) -> MethodUse:
+        use = optmerge.plan(
+            models.recipe(method={"name": "optmerge", **parameters}, experts=experts)
+        ).methods[0]
+        assert use
+        return use
 
-    assert full and low and mixed.methods[0]
+    experts = [str(each) for each in models.experts]
+    full, low = planned(experts, settings="paper"), planned(adapters, settings="paper")
+    mixed = planned([adapters[0], experts[0]], settings="paper")
     assert (full.parameters["variant"], full.scale) == ("full", 0.1)
     assert (low.parameters["variant"], low.scale) == ("lora", 1.0)
-    assert mixed.methods[0].parameters["variant"] == "full"
+    assert mixed.parameters["variant"] == "full"
+    for kinds in (experts, adapters, [adapters[0], experts[0]]):
+        use = planned(kinds)
+        assert (use.parameters["settings"], use.parameters["variant"], use.scale) == ("solved", "full", 1.0)
 
 
 def test_the_cost_counts_the_bytes_of_the_files(models: World) -> None:
@@ -213,7 +221,8 @@ def test_the_cost_counts_the_bytes_of_the_files(models: World) -> None:
 
 def test_every_pass_of_a_survey_is_in_the_cost(models: World) -> None:
     once = optmerge.plan(models.recipe())
-    surveyed = optmerge.plan(models.recipe(method={"name": "ties", "trim": "model"}))
+    surveyed = optmerge.plan(models.recipe(method={"name": "ties", "trim": "model", "scale": 1}))
+    chosen = optmerge.plan(models.recipe(method={"name": "ties", "trim": "model"}))
     use = surveyed.methods[0]
     assert use is not None
     merged_bytes = 3 * sum(models.tensors()[name].nbytes for name in merged(once))
@@ -221,6 +230,7 @@ def test_every_pass_of_a_survey_is_in_the_cost(models: World) -> None:
 
     assert passes > 0
     assert surveyed.cost.bytes_read - once.cost.bytes_read == passes * merged_bytes
+    assert chosen.cost.bytes_read - surveyed.cost.bytes_read == merged_bytes
 
 
 def test_the_fingerprint_tells_recipes_and_inputs_apart(models: World) -> None:

@@ -73,7 +73,9 @@ def uninterrupted(models: World, **changes: Any) -> dict[str, bytes]:
     return contents(optmerge.merge(models.recipe(**changes), models.root / "whole").path)
 
 
-@pytest.mark.parametrize("changes", [{}, SHARDED], ids=["one file", "shards"])
+@pytest.mark.parametrize(
+    "changes", [{}, SHARDED, {"method": "swudi"}], ids=["one file", "shards", "a scale a tensor"]
+)
 @pytest.mark.parametrize("after", [1, 2, 5, 8, 11])
 def test_a_resumed_merge_ends_with_the_same_bytes(models: World, after: int, changes: dict[str, Any]) -> None:
     interrupted(models, after, **changes)

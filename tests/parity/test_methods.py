@@ -47,8 +47,8 @@ GOLDENS = {
     "tsv": Golden("tsv", 0.3, SOLVER),
     "iso_c": Golden("iso_c", 0.3, SOLVER),
     "wudi": Golden("wudi", 0.3, SOLVER, {"lr": 1e-5, "steps": 300}),
-    "optmerge_lora": Golden("optmerge", 1.0, SOLVER, {"variant": "lora"}),
-    "optmerge_full": Golden("optmerge", 0.1, SOLVER, {"variant": "full"}),
+    "optmerge_lora": Golden("optmerge", 1.0, SOLVER, {"settings": "paper", "variant": "lora"}),
+    "optmerge_full": Golden("optmerge", 0.1, SOLVER, {"settings": "paper", "variant": "full"}),
     "swudi": Golden("swudi", 0.2, SOLVER, {"time": 300, "rank_fraction": 0.65}),
     "swudi_mean_init_trunc085": Golden("swudi", 1.0, SOLVER, {"rank_fraction": 0.85, "start": "mean"}),
 } | {

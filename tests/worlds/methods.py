@@ -17,6 +17,7 @@ _VARIANTS: dict[str, dict[str, Any]] = {
     "slerp": {"t": 0.3},
     "wudi": {"steps": 20, "lr": 1e-3},
     "wudi exact": {"solver": "exact"},
+    "optmerge solved": {},
     "optmerge lora": {"variant": "lora", "lr": 0.05, "steps": 40},
     "optmerge full": {"variant": "full", "lr": 1e-3, "steps": 20},
     "optmerge full closed_form": {"variant": "full", "solver": "closed_form", "lr": 0.05, "steps": 40},

@@ -14,7 +14,7 @@ from optmerge.errors import printable
 
 if TYPE_CHECKING:
     from optmerge.engine.merge import Result
-    from optmerge.engine.plan import Change, Plan, TensorPlan
+    from optmerge.engine.plan import Change, MethodUse, Plan, TensorPlan
     from optmerge.engine.verify.checks import Verification
 
 NARROWEST = 160
@@ -68,7 +68,7 @@ def print_plan(plan: Plan, *, every_tensor: bool) -> None:
                 f"{key}={value}" for key, value in use.parameters.items() if value is not None
             )
             who = "method" if index == 0 else f"rule {index - 1}"
-            words = f"{use.name}, scale {use.scale:g}{', ' + parameters if parameters else ''}"
+            words = f"{use.name}, scale {scale_words(use)}{', ' + parameters if parameters else ''}"
             out.print(f"[bold]{who}[/]: {escape(words)}")
     out.print(f"[bold]architecture[/]: {escape(plan.architecture)} ({WAYS[plan.way]})")
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -101,6 +101,16 @@ def _print_changes(out: Console, changes: tuple[Change, ...]) -> None:
         out.print(f"[bold]changed[/] {escape(line)}")
 
 
+def scale_words(use: MethodUse) -> str:
+    """A planned scale: the number, or the rule by which it will be chosen."""
+    if isinstance(use.scale, float):
+        return f"{use.scale:g}"
+    from optmerge.methods import RULE_WORDS
+
+    assert use.auto is not None
+    return f"auto ({RULE_WORDS[use.auto]})"
+
+
 def _folded(tensors: tuple[TensorPlan, ...], every_tensor: bool) -> dict[tuple[str, ...], list[TensorPlan]]:
     groups: dict[tuple[str, ...], list[TensorPlan]] = defaultdict(list)
     for tensor in tensors:
@@ -123,6 +133,11 @@ def print_result(result: Result) -> None:
         f"{escape(result.path)}: {counts['merge']} tensors merged, {counts['copy']} copied, "
         f"{written} written in {result.seconds:.1f} s"
     )
+    for use, chosen in zip(plan.methods, result.scales, strict=False):
+        if use is not None and chosen is not None:
+            from optmerge.engine.running.scales import scale_words as chosen_words
+
+            out.print(f"scale of {use.name}: {escape(chosen_words(chosen))}")
     if result.resumed_tensors:
         out.print(f"resumed: {result.resumed_tensors} tensors had been written before")
     if result.truncation is not None:
@@ -151,7 +166,7 @@ def print_methods(methods: list[dict[str, Any]]) -> None:
         table.add_column(column, overflow="fold")
     for method in methods:
         pairs = (f"{name}={each['default']}" for name, each in method["parameters"].items())
-        scale = "1 (fixed)" if method["fixed_scale"] else f"{method['scale']:g}"
+        scale = "1 (fixed)" if method["fixed_scale"] else method["default_scale"]
         table.add_row(method["name"], scale, escape(", ".join(pairs)), escape(method["summary"]))
     console().print(table)
 
@@ -159,7 +174,7 @@ def print_methods(methods: list[dict[str, Any]]) -> None:
 def print_method(method: dict[str, Any]) -> None:
     """A method's whole documentation."""
     out = console()
-    out.print(f"[bold]{method['name']}[/]  (default scale {method['scale']:g})")
+    out.print(f"[bold]{method['name']}[/]  (default scale {method['default_scale']})")
     out.print(escape(method["doc"]))
 
 

@@ -75,4 +75,5 @@ def summary(result: Result) -> dict[str, object]:
         "changes": [asdict(change) for change in result.plan.changes],
         "truncation": result.truncation,
         "resumed_tensors": result.resumed_tensors,
+        "scales": list(result.scales),
     }

@@ -39,10 +39,13 @@ def command(
 def describe(method: Method) -> dict[str, Any]:
     """A method as plain data: defaults, parameters, documentation."""
     defaults = method.resolve(method.validate({}), False)
+    rule = method.auto(defaults)
     return {
         "name": method.name,
         "summary": method.summary,
         "scale": method.scale(defaults),
+        "auto": rule,
+        "default_scale": f"{method.scale(defaults):g}" if rule in (None, "own") else "auto",
         "fixed_scale": method.fixed_scale,
         "granularity": method.granularity,
         "experts": method.exactly,

@@ -30,6 +30,7 @@ from optmerge.engine.running.budget import Budget, fit_memory
 from optmerge.engine.running.compute import run_surveys
 from optmerge.engine.running.measuring import measure_all
 from optmerge.engine.running.pool import Pool, keep_freed_memory
+from optmerge.engine.running.scales import caution_words, choose_scales, with_scales
 from optmerge.engine.running.sources import Sources
 from optmerge.errors import CheckpointError, InputError, MergeWarning, OutputError, RecipeError
 from optmerge.recipe import BASE, Recipe, parse_recipe
@@ -70,6 +71,8 @@ class Result:
         warnings: of the plan and of the methods.
         truncation: relative error of a truncated adapter, ‖ΔM‖/‖M‖ over all tensors; None for dense output.
         resumed_tensors: how many tensors an earlier run had already written.
+        scales: for each of the plan's methods the scale that was chosen for it and why, as in the provenance;
+            None where none was.
     """
 
     path: Path
@@ -78,6 +81,7 @@ class Result:
     warnings: tuple[str, ...]
     truncation: float | None = None
     resumed_tensors: int = 0
+    scales: tuple[Mapping[str, Any] | None, ...] = ()
 
 
 Watch = Callable[[Plan], AbstractContextManager[Progress | None]]
@@ -193,12 +197,12 @@ def _run(
         plan = with_recorded_changes(plan, out)
         return Result(out, plan, 0.0, plan.warnings, resumed_tensors=len(plan.tensors))
     started = time.monotonic()
-    truncation = None
+    written = _Written()
     ingredients = {**plan.ingredients, "device": kind}
     with OutputFolder(out, fingerprint, ingredients, options.mode) as folder, _collected_warnings() as found:
         try:
             if not folder.complete:
-                truncation = _write(plan, inputs, folder, options, budget, progress)
+                written = _write(plan, inputs, folder, options, budget, progress)
         except InputError:
             folder.discard()
             raise
@@ -208,10 +212,33 @@ def _run(
         path=out,
         plan=plan,
         seconds=time.monotonic() - started,
-        warnings=tuple(dict.fromkeys((*plan.warnings, *(str(each.message) for each in found), *_uncached()))),
-        truncation=truncation,
+        warnings=tuple(
+            dict.fromkeys(
+                (
+                    *plan.warnings,
+                    *written.cautions,
+                    *(str(each.message) for each in found),
+                    *_uncached(),
+                )
+            )
+        ),
+        truncation=written.truncation,
         resumed_tensors=len(folder.written),
+        scales=written.scales,
     )
+
+
+@dataclass(frozen=True)
+class _Written:
+    """What is known once everything is written; nothing of a merge that an earlier run completed."""
+
+    truncation: float | None = None
+    scales: tuple[Mapping[str, Any] | None, ...] = ()
+
+    @property
+    def cautions(self) -> list[str]:
+        """Why chosen scales are smaller than their rules say."""
+        return [words for each in self.scales if each is not None and (words := caution_words(each))]
 
 
 def _write(
@@ -221,25 +248,31 @@ def _write(
     options: Options,
     budget: Budget,
     progress: Progress | None,
-) -> float | None:
-    """Fills the staging folder; returns the truncation error of an adapter."""
+) -> _Written:
+    """Fills the staging folder."""
     _check_ends(plan, inputs)
     write_side_files(plan, inputs, folder.staging)
     truncation = None
     keep_freed_memory()
     with Sources(inputs, options.device) as sources, Pool(device=sources.device) as pool:
         surveys = run_surveys(plan, sources, pool, budget.slice_elements)
+        scales = choose_scales(plan, sources, surveys, budget.whole_tensors, folder.scales)
+        decided = with_scales(plan, scales)
         if plan.recipe.output.format == "adapter":
-            truncation = write_merged_adapter(plan, sources, surveys, budget, folder.staging, progress)
+            truncation = write_merged_adapter(
+                decided, sources, surveys, scales, budget, folder.staging, progress
+            )
             squares = measure_all(plan, sources, pool)
         else:
-            squares = write_merged_checkpoint(plan, sources, surveys, pool, budget, folder, progress)
+            squares = write_merged_checkpoint(
+                decided, sources, surveys, scales, pool, budget, folder, progress
+            )
     _check_unchanged(inputs)
     # No warnings of methods: a resumed run doesn't repeat those of tensors already written.
     details = {"fingerprint": folder.fingerprint, "device": options.device, "truncation": truncation}
     hashes = {"content_hashes": content_hashes(inputs)} if options.content_hashes else {}
-    write_provenance(with_squares(plan, squares), inputs, folder.staging, details | hashes)
-    return truncation
+    write_provenance(with_squares(plan, squares), inputs, scales, folder.staging, details | hashes)
+    return _Written(truncation, tuple(scales.plain(plan)))
 
 
 def _check_ends(plan: Plan, inputs: Inputs) -> None:

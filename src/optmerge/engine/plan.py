@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 from optmerge.architectures import Way
 from optmerge.checkpoints.shards import Shard
-from optmerge.methods import Layout
+from optmerge.methods import AutoRule, Layout
 from optmerge.recipe import Recipe
 
 MERGEABLE = ("F64", "F32", "F16", "BF16")
@@ -24,14 +24,16 @@ class MethodUse:
     Args:
         name: name of the method.
         parameters: complete, no `auto` left.
-        scale: factor on the merged delta.
+        scale: factor on the merged delta; `auto` where it is chosen from the deltas, in the run.
         weights: one per expert.
+        auto: rule of that choice; None where the scale is given.
     """
 
     name: str
     parameters: Mapping[str, Any]
-    scale: float
+    scale: float | Literal["auto"]
     weights: tuple[float, ...]
+    auto: AutoRule | None = None
 
 
 class Action(StrEnum):

@@ -5,6 +5,7 @@ their frame:
 
 * `_method.py` says what a `Method` is, `_registry.py` makes one known (`@method`) and finds it (`get`);
 * `_apply.py` applies a method to deltas (`merge_deltas`) and to the matrices that a tensor holds;
+* `_scales.py` chooses scales from deltas;
 * `_context.py` and `_parameters.py` hold what methods are given besides deltas.
 
 `_solvers/` holds the mathematics that several algorithms share. `_fast/` holds what exists for speed alone;
@@ -15,8 +16,11 @@ from optmerge.methods._apply import apply, merge_deltas
 from optmerge.methods._context import Context, Layout, Survey
 from optmerge.methods._method import Case, Method, Parameters, Resources, Streaming
 from optmerge.methods._registry import get, method, registered
+from optmerge.methods._scales import RULE_WORDS, AutoRule
 
 __all__ = [
+    "RULE_WORDS",
+    "AutoRule",
     "Case",
     "Context",
     "Layout",

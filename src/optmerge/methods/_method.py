@@ -22,6 +22,7 @@ from optmerge.deltas import Delta
 from optmerge.errors import MethodError, did_you_mean
 from optmerge.methods._context import Survey, SurveyScope
 from optmerge.methods._fast.stored import CompiledMerge
+from optmerge.methods._scales import AutoRule
 from optmerge.methods._solvers.linalg import squareness
 
 Granularity = Literal["element", "tensor", "matrix"]
@@ -114,7 +115,10 @@ class Method:
             slicing. `tensor`: a whole tensor of any shape, or slices after its survey. `matrix`: a whole
             matrix; stacks, convolutions and transposed matrices are taken apart for it, and 1-D tensors get
             the mean delta instead.
-        scale: resolved parameters → default scale. The planner asks where the recipe gives none.
+        scale: resolved parameters → the scale published with the method: the default where `auto` is None,
+            and what the benchmark compares scales with.
+        auto: resolved parameters → the rule by which its scale is chosen from the deltas; the default where
+            the recipe gives no scale. None where no rule is known.
         resolve: (validated parameters, whether every expert is low-rank) → the same without `auto`. Called
             once a merge, after validation; what it returns is what every other callable and the function see.
         exactly: the number of experts it takes; any where None.
@@ -128,6 +132,7 @@ class Method:
     function: Callable[..., Delta | Tensor]
     granularity: Granularity
     scale: Callable[[Parameters], float]
+    auto: Callable[[Parameters], AutoRule | None]
     resolve: Callable[[dict[str, Any], bool], dict[str, Any]]
     exactly: int | None
     affine: bool

@@ -14,6 +14,7 @@ from torch import Tensor
 from optmerge.deltas import Delta
 from optmerge.errors import MethodError
 from optmerge.methods._method import Granularity, Method, Parameters, Resources, Streaming, as_given
+from optmerge.methods._scales import AutoRule
 from optmerge.registry import Registry
 
 METHODS: Registry[Method] = Registry("method", "optmerge.methods", "optmerge.methods", error=MethodError)
@@ -26,6 +27,7 @@ def method(
     *,
     granularity: Granularity,
     scale: float | Callable[[Parameters], float],
+    auto: AutoRule | Callable[[Parameters], AutoRule | None] | None = None,
     resolve: Callable[[dict[str, Any], bool], dict[str, Any]] = as_given,
     exactly: int | None = None,
     affine: bool = False,
@@ -36,7 +38,9 @@ def method(
 
     Args:
         granularity: `element`, `tensor` or `matrix`: what the function may be given, as for `Method`.
-        scale: default scale, or (resolved parameters) → default scale.
+        scale: published scale, or (resolved parameters) → published scale; the default without `auto`.
+        auto: rule by which the scale is chosen from the deltas, or (resolved parameters) → rule; then that is
+            the default. None where no rule is known.
         resolve: (validated parameters, whether every expert is low-rank) → the same without `auto`; by
             default as they are.
         exactly: the number of experts it takes; any by default.
@@ -59,6 +63,7 @@ def method(
             function=function,
             granularity=granularity,
             scale=scale if callable(scale) else _always(scale),
+            auto=auto if callable(auto) else _always(auto),
             resolve=resolve,
             exactly=exactly,
             affine=affine,

@@ -43,6 +43,7 @@ def _known_rule(rule: str) -> str:
 @method(
     granularity="matrix",
     scale=0.3,
+    auto="decorrelating",
     resources=Resources(
         work=lambda case: 4.0 * case.m * case.n * case.n * case.experts + 10.0 * case.n**3,
         workspace=lambda case: interaction_workspace(case.experts, case.m, case.n, case.parameters),

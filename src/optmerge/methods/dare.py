@@ -29,6 +29,7 @@ class DroppedSurvey(TrimSurvey):
 @method(
     granularity="element",
     scale=0.3,
+    auto="sum",
     resources=Resources(
         work=lambda case: 12.0 * case.m * case.n * case.experts,
         workspace=lambda case: case.experts + 10.0,
@@ -72,6 +73,7 @@ def _streaming(parameters: Parameters) -> Streaming:
 @method(
     granularity="tensor",
     scale=ties_scale,
+    auto="ties",
     resources=Resources(
         work=lambda case: 24.0 * case.m * case.n * case.experts,
         workspace=lambda case: 2.0 * case.experts + 8.0,

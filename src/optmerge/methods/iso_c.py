@@ -21,6 +21,7 @@ RANK_TOLERANCE = 1e-5
 @method(
     granularity="matrix",
     scale=0.3,
+    auto="decorrelating",
     resources=Resources(
         work=lambda case: 20.0 * case.m * case.n * min(case.m, case.n),
         workspace=lambda case: 4.8 + 2.2 * squareness(case.m, case.n),

@@ -12,8 +12,9 @@ from torch import Tensor
 from optmerge.deltas import Delta, Dense, LowRank, zero_like
 from optmerge.errors import MethodError
 from optmerge.methods._method import Case, Parameters, Resources
-from optmerge.methods._parameters import Fraction, Momentum, Positive, Steps
+from optmerge.methods._parameters import DropRate, Fraction, Momentum, Positive, Steps
 from optmerge.methods._registry import method
+from optmerge.methods._scales import AutoRule
 from optmerge.methods._solvers.iterations import Optimizer, descend, literal_loop
 from optmerge.methods._solvers.linalg import (
     leading_directions,
@@ -28,6 +29,7 @@ from optmerge.methods._solvers.quadratic import (
     Term,
     build,
     build_dual,
+    converged_filter,
     in_factor_space,
     in_solver_dtype,
     joint_factor_space,
@@ -37,6 +39,12 @@ from optmerge.methods._solvers.quadratic import (
 
 Variant = Literal["auto", "lora", "full"]
 Solver = Literal["auto", "closed_form", "gram", "iterate"]
+Settings = Literal["auto", "solved", "paper"]
+
+CONVERGED = 0.99
+"""Share up to which directions of mean curvature are solved by default."""
+STEPS, MOMENTUM = 300, 0.9
+"""Of the paper."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +71,20 @@ def _resolve(parameters: dict[str, Any], low_rank: bool) -> dict[str, Any]:
     `auto` left. Called by itself the function decides in the same way, from the deltas of its one tensor.
     """
     resolved = dict(parameters)
+    given = [name for name in ("optimizer", "solver") if resolved[name] != "auto"]
+    given += [name for name in ("steps", "lr", "momentum") if resolved[name] is not None]
+    settings = resolved.pop("settings")
+    if settings == "solved" or (settings == "auto" and not given):
+        return _solved(resolved, given)
+    if resolved.pop("converged") is not None:
+        raise MethodError(
+            "steps of an optimiser aren't run to a share of convergence",
+            where="method optmerge, parameter converged",
+            got=f"converged with {', '.join(given) or 'settings: paper'}",
+            hint="leave out one of them",
+        )
+    resolved["steps"] = STEPS if resolved["steps"] is None else resolved["steps"]
+    resolved["momentum"] = MOMENTUM if resolved["momentum"] is None else resolved["momentum"]
     if resolved["variant"] == "auto":
         resolved["variant"] = "lora" if low_rank else "full"
     defaults = _VARIANTS[resolved["variant"]]
@@ -84,53 +106,94 @@ def _resolve(parameters: dict[str, Any], low_rank: bool) -> dict[str, Any]:
     return resolved
 
 
+def _solved(parameters: dict[str, Any], given: Sequence[str]) -> dict[str, Any]:
+    """Parameters of the flow, which has neither steps nor their size."""
+    if given:
+        raise MethodError(
+            "the solved form takes no steps",
+            where="method optmerge, parameter settings",
+            got=f"settings: solved with {', '.join(given)}",
+            hint=f"leave out {given[0]}, or write settings: paper",
+        )
+    converged = parameters["converged"]
+    return {
+        "settings": "solved",
+        "variant": "full" if parameters["variant"] == "auto" else parameters["variant"],
+        "rank_fraction": parameters["rank_fraction"],
+        "start": "sum" if parameters["start"] == "auto" else parameters["start"],
+        "converged": CONVERGED if converged is None else converged,
+    }
+
+
+def _is_solved(parameters: Parameters) -> bool:
+    return parameters.get("settings") == "solved"
+
+
 def _scale(parameters: Parameters) -> float:
-    return _VARIANTS["full" if parameters["variant"] == "auto" else parameters["variant"]].scale
+    return 1.0 if _is_solved(parameters) else _VARIANTS[parameters["variant"]].scale
+
+
+def _auto(parameters: Parameters) -> AutoRule | None:
+    """A solution has its own length; what a number of steps leads to has the published scale."""
+    return "own" if _is_solved(parameters) else None
 
 
 def _workspace(case: Case) -> float:
-    steps = 12.0 if case.parameters["solver"] != "closed_form" else 0.0
+    closed = _is_solved(case.parameters) or case.parameters["solver"] == "closed_form"
+    steps = 0.0 if closed else 12.0
     return max(steps, 4.7 + 6.1 * squareness(case.m, case.n)) * solver_width(case.m, case.n)
 
 
 @method(
     granularity="matrix",
     scale=_scale,
+    auto=_auto,
     resolve=_resolve,
     resources=Resources(
         work=lambda case: 6.0 * case.m * case.n * min(case.m, case.n) * case.experts,
         workspace=_workspace,
-        keeps_factors=lambda parameters: parameters["solver"] == "closed_form",
+        keeps_factors=lambda parameters: _is_solved(parameters) or parameters["solver"] == "closed_form",
     ),
 )
 def optmerge(
     deltas: Sequence[Delta],
     *,
+    settings: Settings = "auto",
     variant: Variant = "auto",
     rank_fraction: Fraction | None = None,
     start: Literal["auto", "sum", "mean"] = "auto",
+    converged: DropRate | None = None,
     optimizer: Literal["auto", "adam", "sgd"] = "auto",
-    steps: Steps = 300,
+    steps: Steps | None = None,
     lr: Positive | None = None,
-    momentum: Momentum = 0.9,
+    momentum: Momentum | None = None,
     solver: Solver = "auto",
 ) -> Delta:
     """Denoise the task vectors by low rank, then optimise the merged one on their interactions.
 
     minimise Σ wᵢ‖(M − Tᵢ)Lᵢᵀ‖²_F,  wᵢ = 1/‖τᵢ‖²_F,  k = ⌊min(m, n)·rank_fraction⌋,  Lᵢ = S_kV_kᵀ of τᵢ
 
-    Variant `lora`: Tᵢ is the top-k SVD of τᵢ; SGD from the mean (lr 1e-4, momentum 0.9).
-    Variant `full`: Tᵢ is the top-k SVD of τᵢ − τ̄, plus τ̄; Adam from the sum (lr 1e-5).
+    Variant `full`: Tᵢ is the top-k SVD of τᵢ − τ̄, plus τ̄; variant `lora`: Tᵢ is the top-k SVD of τᵢ.
+
+    By default (`settings: solved`) M follows the gradient flow from the sum, in closed form, until directions
+    of mean curvature are solved up to a share; M has its own length then, and the scale is 1.
+
+    With `settings: paper`, or where a parameter of the steps is given, the published steps are taken: Adam
+    from the sum (lr 1e-5) for `full`, SGD from the mean (lr 1e-4, momentum 0.9) for `lora`; 300 steps; scale
+    0.1 and 1. Long deltas need more than such steps to come near the minimum (docs/benchmark.md).
 
     Args:
         deltas: expert − base; an expert with a zero delta has no term.
-        variant: `lora`, `full`, or `auto`: lora when every expert is known to be low-rank.
+        settings: `solved`, `paper`, or `auto`: paper where a parameter of the steps is given.
+        variant: `full` or `lora`; `auto` is `full` when solved, and in the paper's settings `lora` when every
+            expert is known to be low-rank.
         rank_fraction: share of the singular directions kept; 1/N by default.
-        start: `sum` or `mean` of the deltas; the variant's own by default.
-        optimizer: `adam` or `sgd`; the variant's own by default.
-        steps: of the optimiser.
+        start: `sum` or `mean` of the deltas; by default the sum when solved, else the variant's own.
+        converged: share up to which directions of mean curvature are solved, in [0, 1); 0.99 by default.
+        optimizer: `adam` or `sgd`; the variant's own by default. In the paper's settings, as all that follow.
+        steps: of the optimiser; 300 by default.
         lr: learning rate; 1e-4 for SGD and 1e-5 for Adam by default.
-        momentum: of SGD.
+        momentum: of SGD; 0.9 by default.
         solver: `closed_form` (SGD only) gives the end of all steps in one formula; `gram` takes the steps on
             2(MC − D); `iterate` takes them as written, slowly; `auto` is the fastest for the optimiser.
 
@@ -139,21 +202,38 @@ def optmerge(
 
     Source: OptMerge, ICLR 2026, arXiv:2505.19892, §4.1 (full), §4.2 (lora).
     """
-    settings = _resolve(
-        {"variant": variant, "solver": solver, "optimizer": optimizer, "start": start, "lr": lr},
+    resolved = _resolve(
+        {
+            "settings": settings,
+            "variant": variant,
+            "rank_fraction": rank_fraction,
+            "start": start,
+            "converged": converged,
+            "optimizer": optimizer,
+            "steps": steps,
+            "lr": lr,
+            "momentum": momentum,
+            "solver": solver,
+        },
         low_rank=all(isinstance(delta, LowRank) for delta in deltas),
     )
-    chosen = Optimizer(settings["optimizer"], settings["lr"], steps, momentum)
     k = top_rank(deltas[0].shape, rank_fraction, len(deltas))
-    centred = settings["variant"] == "full"
-    if settings["solver"] == "iterate":
-        return Dense(_literal([delta.dense() for delta in deltas], k, centred, settings["start"], chosen))
-    if settings["solver"] == "closed_form":
-        phi = sgd_filter(steps, chosen.lr, momentum)
+    centred, begin_at = resolved["variant"] == "full", resolved["start"]
+    if _is_solved(resolved):
+        moved = sum(delta.squared_norm() > 0 for delta in deltas)
+        phi = converged_filter(resolved["converged"], min(moved * k, deltas[0].shape[1]))
         return in_factor_space(
-            deltas, lambda items: _quadratic(items, k, centred).solve(start_at(settings["start"], items), phi)
+            deltas, lambda items: _quadratic(items, k, centred).solve(start_at(begin_at, items), phi)
         )
-    begin, quadratic = _expanded(deltas, k, centred, settings["start"])
+    chosen = Optimizer(resolved["optimizer"], resolved["lr"], resolved["steps"], resolved["momentum"])
+    if resolved["solver"] == "iterate":
+        return Dense(_literal([delta.dense() for delta in deltas], k, centred, begin_at, chosen))
+    if resolved["solver"] == "closed_form":
+        phi = sgd_filter(chosen.steps, chosen.lr, chosen.momentum)
+        return in_factor_space(
+            deltas, lambda items: _quadratic(items, k, centred).solve(start_at(begin_at, items), phi)
+        )
+    begin, quadratic = _expanded(deltas, k, centred, begin_at)
     return Dense(descend(quadratic, begin.to(deltas[0].dtype), chosen))
 
 

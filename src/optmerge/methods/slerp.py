@@ -14,7 +14,9 @@ COLINEAR = 1e-4
 """Angles (radians) below which the great circle can't be told from the chord in float32."""
 
 
-@method(granularity="tensor", scale=1.0, exactly=2, resources=Resources(workspace=lambda case: 6.0))
+@method(
+    granularity="tensor", scale=1.0, auto="own", exactly=2, resources=Resources(workspace=lambda case: 6.0)
+)
 def slerp(deltas: Sequence[Delta], *, t: UnitInterval = 0.5) -> Delta:
     """Spherical interpolation between the task vectors of two experts.
 

@@ -13,6 +13,7 @@ from optmerge.methods._registry import method
 @method(
     granularity="element",
     scale=0.3,
+    auto="sum",
     resources=Resources(workspace=lambda case: 2.0),
     streaming=Streaming(compiled=CompiledSum()),
 )

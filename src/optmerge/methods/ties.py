@@ -89,6 +89,7 @@ def trim_passes(keep: float) -> int:
 @method(
     granularity="tensor",
     scale=ties_scale,
+    auto="ties",
     resources=Resources(
         work=lambda case: 12.0 * case.m * case.n * case.experts,
         workspace=lambda case: case.experts + 6.0,

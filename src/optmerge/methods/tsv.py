@@ -15,6 +15,7 @@ from optmerge.methods._solvers.linalg import polar_factor, squareness, top_rank,
 @method(
     granularity="matrix",
     scale=0.3,
+    auto="decorrelating",
     resources=Resources(
         work=lambda case: 10.0 * case.m * case.n * min(case.m, case.n) * case.experts,
         workspace=lambda case: 9.2 + 10.0 * squareness(case.m, case.n),

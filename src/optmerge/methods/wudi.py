@@ -43,6 +43,7 @@ def _work(case: Case) -> float:
 @method(
     granularity="matrix",
     scale=0.3,
+    auto="sum",
     resources=Resources(_work, _workspace, keeps_factors=lambda parameters: parameters["solver"] == "exact"),
 )
 def wudi(

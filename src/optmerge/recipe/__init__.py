@@ -6,9 +6,21 @@ A recipe doesn't say whether files are there or fit together; the plan does.
 from optmerge.recipe.files import load_recipe, read_recipe_data
 from optmerge.recipe.overrides import override
 from optmerge.recipe.parsing import parse_recipe
-from optmerge.recipe.schema import BASE, Expert, Match, MethodChoice, Output, Recipe, Rule, Select, SideFiles
+from optmerge.recipe.schema import (
+    AUTO,
+    BASE,
+    Expert,
+    Match,
+    MethodChoice,
+    Output,
+    Recipe,
+    Rule,
+    Select,
+    SideFiles,
+)
 
 __all__ = [
+    "AUTO",
     "BASE",
     "Expert",
     "Match",

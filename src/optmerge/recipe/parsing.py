@@ -51,6 +51,7 @@ def _explained(error: ValidationError, where: object) -> RecipeError:
 
 
 _KINDS = {
+    "scale": "a number or auto",
     "list_type": "a list",
     "model_type": "a mapping, {key: value}",
     "dict_type": "a mapping, {key: value}",

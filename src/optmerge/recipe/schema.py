@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from optmerge.errors import RecipeError
 
 BASE = "base"
+AUTO: Literal["auto"] = "auto"
+"""A scale that is chosen from the deltas, or a method that is chosen by what the benchmark shows."""
 
 
 def _known_pattern(pattern: str) -> str:
@@ -42,6 +46,21 @@ def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+def _scale_or_auto(value: Any) -> Any:
+    if value is None or value == AUTO:
+        return value
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise PydanticCustomError("scale", "a number or auto") from None
+    if not math.isfinite(number):
+        raise PydanticCustomError("finite_number", "a finite number")
+    return number
+
+
+Scale = Annotated[float | Literal["auto"] | None, BeforeValidator(_scale_or_auto)]
+"""Factor on the merged delta; `auto`: by the method's own rule, from the deltas; None for the default."""
+
 Patterns = Annotated[list[Annotated[str, AfterValidator(_known_pattern)]], BeforeValidator(_listed)]
 Names = Annotated[list[str], BeforeValidator(_listed)]
 
@@ -68,12 +87,20 @@ class Expert(_Strict):
 
 
 class MethodChoice(BaseModel):
-    """A method by name, its scale, and its own parameters, which are checked against the method itself."""
+    """A method and what it is given.
+
+    Further keys are the method's own parameters, which are checked against the method itself.
+
+    Args:
+        name: of the method.
+        scale: factor on the merged delta; by default `auto` where the method has a rule, else the
+            published one.
+    """
 
     model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
 
     name: str
-    scale: float | None = None
+    scale: Scale = None
 
     @property
     def parameters(self) -> dict[str, Any]:

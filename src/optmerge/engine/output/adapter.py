@@ -22,6 +22,7 @@ from optmerge.engine.planning.ends import tied_pairs
 from optmerge.engine.running.budget import Budget
 from optmerge.engine.running.compute import Surveys, merged_delta, merged_weights
 from optmerge.engine.running.pool import Pool
+from optmerge.engine.running.scales import Scales
 from optmerge.engine.running.sources import Sources
 from optmerge.methods import get
 
@@ -33,6 +34,7 @@ def write_merged_adapter(
     plan: Plan,
     sources: Sources,
     surveys: Surveys,
+    scales: Scales,
     budget: Budget,
     out: Path,
     progress: Progress | None,
@@ -52,7 +54,7 @@ def write_merged_adapter(
 
     def merge(place: tuple[int, TensorPlan]) -> None:
         number, tensor = place
-        merged = _merged(plan, tensor, sources, surveys).on_disk(scratch / str(number))
+        merged = _merged(plan, tensor, sources, surveys, scales).on_disk(scratch / str(number))
         with lock:
             found[tensor.name] = merged
             if progress is not None:
@@ -127,11 +129,13 @@ def _mapped(values: Tensor, path: Path) -> Tensor:
     return mapped.view(values.shape)
 
 
-def _merged(plan: Plan, tensor: TensorPlan, sources: Sources, surveys: Surveys) -> Merged:
+def _merged(plan: Plan, tensor: TensorPlan, sources: Sources, surveys: Surveys, scales: Scales) -> Merged:
     if tensor.layout == "vector":
-        values = merged_weights(plan, tensor, sources, surveys)
+        values = merged_weights(plan, tensor, sources, surveys, scales.of)
         return Merged(full=values.to("cpu", DTYPES[tensor.out_dtype].torch))
-    factors, lost = truncated(merged_delta(plan, tensor, sources, surveys), plan.recipe.output.rank)
+    factors, lost = truncated(
+        merged_delta(plan, tensor, sources, surveys, scales.of), plan.recipe.output.rank
+    )
     return Merged(factors, None, factors.squared_norm(), lost)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -30,6 +31,7 @@ from optmerge.engine.running.compute import (
 from optmerge.engine.running.fused import FusedMerge, FusedSlices
 from optmerge.engine.running.measuring import ChangeMeter, by_expert
 from optmerge.engine.running.pool import Each, Pool, one_after_another
+from optmerge.engine.running.scales import Scales
 from optmerge.engine.running.sources import Rows, Sources, all_finite
 from optmerge.errors import CheckpointError, MergeWarning
 from optmerge.methods import get
@@ -47,6 +49,7 @@ def write_merged_checkpoint(
     plan: Plan,
     sources: Sources,
     surveys: Surveys,
+    scales: Scales,
     pool: Pool,
     budget: Budget,
     folder: OutputFolder,
@@ -60,8 +63,8 @@ def write_merged_checkpoint(
     resume = any(folder.staging.glob("*.safetensors*"))
     written = sorted(folder.written)
     with CheckpointWriter(folder.staging, plan.shards, resume=resume, written=written) as writer:
-        tensors = TensorWriter(plan, sources, surveys, writer, budget.slice_elements)
-        journal = Journal(writer, folder, progress)
+        tensors = TensorWriter(plan, sources, surveys, scales, writer, budget.slice_elements)
+        journal = Journal(writer, folder, scales.by_tensor, progress)
         meter = ChangeMeter(plan, sources)
 
         def write_sliced(tensor: TensorPlan, each: Each) -> None:
@@ -125,14 +128,21 @@ class Journal:
     Args:
         writer: what writes them.
         folder: keeps the journal.
+        scales: tensor → scale that was chosen for it, which the provenance of a resumed merge must know.
         progress: told of each tensor.
 
     Attributes:
         measured: tensor → expert → how far the expert moved it, an earlier run's included.
     """
 
-    def __init__(self, writer: CheckpointWriter, folder: OutputFolder, progress: Progress | None) -> None:
-        self._writer, self._folder, self._progress = writer, folder, progress
+    def __init__(
+        self,
+        writer: CheckpointWriter,
+        folder: OutputFolder,
+        scales: Mapping[str, float],
+        progress: Progress | None,
+    ) -> None:
+        self._writer, self._folder, self._scales, self._progress = writer, folder, scales, progress
         self.measured: dict[str, dict[str, Squares]] = dict(folder.measured)
         self._names: list[str] = []
         self._synced = time.monotonic()
@@ -147,7 +157,9 @@ class Journal:
                 self._progress(tensor, prod(tensor.shape) * DTYPES[tensor.out_dtype].itemsize)
             if time.monotonic() - self._synced > SYNC_SECONDS:
                 self._writer.sync()
-                self._folder.record({name: self.measured[name] for name in self._names})
+                measured = {name: self.measured[name] for name in self._names}
+                scales = {name: self._scales[name] for name in self._names if name in self._scales}
+                self._folder.record(measured, scales)
                 self._names, self._synced = [], time.monotonic()
 
 
@@ -158,24 +170,31 @@ class TensorWriter:
         plan: what is merged how.
         sources: open inputs.
         surveys: what surveys of the whole model found.
+        scales: those that are chosen.
         writer: the open output.
         slice_elements: elements of a slice.
     """
 
     def __init__(
-        self, plan: Plan, sources: Sources, surveys: Surveys, writer: CheckpointWriter, slice_elements: int
+        self,
+        plan: Plan,
+        sources: Sources,
+        surveys: Surveys,
+        scales: Scales,
+        writer: CheckpointWriter,
+        slice_elements: int,
     ) -> None:
         self._plan, self._sources, self._surveys, self._writer = plan, sources, surveys, writer
-        self._slice_elements = slice_elements
+        self._scales, self._slice_elements = scales, slice_elements
         self._fused = FusedSlices(plan, sources, surveys)
         self._nonfinite: set[str] = set()
         self._lock = threading.Lock()
 
     def write_whole(self, tensor: TensorPlan) -> None:
         """Writes a tensor that is merged in one piece."""
-        merged = merged_low_rank(self._plan, tensor, self._sources, self._surveys)
-        if isinstance(merged, LowRank):
-            self._add_factors(tensor, merged)
+        found = merged_low_rank(self._plan, tensor, self._sources, self._surveys, self._scales.of)
+        if found is not None and isinstance(found[0], LowRank):
+            self._add_factors(tensor, found[0], found[1])
         else:
             self._merge_rows(tensor, self._surveys, None)
 
@@ -192,13 +211,13 @@ class TensorWriter:
             surveys = self._with_survey(tensor, found)
             each(lambda rows: self._merge_rows(tensor, surveys, rows), slices)
 
-    def _add_factors(self, tensor: TensorPlan, merged: LowRank) -> None:
+    def _add_factors(self, tensor: TensorPlan, merged: LowRank, scale: float) -> None:
         """Writes W₀ + s·up·down some rows at a time, so that no more of the tensor is held."""
         for rows in row_slices(tensor, FACTOR_SLICE_ELEMENTS):
             first, last = rows or (0, tensor.shape[0])
             part = LowRank(merged.up[first:last], merged.down)
             base = self._sources.base(tensor, rows)
-            self._write_rows(tensor, rows, add_factors(base, part, self._plan.use(tensor).scale))
+            self._write_rows(tensor, rows, add_factors(base, part, scale))
 
     def _merge_fused(self, tensor: TensorPlan, fused: FusedMerge, slices: list[Rows], each: Each) -> bool:
         """Whether it could be; nothing has been written otherwise."""
@@ -223,7 +242,8 @@ class TensorWriter:
         return {**self._surveys, tensor.method_index: found}
 
     def _merge_rows(self, tensor: TensorPlan, surveys: Surveys, rows: Rows) -> None:
-        self._write_rows(tensor, rows, merged_weights(self._plan, tensor, self._sources, surveys, rows))
+        merged = merged_weights(self._plan, tensor, self._sources, surveys, self._scales.of, rows)
+        self._write_rows(tensor, rows, merged)
 
     def _write_rows(self, tensor: TensorPlan, rows: Rows, values: Tensor) -> None:
         start = rows[0] * prod(tensor.shape[1:]) if rows else 0

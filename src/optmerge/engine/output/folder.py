@@ -48,6 +48,7 @@ class OutputFolder:
         self.staging = path / STATE / "staging"
         self.written: frozenset[str] = frozenset()
         self.measured: dict[str, dict[str, Squares]] = {}
+        self.scales: Mapping[str, float] = {}
         self.complete = False
         self.fingerprint = fingerprint
         self._ingredients = dict(ingredients)
@@ -79,14 +80,22 @@ class OutputFolder:
     ) -> None:
         self.close()
 
-    def record(self, measured: Mapping[str, Mapping[str, Squares]]) -> None:
-        """Notes tensors whose bytes are on the disk, each with how far the experts moved it."""
+    def record(
+        self, measured: Mapping[str, Mapping[str, Squares]], scales: Mapping[str, float] | None = None
+    ) -> None:
+        """Notes tensors whose bytes are on the disk, each with how far the experts moved it.
+
+        Args:
+            measured: tensor → expert → how far.
+            scales: tensor → scale, where one was chosen for the tensor.
+        """
         if measured:
             squares = {
                 name: {expert: [one.change, one.base, one.exact] for expert, one in own.items()}
                 for name, own in measured.items()
             }
-            self._note({"written": list(measured), "squares": squares})
+            line = {"written": list(measured), "squares": squares}
+            self._note({**line, **({"scales": dict(scales)} if scales else {})})
 
     def publish(self) -> None:
         """Moves everything into place, index last, and removes the state: the output is complete.
@@ -154,6 +163,7 @@ class OutputFolder:
             return
         self.written = _names(lines)
         self.measured = _measured(lines)
+        self.scales = _scales(lines)
         self.complete = any("complete" in line for line in lines)
 
     def _start_over(self, journal: Path) -> int:
@@ -340,3 +350,14 @@ def _squares(change: object, base: object, exact: object) -> Squares:
     if not all(isinstance(each, int | float) for each in numbers) or not isinstance(exact, bool):
         raise TypeError
     return Squares(change, base, exact)  # type: ignore[arg-type]
+
+
+def _scales(lines: list[dict[str, Any]]) -> dict[str, float]:
+    """Tensor → scale that was chosen for it, of the tensors that are written."""
+    found: dict[str, float] = {}
+    for line in lines:
+        scales = line.get("scales")
+        for name, scale in (scales if isinstance(scales, dict) else {}).items():
+            if isinstance(scale, float):
+                found[name] = scale
+    return found

@@ -21,6 +21,7 @@ from optmerge.engine.changes import changes_from, percent
 from optmerge.engine.output.folder import PROVENANCE
 from optmerge.engine.plan import Action, Change, MethodUse, Plan
 from optmerge.engine.planning.inputs import AdapterExpert, Inputs
+from optmerge.engine.running.scales import Scales, scale_words
 from optmerge.errors import InputError
 from optmerge.recipe import BASE
 from optmerge.recipe.files import PlainLoader
@@ -29,7 +30,9 @@ CARD = "README.md"
 _CARD_BYTES, _LICENCE_LENGTH = 100_000, 100
 
 
-def write_provenance(plan: Plan, inputs: Inputs, out: Path, details: Mapping[str, Any]) -> None:
+def write_provenance(
+    plan: Plan, inputs: Inputs, scales: Scales, out: Path, details: Mapping[str, Any]
+) -> None:
     """Writes both files into a folder that holds everything else of the output.
 
     Raises:
@@ -37,7 +40,7 @@ def write_provenance(plan: Plan, inputs: Inputs, out: Path, details: Mapping[str
         OutputError: the folder can't be written to.
     """
     with disk_errors(out):
-        (out / CARD).write_text(model_card(plan, inputs, details), "utf-8")
+        (out / CARD).write_text(model_card(plan, inputs, scales.plain(plan), details), "utf-8")
     files = sorted({str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()} | {PROVENANCE})
     record = {
         "format": 1,
@@ -46,6 +49,7 @@ def write_provenance(plan: Plan, inputs: Inputs, out: Path, details: Mapping[str
         | {"python": platform.python_version()},
         **details,
         **plan.plain(),
+        "scales": scales.plain(plan),
     }
     record["fingerprint"] = details["fingerprint"]
     del record["cost"]  # which depends on the number of cores
@@ -54,7 +58,11 @@ def write_provenance(plan: Plan, inputs: Inputs, out: Path, details: Mapping[str
             "action": tensor.action.value,
             "reason": tensor.reason.words,
             **(
-                {"method": plan.use(tensor).name, "group": tensor.method_index}
+                {
+                    "method": plan.use(tensor).name,
+                    "group": tensor.method_index,
+                    **({"scale": scales.by_tensor[tensor.name]} if tensor.name in scales.by_tensor else {}),
+                }
                 if tensor.action is Action.MERGE
                 else {"source": tensor.source}
             ),
@@ -87,7 +95,9 @@ def content_hashes(inputs: Inputs) -> dict[str, str]:
     return found
 
 
-def model_card(plan: Plan, inputs: Inputs, details: Mapping[str, Any]) -> str:
+def model_card(
+    plan: Plan, inputs: Inputs, scales: Sequence[Mapping[str, Any] | None], details: Mapping[str, Any]
+) -> str:
     """A model card with the hub's metadata: base models, licences, recipe."""
     licences = _licences(plan, inputs)
     known = sorted({licence for licence in licences.values() if licence})
@@ -107,7 +117,7 @@ def model_card(plan: Plan, inputs: Inputs, details: Mapping[str, Any]) -> str:
             "",
             "# Merged model",
             "",
-            f"Merged with OptMerge {version('optmerge')} by {_method_words(plan.methods[0])}, "
+            f"Merged with OptMerge {version('optmerge')} by {_method_words(plan.methods[0], scales[0])}, "
             f"from one base and {len(plan.experts)} expert{'s' if len(plan.experts) > 1 else ''}.",
             "",
             "| model | role | weight | licence |",
@@ -116,7 +126,7 @@ def model_card(plan: Plan, inputs: Inputs, details: Mapping[str, Any]) -> str:
             "",
             "## What was done",
             "",
-            *_action_rows(plan),
+            *_action_rows(plan, scales),
             "",
             *_truncation_words(details),
             *_change_rows(plan.changes),
@@ -140,11 +150,13 @@ def _model_rows(plan: Plan, licences: Mapping[str, str | None]) -> list[str]:
     return rows
 
 
-def _action_rows(plan: Plan) -> list[str]:
+def _action_rows(plan: Plan, scales: Sequence[Mapping[str, Any] | None]) -> list[str]:
     counts = Counter((tensor.action, tensor.reason.words, tensor.method_index) for tensor in plan.tensors)
     rows = []
     for (action, reason, index), count in sorted(counts.items(), key=lambda item: -item[1]):
-        how = f"merged by {_method_words(plan.methods[index])}" if index is not None else action
+        how = (
+            f"merged by {_method_words(plan.methods[index], scales[index])}" if index is not None else action
+        )
         rows.append(f"* {count} tensors: {how} ({reason})")
     return rows
 
@@ -163,11 +175,12 @@ def _change_rows(changes: Sequence[Change]) -> list[str]:
     return [*head, "|---|---|---|---|", *rows, ""]
 
 
-def _method_words(use: MethodUse | None) -> str:
+def _method_words(use: MethodUse | None, chosen: Mapping[str, Any] | None) -> str:
     if use is None:
         return "a copy"
     parameters = ", ".join(f"{key} {value}" for key, value in use.parameters.items() if value is not None)
-    return f"`{use.name}` (scale {use.scale:g}{', ' + parameters if parameters else ''})"
+    scale = f"{use.scale:g}" if chosen is None else scale_words(chosen)
+    return f"`{use.name}` (scale {scale}{', ' + parameters if parameters else ''})"
 
 
 def _truncation_words(details: Mapping[str, Any]) -> list[str]:

@@ -11,7 +11,8 @@ from optmerge.checkpoints.dtypes import DTYPES
 from optmerge.engine.plan import Action, Cost, MethodUse, TensorPlan
 from optmerge.engine.planning.inputs import AdapterExpert, Inputs
 from optmerge.methods import Case, get
-from optmerge.recipe import Recipe
+from optmerge.methods._scales import sketch_width
+from optmerge.recipe import AUTO, Recipe
 
 SLICE_ELEMENTS = 1 << 18
 """Elements of a tensor that an elementwise method holds at a time."""
@@ -19,6 +20,10 @@ SLICE_ELEMENTS = 1 << 18
 FACTOR_SLICE_ELEMENTS = 1 << 20
 """The same for tensors with low-rank deltas, whatever the budget: how a product of factors rounds depends on
 how many rows are asked for at once, and a budget may not change the result."""
+
+AUTO_SLICE_ELEMENTS = 1 << 16
+"""Elements of a tensor that are looked at together for a scale that is chosen; few, since no budget may
+change where the slices end."""
 
 AROUND_BYTES = 16 << 20
 """What threads, their stacks and the allocator take around the tensors (measured)."""
@@ -47,6 +52,8 @@ def cost_of(
         side_by_side = cores if in_slices or (use is not None and get(use.name).resources.one_core) else 1
         if tensor_peak * side_by_side > peak:
             peak, where = tensor_peak * side_by_side, tensor.name
+        if use is not None and in_slices and use.scale == AUTO and _look_bytes(tensor, inputs) > whole:
+            whole, largest = _look_bytes(tensor, inputs), tensor.name
         if in_slices and not inputs.factors(tensor.name):
             sliced = max(sliced, tensor_peak)
         elif tensor_peak > whole:
@@ -73,7 +80,13 @@ def _tensor_cost(
     full = not any(isinstance(expert, AdapterExpert) for expert in inputs.experts)
     base_read = 0 if method.affine and full else stored
     streaming = method.streaming(use.parameters)
-    passes = 1 + (streaming.passes if streaming is not None else 0)
+    surveyed = streaming.passes if streaming is not None else 0
+    passes = 1 + surveyed
+    if (
+        use.scale == AUTO
+    ):  # a look at every tensor for its experts' lengths, and for M where slices are merged
+        within_tensor = streaming is not None and streaming.scope == "tensor"
+        passes += 1 + (surveyed if within_tensor else 0)
     read = passes * (base_read + sum(expert.input_bytes(tensor.name) for expert in inputs.experts))
     held = min(size, slice_limit(tensor.name, inputs)) if streaming is not None else size
     rows = tensor.shape[-2] if len(tensor.shape) > 1 else 1
@@ -95,6 +108,15 @@ def _tensor_cost(
     peak = int((deltas + held * (2 + workspace)) * _FLOAT32 * FRAGMENTATION) + min(stored, held * 8)
     matrices = size / max(1, rows * columns)
     return read, peak, matrices * method.resources.work(case)
+
+
+def _look_bytes(tensor: TensorPlan, inputs: Inputs) -> int:
+    """What one tensor's slices, their M and their sketches need while a scale is chosen."""
+    size = prod(tensor.shape)
+    inputs_side = size // max(1, tensor.shape[0]) if tensor.shape else 1
+    slice_bytes = min(size, slice_limit(tensor.name, inputs, AUTO_SLICE_ELEMENTS)) * _FLOAT32
+    sketches = 2 * sketch_width(tensor.shape, tensor.layout) * 2 * max(inputs_side, *tensor.shape[:1], 1)
+    return (3 * len(inputs.experts) + 8) * slice_bytes + sketches * 8
 
 
 def _joint_rank(name: str, inputs: Inputs) -> int | None:

@@ -21,7 +21,7 @@ from optmerge.engine.planning.request import parse_bytes
 from optmerge.engine.planning.sampling import sample_squares
 from optmerge.engine.planning.selection import plan_tensors
 from optmerge.methods import get
-from optmerge.recipe import BASE, MethodChoice, Recipe
+from optmerge.recipe import AUTO, BASE, MethodChoice, Recipe
 
 TOWERS = ("vision", "video", "audio", "projector")
 """Components that no default selection is expected to merge."""
@@ -98,8 +98,13 @@ def _with_measuring(plan: Plan, inputs: Inputs) -> Plan:
 def _decide(choice: MethodChoice, recipe: Recipe, inputs: Inputs) -> MethodUse:
     method = get(choice.name)
     parameters = method.resolve(method.validate(choice.parameters), inputs.low_rank)
-    scale = choice.scale if choice.scale is not None else method.scale(parameters)
-    return MethodUse(choice.name, parameters, scale, tuple(expert.weight for expert in recipe.experts))
+    weights = tuple(expert.weight for expert in recipe.experts)
+    rule = method.auto(parameters)
+    if isinstance(choice.scale, float):
+        return MethodUse(choice.name, parameters, choice.scale, weights)
+    if rule is None:
+        return MethodUse(choice.name, parameters, method.scale(parameters), weights)
+    return MethodUse(choice.name, parameters, 1.0 if rule == "own" else AUTO, weights, rule)
 
 
 def _shards(recipe: Recipe, tensors: tuple[TensorPlan, ...]) -> tuple[Shard, ...]:

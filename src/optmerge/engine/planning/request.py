@@ -11,7 +11,7 @@ import torch
 from optmerge.architectures import COMPONENTS, KINDS
 from optmerge.errors import MethodError, RecipeError, did_you_mean
 from optmerge.methods import get
-from optmerge.recipe import BASE, Match, MethodChoice, Recipe
+from optmerge.recipe import AUTO, BASE, Match, MethodChoice, Recipe
 
 
 def check_recipe(recipe: Recipe) -> None:
@@ -62,6 +62,15 @@ def _check_method(choice: MethodChoice, weights: list[float]) -> None:
             f"{choice.name} has no scale",
             got=choice.scale,
             hint="leave it out, or use task_arithmetic with scale/N",
+        )
+    if (
+        choice.scale == AUTO
+        and method.auto(method.resolve(method.validate(choice.parameters), False)) is None
+    ):
+        raise MethodError(
+            f"{choice.name} has no rule for its scale",
+            got="scale: auto",
+            hint="write a number, or leave it out for the published one",
         )
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from math import prod
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -21,8 +21,17 @@ Surveys = Mapping[int, Any]
 """What each group's survey found, by group."""
 
 
+class ScaleOf(Protocol):
+    """The scale of a merged tensor, given or chosen: `Scales.of`."""
+
+    def __call__(
+        self, tensor: TensorPlan, use: MethodUse, deltas: Sequence[Delta], merged: Delta, /
+    ) -> float:
+        """From the weighted deltas and M."""
+
+
 def merged_weights(
-    plan: Plan, tensor: TensorPlan, sources: Sources, surveys: Surveys, rows: Rows = None
+    plan: Plan, tensor: TensorPlan, sources: Sources, surveys: Surveys, scale_of: ScaleOf, rows: Rows = None
 ) -> Tensor:
     """W₀ + s·M for a tensor or some of its rows; float32 or float64, on the sources' device."""
     use = plan.use(tensor)
@@ -31,28 +40,33 @@ def merged_weights(
         weights = method.weighted(sources.weights(tensor, rows), use.weights)
         return apply(method, weights, use.parameters, context_of(plan, tensor, surveys, rows)).dense()
     base = sources.base(tensor, rows)
-    merged = _merged(use, sources.deltas(tensor, base, rows), context_of(plan, tensor, surveys, rows))
+    deltas = method.weighted(sources.deltas(tensor, base, rows), use.weights)
+    merged = apply(method, deltas, use.parameters, context_of(plan, tensor, surveys, rows))
+    scale = scale_of(tensor, use, deltas, merged)
     if isinstance(merged, LowRank):
-        return add_factors(base, merged, use.scale)
+        return add_factors(base, merged, scale)
     # Rounded after each step, as W₀ + s·M is usually written; a fused multiply-add moves last digits.
-    return base.add_(merged.values.to(base.dtype).mul_(use.scale))
+    return base.add_(merged.values.to(base.dtype).mul_(scale))
 
 
-def merged_delta(plan: Plan, tensor: TensorPlan, sources: Sources, surveys: Surveys) -> Delta:
+def merged_delta(
+    plan: Plan, tensor: TensorPlan, sources: Sources, surveys: Surveys, scale_of: ScaleOf
+) -> Delta:
     """s·M for a whole tensor; factors where the method keeps them."""
-    merged = merged_low_rank(plan, tensor, sources, surveys)
-    if merged is None:
+    found = merged_low_rank(plan, tensor, sources, surveys, scale_of)
+    if found is None:
         deltas = sources.deltas(tensor, sources.base(tensor))
-        merged = _merged(plan.use(tensor), deltas, context_of(plan, tensor, surveys, None))
-    return merged.scaled(plan.use(tensor).scale)
+        found = _merged(plan, tensor, deltas, surveys, scale_of)
+    merged, scale = found
+    return merged.scaled(scale)
 
 
-def merged_low_rank(plan: Plan, tensor: TensorPlan, sources: Sources, surveys: Surveys) -> Delta | None:
-    """M for a whole tensor where every delta is factors; the base isn't read for it. None elsewhere."""
+def merged_low_rank(
+    plan: Plan, tensor: TensorPlan, sources: Sources, surveys: Surveys, scale_of: ScaleOf
+) -> tuple[Delta, float] | None:
+    """M and s for a whole tensor where every delta is factors; the base isn't read. None elsewhere."""
     deltas = sources.low_rank_deltas(tensor)
-    if deltas is None:
-        return None
-    return _merged(plan.use(tensor), list(deltas), context_of(plan, tensor, surveys, None))
+    return None if deltas is None else _merged(plan, tensor, deltas, surveys, scale_of)
 
 
 def add_factors(base: Tensor, merged: LowRank, scale: float) -> Tensor:
@@ -62,9 +76,15 @@ def add_factors(base: Tensor, merged: LowRank, scale: float) -> Tensor:
     return base
 
 
-def _merged(use: MethodUse, deltas: list[Delta], context: Context) -> Delta:
+def _merged(
+    plan: Plan, tensor: TensorPlan, deltas: Sequence[Delta], surveys: Surveys, scale_of: ScaleOf
+) -> tuple[Delta, float]:
+    """M and s for a whole tensor."""
+    use = plan.use(tensor)
     method = get(use.name)
-    return apply(method, method.weighted(deltas, use.weights), use.parameters, context)
+    weighted = method.weighted(deltas, use.weights)
+    merged = apply(method, weighted, use.parameters, context_of(plan, tensor, surveys, None))
+    return merged, scale_of(tensor, use, weighted, merged)
 
 
 def context_of(plan: Plan, tensor: TensorPlan, surveys: Surveys, rows: Rows) -> Context:

@@ -83,7 +83,7 @@ class FusedSlices:
             context=context_of(self._plan, tensor, self._surveys, None),
             factors=np.array(method.expert_factors(use.weights), dtype=np.float32),
             from_base=not method.affine,
-            scale=use.scale,
+            scale=use.scale if isinstance(use.scale, float) else 1.0,
             stored=torch.bfloat16 if stored == {"BF16"} else torch.float32,
         )
 

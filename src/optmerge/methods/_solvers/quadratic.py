@@ -13,6 +13,7 @@ for a scalar function φ, so the smaller of the two eigenproblems is the only on
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,9 @@ from optmerge.methods._solvers.linalg import solver_dtype, solver_width, squared
 
 Filter = Callable[[Tensor], Tensor]
 """φ: eigenvalues in descending order, (K,) → (K,)."""
+
+FLAT = 1e-9
+"""λt below which φ(λ) is t in float64."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -224,6 +228,27 @@ def sgd_filter(steps: int, lr: float, momentum: float) -> Filter:
             velocity = momentum * velocity + 2 * (1 - values * moved)
             moved = moved + lr * velocity
         return moved
+
+    return phi
+
+
+def converged_filter(share: float, rank: int) -> Filter:
+    """φ(λ) = (1 − exp(−λt))/λ at the time t at which directions of mean curvature are solved up to a share.
+
+    t = −log(1 − share)/μ with μ = Σλ/rank, so neither the deltas' length nor the width of the matrix matters.
+
+    Args:
+        share: in [0, 1).
+        rank: number of directions that C has curvature in.
+    """
+
+    def phi(values: Tensor) -> Tensor:
+        mean = float(values.sum()) / max(1, rank)
+        if mean == 0:
+            return torch.zeros_like(values)
+        time = -math.log1p(-share) / mean
+        flat = values * time < FLAT
+        return torch.where(flat, time, -torch.expm1(-values * time) / values.masked_fill(flat, 1.0))
 
     return phi
 
