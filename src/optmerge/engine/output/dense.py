@@ -78,7 +78,7 @@ def write_merged_checkpoint(
         def measure(tensor: TensorPlan) -> None:
             journal.measured[tensor.name] = meter.measured(tensor, one_after_another)
 
-        queues = _queued(plan, writer)
+        queues = _queued(plan, writer, scales)
         for tensor in queues.large:
             write_sliced(tensor, pool.each)
         pool.each(lambda tensor: write_sliced(tensor, one_after_another), queues.small)
@@ -109,10 +109,14 @@ class Queues:
     alone: list[TensorPlan] = field(default_factory=list)
 
 
-def _queued(plan: Plan, writer: CheckpointWriter) -> Queues:
+def _queued(plan: Plan, writer: CheckpointWriter, scales: Scales) -> Queues:
+    """What is left to be done. A tensor in a file that an interrupted run has completed, whose scale the journal
+    doesn't know, is merged again for the scale alone."""
     queues = Queues()
     for tensor in plan.tensors:
-        if tensor.action is Action.ALIAS or not writer.needs(tensor.name):
+        if tensor.action is Action.ALIAS:
+            continue
+        if not writer.needs(tensor.name) and scales.knows(plan, tensor):
             continue
         method = get(plan.use(tensor).name) if tensor.action is Action.MERGE else None
         if method is None or method.streaming(plan.use(tensor).parameters) is not None:
@@ -246,6 +250,8 @@ class TensorWriter:
         self._write_rows(tensor, rows, merged)
 
     def _write_rows(self, tensor: TensorPlan, rows: Rows, values: Tensor) -> None:
+        if not self._writer.needs(tensor.name):
+            return
         start = rows[0] * prod(tensor.shape[1:]) if rows else 0
         self._writer.write_flat(tensor.name, start, _stored(values, tensor).flatten())
 

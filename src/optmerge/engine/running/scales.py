@@ -14,7 +14,7 @@ from statistics import median
 from typing import Any
 
 from optmerge.deltas import Delta
-from optmerge.engine.plan import MethodUse, Plan, TensorPlan
+from optmerge.engine.plan import Action, MethodUse, Plan, TensorPlan
 from optmerge.engine.planning.cost import AUTO_SLICE_ELEMENTS, slice_limit
 from optmerge.engine.running.compute import Surveys, context_of, row_slices, survey_tensor
 from optmerge.engine.running.fused import FusedSlices
@@ -79,6 +79,11 @@ class Scales:
         with self._lock:
             self.by_tensor[tensor.name] = scale
         return scale
+
+    def knows(self, plan: Plan, tensor: TensorPlan) -> bool:
+        """Whether nothing is left to be known of a tensor's scale."""
+        chosen = tensor.action is Action.MERGE and plan.use(tensor).scale == AUTO
+        return not chosen or tensor.name in self.by_tensor
 
     def plain(self, plan: Plan) -> list[dict[str, Any] | None]:
         """For each method of the plan what was chosen and why, as JSON-ready data; None where nothing was."""
