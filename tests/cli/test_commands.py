@@ -116,10 +116,14 @@ def test_options_win_over_the_recipe(models: World, recipe: str, capsys: pytest.
     assert [expert["name"] for expert in plain["experts"]] == ["e1"]
 
 
-def test_without_a_method_it_is_optmerge(models: World, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_method_it_is_the_default_one_and_the_plan_says_so(
+    models: World, capsys: pytest.CaptureFixture[str]
+) -> None:
     plain = parsed(capsys, "plan", "--base", str(models.base), "--expert", str(models.experts[0]))
 
-    assert plain["methods"][0]["name"] == "optmerge"
+    assert (plain["methods"][0]["name"], plain["methods"][0]["scale"]) == ("swudi", "auto")
+    words = output(capsys, "plan", "--base", str(models.base), "--expert", str(models.experts[0]))
+    assert "auto: swudi, scale auto (√N rule" in words
 
 
 def test_what_the_command_line_plans_is_what_python_plans(

@@ -68,7 +68,9 @@ def print_plan(plan: Plan, *, every_tensor: bool) -> None:
                 f"{key}={value}" for key, value in use.parameters.items() if value is not None
             )
             who = "method" if index == 0 else f"rule {index - 1}"
-            words = f"{use.name}, scale {scale_words(use)}{', ' + parameters if parameters else ''}"
+            choice = plan.recipe.method if index == 0 else plan.recipe.rules[index - 1].method
+            name = f"auto: {use.name}" if choice and choice.name == "auto" else use.name
+            words = f"{name}, scale {scale_words(use)}{', ' + parameters if parameters else ''}"
             out.print(f"[bold]{who}[/]: {escape(words)}")
     out.print(f"[bold]architecture[/]: {escape(plan.architecture)} ({WAYS[plan.way]})")
     table = Table(box=None, pad_edge=False, header_style="bold")

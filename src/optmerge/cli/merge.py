@@ -38,7 +38,7 @@ def command(
 ) -> None:
     """Merge experts into one checkpoint, or one adapter.
 
-    Example: `optmerge merge --base base --expert ocr --expert chart --method optmerge --out merged`
+    Example: `optmerge merge --base base --expert ocr --expert chart --out merged`
     """
     chosen = build_recipe(recipe, base, experts, method, settings)
     if out is None:

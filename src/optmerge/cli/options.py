@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from optmerge.errors import RecipeError
-from optmerge.recipe import Recipe, override, parse_recipe, read_recipe_data
+from optmerge.recipe import AUTO, Recipe, override, parse_recipe, read_recipe_data
 
 RecipeFile = Annotated[Path | None, typer.Argument(metavar="RECIPE.yaml", help="The recipe.")]
 Base = Annotated[str | None, typer.Option(help="Base: folder, .safetensors file or hub id.", metavar="MODEL")]
@@ -17,19 +17,17 @@ Experts = Annotated[
     typer.Option("--expert", help="Expert: checkpoint or adapter; repeat.", metavar="MODEL"),
 ]
 MethodName = Annotated[
-    str | None, typer.Option(help="Merging method; see `optmerge methods`.", metavar="NAME")
+    str | None, typer.Option(help="Merging method, auto by default; see `optmerge methods`.", metavar="NAME")
 ]
 Settings = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Change the recipe: `select.kinds=[matrix]`, or a parameter of the method: `scale=0.5`; repeat.",
+        help="Change the recipe: `select.kinds=[matrix]`, or the method: `scale=0.5`, `scale=auto`; repeat.",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-
-DEFAULT_METHOD = "optmerge"
 
 
 def build_recipe(
@@ -49,7 +47,7 @@ def build_recipe(
             "nothing to merge",
             got=lacking,
             hint="optmerge merge RECIPE.yaml --out DIR, or "
-            "optmerge merge --base B --expert E1 --expert E2 --method optmerge --out DIR",
+            "optmerge merge --base B --expert E1 --expert E2 --out DIR",
         )
     if base:
         data["base"] = base
@@ -57,5 +55,5 @@ def build_recipe(
         data["experts"] = list(experts)
     if method:
         data["method"] = method
-    data.setdefault("method", DEFAULT_METHOD)
+    data.setdefault("method", AUTO)
     return parse_recipe(override(data, settings or []), recipe or "the command line")

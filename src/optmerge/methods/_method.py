@@ -119,6 +119,7 @@ class Method:
             and what the benchmark compares scales with.
         auto: resolved parameters → the rule by which its scale is chosen from the deltas; the default where
             the recipe gives no scale. None where no rule is known.
+        published: parameters that differ from the defaults in what was published; `scale` is theirs.
         resolve: (validated parameters, whether every expert is low-rank) → the same without `auto`. Called
             once a merge, after validation; what it returns is what every other callable and the function see.
         exactly: the number of experts it takes; any where None.
@@ -133,6 +134,7 @@ class Method:
     granularity: Granularity
     scale: Callable[[Parameters], float]
     auto: Callable[[Parameters], AutoRule | None]
+    published: Parameters
     resolve: Callable[[dict[str, Any], bool], dict[str, Any]]
     exactly: int | None
     affine: bool

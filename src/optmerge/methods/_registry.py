@@ -7,6 +7,7 @@ module that an entry point of the group `optmerge.methods` names. Nothing is kep
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from torch import Tensor
@@ -28,6 +29,7 @@ def method(
     granularity: Granularity,
     scale: float | Callable[[Parameters], float],
     auto: AutoRule | Callable[[Parameters], AutoRule | None] | None = None,
+    published: Parameters = MappingProxyType({}),
     resolve: Callable[[dict[str, Any], bool], dict[str, Any]] = as_given,
     exactly: int | None = None,
     affine: bool = False,
@@ -41,6 +43,7 @@ def method(
         scale: published scale, or (resolved parameters) → published scale; the default without `auto`.
         auto: rule by which the scale is chosen from the deltas, or (resolved parameters) → rule; then that is
             the default. None where no rule is known.
+        published: parameters that differ from the defaults in what was published.
         resolve: (validated parameters, whether every expert is low-rank) → the same without `auto`; by
             default as they are.
         exactly: the number of experts it takes; any by default.
@@ -64,6 +67,7 @@ def method(
             granularity=granularity,
             scale=scale if callable(scale) else _always(scale),
             auto=auto if callable(auto) else _always(auto),
+            published=published,
             resolve=resolve,
             exactly=exactly,
             affine=affine,
@@ -92,10 +96,14 @@ def registered() -> Mapping[str, Method]:
     return METHODS.all()
 
 
+AUTO, DEFAULT = "auto", "swudi"
+"""A name that stands for the method that keeps most on both of the benchmark's lines (docs/benchmark.md)."""
+
+
 def get(name: str) -> Method:
-    """The method of that name.
+    """The method of that name; `auto` is the default one.
 
     Raises:
         MethodError: there is none; with the closest name.
     """
-    return METHODS.get(name)
+    return METHODS.get(DEFAULT if name == AUTO else name)

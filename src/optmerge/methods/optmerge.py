@@ -148,6 +148,7 @@ def _workspace(case: Case) -> float:
     granularity="matrix",
     scale=_scale,
     auto=_auto,
+    published={"settings": "paper"},
     resolve=_resolve,
     resources=Resources(
         work=lambda case: 6.0 * case.m * case.n * min(case.m, case.n) * case.experts,

@@ -92,7 +92,7 @@ class MethodChoice(BaseModel):
     Further keys are the method's own parameters, which are checked against the method itself.
 
     Args:
-        name: of the method.
+        name: of the method; `auto` for the default one.
         scale: factor on the merged delta; by default `auto` where the method has a rule, else the
             published one.
     """
@@ -206,7 +206,7 @@ class Recipe(_Strict):
     Args:
         base: model that all experts were fine-tuned from: a folder, a .safetensors file, or a hub id.
         experts: at least one.
-        method: method of all selected tensors that no rule speaks about.
+        method: method of all selected tensors that no rule speaks about; `auto` is the default one.
         select: tensors that are merged.
         rules: exceptions; the first rule that matches a tensor wins.
         ignore: regular expressions (re.search); experts' tensors of these names are disregarded, as if the
@@ -224,7 +224,7 @@ class Recipe(_Strict):
 
     base: str
     experts: Annotated[list[Annotated[Expert, BeforeValidator(_located)]], Field(min_length=1)]
-    method: NamedMethod
+    method: NamedMethod = MethodChoice(name=AUTO)
     select: Select = Select()
     rules: list[Rule] = []
     ignore: Patterns = []

@@ -60,7 +60,7 @@ def test_every_method_that_fits_is_run_and_the_others_are_named(zoo: Path) -> No
 
 def test_a_merge_knows_its_method_as_it_will_be_run_and_what_it_is_made_of(zoo: Path) -> None:
     full, lora = (
-        next(job for job in jobs(zoo, [line], [0], ["optmerge"], quick=True)[0] if job.experts)
+        next(job for job in jobs(zoo, [line], [0], ["optmerge"])[0] if job.experts)
         for line in ("full", "lora")
     )
     assert (full.trial.scale, lora.trial.scale) == (0.1, 1.0) and full.trial.default and lora.trial.default
@@ -70,7 +70,12 @@ def test_a_merge_knows_its_method_as_it_will_be_run_and_what_it_is_made_of(zoo: 
         **{task: records.weights_hash(zoo / "full/experts/0" / task) for task in synthetic.TRAINED},
     }
     assert len(set(full.trial.weights.values())) == 6
-    assert full.recipe["method"] == {"name": "optmerge"}
+    assert full.recipe["method"] == {"name": "optmerge", "settings": "paper", "scale": 0.1}
+    quick = next(job for job in jobs(zoo, ["lora"], [0], ["optmerge"], quick=True)[0] if job.experts)
+    assert quick.recipe["method"] == {"name": "optmerge", "scale": "auto"}
+    assert quick.trial.parameters["settings"] == "solved" and quick.trial.name.endswith(
+        "optmerge ×auto, test"
+    )
     assert [expert["name"] for expert in full.recipe["experts"]] == synthetic.TRAINED
 
 
@@ -154,7 +159,8 @@ def test_a_scale_that_is_tried_knows_the_test_that_follows_if_it_is_the_best(zoo
 
 def test_methods_and_defaults_are_those_of_a_plan(zoo: Path) -> None:
     for line in ("full", "lora"):
-        for job in jobs(zoo, [line], [0], [], quick=True)[0]:
-            if job.experts:
+        for job in jobs(zoo, [line], [0], [], quick=True)[0] + jobs(zoo, [line], [0], [])[0]:
+            if job.experts and (job.trial.split == "test" or job.trial.default):
                 use = optmerge.plan(job.recipe).methods[0]
-                assert (use.scale, dict(use.parameters)) == (job.trial.scale, job.trial.parameters)
+                scale = "auto" if use.auto == "own" else use.scale
+                assert (scale, dict(use.parameters)) == (job.trial.scale, job.trial.parameters)

@@ -5,23 +5,21 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from optmerge.bench.demo import picture
 from optmerge.bench.lines import default_zoo
-from optmerge.bench.records import shipped
 from optmerge.bench.tasks import Task, registered
 from optmerge.bench.trials import examine, output
-from optmerge.bench.trials.jobs import QUICK_METHODS, Job, jobs
+from optmerge.bench.trials.jobs import QUICK_METHODS, jobs
 from optmerge.bench.trials.line_scores import line_scores
-from optmerge.bench.trials.record_choice import average, best_scale, sweeps
+from optmerge.bench.trials.record_choice import average
 from optmerge.bench.trials.run import RunProgress
 from optmerge.bench.trials.run import run as run_jobs
-from optmerge.bench.trials.trials import BASE, TrialResult, read_all
+from optmerge.bench.trials.trials import BASE, TrialResult
 from optmerge.bench.trials.workers import Workers
 from optmerge.errors import RunError
 from optmerge.evaluate.questions import Question
@@ -39,7 +37,6 @@ def run(
     *,
     line: str = "full",
     zoo: Path | None = None,
-    scales: Path | None = None,
     n: int = QUESTIONS,
     methods: Sequence[str] = QUICK_METHODS,
     console: Console | None = None,
@@ -50,8 +47,6 @@ def run(
         out: gets `records`, `answers.png` and what the two are made of; run again, it starts over.
         line: of models.
         zoo: folder of the models.
-        scales: folder of records whose sweeps on the validation split say at which scale each method is best;
-            the shipped ones by default. Without such records only the default scale is shown.
         n: questions of each capability.
         methods: names.
         console: where the table goes.
@@ -69,9 +64,7 @@ def run(
     records, scratch = out / "records", out / "models"
     for folder in (records, scratch):
         shutil.rmtree(folder, ignore_errors=True)
-    swept = _swept(shipped("bench") if scales is None else [scales], line)
-    known, _ = jobs(zoo or default_zoo(), [line], [0], methods, n=n, quick=True)
-    wanted = [each for job in known for each in _at_both_scales(job, swept)]
+    wanted, _ = jobs(zoo or default_zoo(), [line], [0], methods, n=n, quick=True)
     work = partial(examine.run, out=records, scratch=scratch, keep=True)
     with console.status("") as status, Workers(work, 2) as pool:
 
@@ -82,28 +75,12 @@ def run(
     failed = next((result for result in found if result.error is not None), None)
     if failed is not None:
         raise RunError(f"{failed.trial.name}: {failed.error}")
-    output.show_scores(line_scores([*swept, *found], n=n), "terminal", console)
+    output.show_scores(line_scores(found, n=n), "terminal", console)
     kept = {job.trial.identity(): job.answers(scratch) for job in wanted}
     image = illustrate(out / "answers.png", [(each, kept[each.trial.identity()]) for each in found])
     seconds = time.perf_counter() - started
     console.print(f"[dim]picture  {image}\n{seconds:.0f} s in all[/dim]", highlight=False)
     return found
-
-
-def _swept(folders: Sequence[Path], line: str) -> list[TrialResult]:
-    """The recorded results on a line's validation split."""
-    everything = read_all(*folders)
-    return [each for each in everything if each.trial.split == "validation" and each.trial.line == line]
-
-
-def _at_both_scales(job: Job, swept: Sequence[TrialResult]) -> Iterator[Job]:
-    """A merge at its default scale and, if records tell, at the one that is best on the validation split."""
-    yield job
-    mine = [each for each in swept if each.trial.weights == job.trial.weights]
-    sweep = sweeps(mine).get((job.trial.model, job.trial.expert_set), {})
-    scale = best_scale(sweep)
-    if scale not in (None, job.trial.scale):
-        yield replace(job, trial=replace(job.trial, scale=scale, default=False))
 
 
 def illustrate(path: Path, found: Sequence[tuple[TrialResult, Path]], *, each: int = 3) -> Path:

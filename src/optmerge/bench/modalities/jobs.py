@@ -72,7 +72,7 @@ def jobs(
         zoo: with base, start and experts, as training leaves them.
         methods: names; every registered one, NaiveMC and DAMC if empty.
         n: test questions with the same needs.
-        quick: leave out the choice of scales on the validation split.
+        quick: merge by the defaults, scales included, and sweep none.
 
     Raises:
         InputError: a method is unknown, or doesn't take three experts.

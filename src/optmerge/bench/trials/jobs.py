@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +18,7 @@ from optmerge.bench.trials.record_choice import SCALES
 from optmerge.bench.trials.trials import BASE, MIXTURE, TaskScores, Trial, TrialResult
 from optmerge.errors import OptMergeError
 from optmerge.methods import get, registered
+from optmerge.recipe import AUTO
 
 TEST, VALIDATION = 1000, 300
 """Questions a task; scales are chosen on fewer."""
@@ -40,6 +41,7 @@ class Job:
         model: folder of a trained model; None where the experts are merged.
         experts: name → folder of what is merged.
         test: of a job on the validation split: the trial that follows if this scale turns out the best.
+        parameters: what the recipe says beside the method's name and scale.
     """
 
     trial: Trial
@@ -47,13 +49,16 @@ class Job:
     model: Path | None = None
     experts: Mapping[str, Path] | None = None
     test: Trial | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def recipe(self) -> dict[str, Any]:
         """Recipe of the merge."""
         trial = self.trial
         experts = [{"model": str(path), "name": name} for name, path in (self.experts or {}).items()]
-        method = {"name": trial.model} | ({} if trial.default else {"scale": trial.scale})
+        method = {"name": trial.model, **self.parameters}
+        if trial.scale is not None and not get(trial.model).fixed_scale:
+            method["scale"] = trial.scale
         return {"base": str(self.base), "experts": experts, "method": method}
 
     def folder(self, scratch: Path) -> Path:
@@ -87,7 +92,7 @@ def jobs(
         sets: expert sets; all that the zoo holds of a line if empty, or the first for a quick run.
         methods: names; every registered one if empty.
         n: test questions a task.
-        quick: leave out the choice of scales on the validation split.
+        quick: merge by the defaults, scales included, and sweep none.
 
     Raises:
         InputError: a line or method is unknown, or a method doesn't take that many experts.
@@ -139,20 +144,28 @@ def fitting(names: Sequence[str], experts: int) -> tuple[list[str], list[str]]:
 
 
 def merges(job: Job, *, adapters: bool, validation: Mapping[str, int] | None, n: int) -> Iterator[Job]:
-    """A method's test at its default scale, and its sweep unless the scale is part of the method.
+    """A method's test as published and its sweep, or its test as it is by default.
+
+    What was published is what records of sweeps are of. A scale that is part of the method isn't swept.
 
     Args:
         job: the test, without scale and parameters.
         adapters: whether the experts are adapters, on which a method's defaults may depend.
-        validation: task → version of what scales are chosen on; None for no sweep.
+        validation: task → version of what scales are chosen on; None for the defaults, scale included.
         n: validation questions a task.
     """
     method = get(job.trial.model)
-    parameters = method.resolve(method.validate({}), adapters)
+    if validation is None:
+        parameters = method.resolve(method.validate({}), adapters)
+        scale = method.scale(parameters) if method.auto(parameters) is None else AUTO
+        yield replace(job, trial=replace(job.trial, parameters=dict(parameters), scale=scale, default=True))
+        return
+    parameters = method.resolve(method.validate(method.published), adapters)
     default = method.scale(parameters)
+    job = replace(job, parameters=method.published)
     trial = replace(job.trial, parameters=dict(parameters))
     yield replace(job, trial=replace(trial, scale=default, default=True))
-    if validation is not None and not method.fixed_scale:
+    if not method.fixed_scale:
         for scale in SCALES:
             test = replace(trial, scale=scale, default=scale == default)
             yield replace(job, trial=replace(test, split="validation", n=n, tasks=validation), test=test)

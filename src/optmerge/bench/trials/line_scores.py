@@ -14,10 +14,11 @@ from optmerge.bench.tasks import registered
 from optmerge.bench.trials.record_choice import Sweeps, best_scale, current, sweeps, tested, trained
 from optmerge.bench.trials.trials import ROUTING, Kind, TrialResult, label
 from optmerge.evaluate.statistics import Scores
+from optmerge.recipe import AUTO
 
-Rule = Literal["fixed", "validation"]
-RULES: tuple[Rule, ...] = ("fixed", "validation")
-"""How a scale is chosen: the method's own default, or the best on the validation split."""
+Rule = Literal["fixed", "auto", "validation"]
+RULES: tuple[Rule, ...] = ("fixed", "auto", "validation")
+"""How a scale is chosen: the published one, from the deltas, or the best on the validation split."""
 Who = tuple[Kind, str, Rule]
 _PLACES: tuple[Kind, ...] = ("base", "expert", "merge", "routing", "mixture")
 """The order of the tables."""
@@ -154,7 +155,9 @@ def _models(results: Sequence[TrialResult], swept: Sweeps) -> list[ModelScores]:
     groups: dict[Who, list[TrialResult]] = defaultdict(list)
     for result in results:
         trial = result.trial
-        if trial.kind != "merge" or trial.default:
+        if trial.scale == AUTO:
+            groups[trial.kind, trial.model, "auto"].append(result)
+        elif trial.kind != "merge" or trial.default:
             groups[trial.kind, trial.model, "fixed"].append(result)
         sweep = swept.get((trial.model, trial.expert_set)) if trial.kind == "merge" else None
         if sweep and best_scale(sweep) == trial.scale:
@@ -216,7 +219,7 @@ def _model(who: Who, results: Sequence[TrialResult]) -> ModelScores:
             task: {name: fmean(result.tasks[task].metrics[name] for result in done) for name in each.metrics}
             for task, each in tasks.items()
         },
-        scales=tuple(result.trial.scale for result in ordered if result.trial.scale is not None),
+        scales=tuple(r.trial.scale for r in ordered if isinstance(r.trial.scale, float)),
         seconds=tuple(result.cost["merge_seconds"] for result in merges),
         peak_bytes=tuple(r.cost["merge_peak_bytes"] for r in merges if "merge_peak_bytes" in r.cost),
         failures=tuple((r.trial.expert_set, r.error) for r in ordered if r.error is not None),

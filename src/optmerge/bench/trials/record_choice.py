@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
 
 from optmerge.bench.tasks import registered
 from optmerge.bench.trials.trials import PROTOCOL, TrialResult
 
 SCALES = (0.1, 0.3, 0.5, 0.7, 1.0, 1.5)
 """Tried on the validation split."""
-Key = tuple[str, int | None, float | None]
+Key = tuple[str, int | None, float | Literal["auto"] | None]
 """(model, expert set, scale)"""
 Sweeps = dict[tuple[str, int | None], dict[float, TrialResult]]
 """(method, expert set) → scale → result on the validation split."""
@@ -79,9 +80,10 @@ def sweeps(results: Sequence[TrialResult]) -> Sweeps:
     """
     by_size: dict[int, Sweeps] = defaultdict(lambda: defaultdict(dict))
     for result in results:
-        if result.trial.split == "validation" and result.trial.scale in SCALES:
-            model, expert_set, scale = key(result)
-            by_size[result.trial.n][model, expert_set][scale or 0.0] = result
+        scale = result.trial.scale
+        if result.trial.split == "validation" and isinstance(scale, float) and scale in SCALES:
+            model, expert_set, _ = key(result)
+            by_size[result.trial.n][model, expert_set][scale] = result
     found: Sweeps = {}
     for n in sorted(by_size):
         found |= {who: sweep for who, sweep in by_size[n].items() if len(sweep) == len(SCALES)}

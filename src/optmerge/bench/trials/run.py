@@ -126,7 +126,7 @@ class _Sweeps:
     def add(self, job: Job, result: TrialResult) -> Job | None:
         """The test at the best scale, once the last scale of a sweep is there."""
         trial = job.trial
-        if trial.split != "validation" or trial.scale is None:
+        if trial.split != "validation" or not isinstance(trial.scale, float):
             return None
         self._found[self._key(job)][trial.scale] = result
         self._jobs[self._key(job)][trial.scale] = job

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from optmerge.bench import records
 from optmerge.bench.tasks import Split
 from optmerge.errors import InputError
+from optmerge.recipe import AUTO
 
 Benchmark = Literal["capabilities", "modalities"]
 Kind = Literal["base", "expert", "mixture", "merge", "routing"]
@@ -52,7 +53,8 @@ class Trial:
         n: questions of each task.
         tasks: name → version.
         weights: role → SHA-256 of what the model is, or is merged from.
-        scale: of the merge; None for a model that isn't merged and for a method without a scale.
+        scale: of the merge; `auto` where it was chosen from the deltas, None where nothing is merged or
+            the method has no scale.
         default: whether the merge is the method's own default.
         parameters: of the method.
         protocol: `PROTOCOL`.
@@ -67,7 +69,7 @@ class Trial:
     n: int
     tasks: Mapping[str, int]
     weights: Mapping[str, str]
-    scale: float | None = None
+    scale: float | Literal["auto"] | None = None
     default: bool = False
     parameters: Mapping[str, Any] = field(default_factory=dict)
     protocol: int = PROTOCOL
@@ -81,7 +83,7 @@ class Trial:
     @property
     def name(self) -> str:
         """What is asked of which model, for people."""
-        scale = "" if self.scale is None else f" ×{self.scale:g}"
+        scale = "" if self.scale is None else " ×auto" if self.scale == AUTO else f" ×{self.scale:g}"
         where = self.line if self.expert_set is None else f"{self.line} set {self.expert_set}"
         return f"{where}: {self.label}{scale}, {self.split}"
 

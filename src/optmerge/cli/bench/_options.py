@@ -37,7 +37,8 @@ Methods = Annotated[
     list[str] | None, typer.Option("--method", help="Merging method; repeat; all by default.", metavar="NAME")
 ]
 Quick = Annotated[
-    bool, typer.Option("--quick", help="Fewer questions and methods, default scales: minutes, not hours.")
+    bool,
+    typer.Option("--quick", help="Fewer questions and methods, scales from the deltas: minutes, not hours."),
 ]
 Zoo = Annotated[Path | None, typer.Option(help="Folder of the models.", metavar="DIR")]
 Records = Annotated[

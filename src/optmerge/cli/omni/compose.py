@@ -9,9 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from optmerge.cli.omni._options import check_installed
-from optmerge.cli.options import DEFAULT_METHOD, AsJson, Settings
+from optmerge.cli.options import AsJson, Settings
 from optmerge.errors import RecipeError
-from optmerge.recipe import override, parse_recipe
+from optmerge.recipe import AUTO, override, parse_recipe
 
 
 def command(
@@ -24,8 +24,9 @@ def command(
     ],
     out: Annotated[Path, typer.Option(help="Output folder.", metavar="DIR")],
     method: Annotated[
-        str, typer.Option(help="Any of `optmerge methods`, or naivemc, or damc.", metavar="NAME")
-    ] = DEFAULT_METHOD,
+        str,
+        typer.Option(help="Any of `optmerge methods`, auto by default, or naivemc, or damc.", metavar="NAME"),
+    ] = AUTO,
     tower: Annotated[
         list[str] | None,
         typer.Option(

@@ -110,8 +110,11 @@ class Queues:
 
 
 def _queued(plan: Plan, writer: CheckpointWriter, scales: Scales) -> Queues:
-    """What is left to be done. A tensor in a file that an interrupted run has completed, whose scale the journal
-    doesn't know, is merged again for the scale alone."""
+    """What is left to be done.
+
+    A tensor in a file that an interrupted run has completed is merged again for its scale alone where the
+    journal doesn't know that.
+    """
     queues = Queues()
     for tensor in plan.tensors:
         if tensor.action is Action.ALIAS:

@@ -101,10 +101,10 @@ def _decide(choice: MethodChoice, recipe: Recipe, inputs: Inputs) -> MethodUse:
     weights = tuple(expert.weight for expert in recipe.experts)
     rule = method.auto(parameters)
     if isinstance(choice.scale, float):
-        return MethodUse(choice.name, parameters, choice.scale, weights)
+        return MethodUse(method.name, parameters, choice.scale, weights)
     if rule is None:
-        return MethodUse(choice.name, parameters, method.scale(parameters), weights)
-    return MethodUse(choice.name, parameters, 1.0 if rule == "own" else AUTO, weights, rule)
+        return MethodUse(method.name, parameters, method.scale(parameters), weights)
+    return MethodUse(method.name, parameters, 1.0 if rule == "own" else AUTO, weights, rule)
 
 
 def _shards(recipe: Recipe, tensors: tuple[TensorPlan, ...]) -> tuple[Shard, ...]:

@@ -113,4 +113,4 @@ def _scale(done: Composed) -> float | None:
     if done.result is None:
         return None
     use = done.result.plan.methods[0]
-    return None if use is None else use.scale
+    return use.scale if use is not None and isinstance(use.scale, float) else None

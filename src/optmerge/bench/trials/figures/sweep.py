@@ -80,4 +80,5 @@ def _default(sweeps: Sweeps, method: str) -> float | None:
     trials = [
         result.trial for (name, _), sweep in sweeps.items() if name == method for result in sweep.values()
     ]
-    return next((trial.scale for trial in trials if trial.default), None)
+    scales = (trial.scale for trial in trials if trial.default)
+    return next((scale for scale in scales if isinstance(scale, float)), None)
