@@ -6,7 +6,7 @@ import inspect
 from pathlib import Path
 
 from optmerge.cli.methods import describe
-from optmerge.methods import registered
+from optmerge.methods import RULE_WORDS, registered
 
 FOLDER = Path(__file__).parent / "reference" / "methods"
 
@@ -15,7 +15,9 @@ def page(name: str) -> str:
     """One method's page."""
     method = registered()[name]
     plain = describe(method)
-    scale = "1, fixed" if plain["fixed_scale"] else f"{plain['scale']:g}"
+    scale = "1, fixed" if plain["fixed_scale"] else plain["default_scale"]
+    if plain["auto"] not in (None, "own"):
+        scale += f" ({RULE_WORDS[plain['auto']]}); published: {plain['scale']:g}"
     rows = [f"| `{key}` | `{each['default']}` |" for key, each in plain["parameters"].items()]
     table = ["| parameter | default |", "|---|---|", *rows, ""] if rows else []
     doc = inspect.getdoc(method.function) or ""
