@@ -26,7 +26,7 @@ def command(
     line: Lines = None,
     n: Questions = None,
     rule: Annotated[
-        Literal["fixed", "validation"] | None, typer.Option(help="Only merges whose scale was chosen so.")
+        Literal["fixed", "auto", "validation"] | None, typer.Option(help="Only merges with scales chosen so.")
     ] = None,
     pairs: Annotated[bool, typer.Option("--pairs", help="Which differences are real, pair by pair.")] = False,
     paper: Annotated[bool, typer.Option("--paper", help="The paper's tables instead of ours.")] = False,
