@@ -104,7 +104,8 @@ def test_an_expert_that_went_far_lowers_the_scale_and_is_named(models: World) ->
         {"model": str(each), "weight": 1 + 7 * (index == 1)} for index, each in enumerate(models.experts)
     ]
     far = optmerge.merge(models.recipe(method="swudi", experts=experts), models.root / "far")
-    assert even.scales[0] and even.scales[0]["caution"] == 1 and not even.warnings
+    assert even.scales[0] and even.scales[0]["caution"] == 1
+    assert not any(" went " in warning for warning in even.warnings)
     assert far.scales[0] and far.scales[0]["caution"] < 0.6
     assert any("'e1' went" in warning for warning in far.warnings)
 
