@@ -164,9 +164,9 @@ class Journal:
                 self._progress(tensor, prod(tensor.shape) * DTYPES[tensor.out_dtype].itemsize)
             if time.monotonic() - self._synced > SYNC_SECONDS:
                 self._writer.sync()
-                measured = {name: self.measured[name] for name in self._names}
+                noted = {name: self.measured[name] for name in self._names}
                 scales = {name: self._scales[name] for name in self._names if name in self._scales}
-                self._folder.record(measured, scales)
+                self._folder.record(noted, scales)
                 self._names, self._synced = [], time.monotonic()
 
 
