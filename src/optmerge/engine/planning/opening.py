@@ -11,12 +11,13 @@ from collections.abc import Iterable
 from typing import Any
 
 from optmerge.architectures import Architecture, resolve
-from optmerge.checkpoints.adapters import Adapter, open_model
+from optmerge.checkpoints.adapters import Adapter, Piece, open_model
 from optmerge.checkpoints.checkpoint import Checkpoint, is_adapter, open_checkpoint
-from optmerge.checkpoints.hub import locate, names_hub_model
+from optmerge.checkpoints.hub import locate
 from optmerge.checkpoints.json_files import read_object
 from optmerge.checkpoints.paths import member
 from optmerge.checkpoints.safetensors_format import TensorInfo
+from optmerge.engine.planning.adapter_matching import in_the_bases_names, match_adapter, with_beside
 from optmerge.engine.planning.configs import check_config
 from optmerge.engine.planning.ends import (
     aliases,
@@ -28,7 +29,7 @@ from optmerge.engine.planning.ends import (
 )
 from optmerge.engine.planning.inputs import AdapterExpert, AnyExpert, Base, FullExpert, Inputs
 from optmerge.engine.planning.wrappers import refuse_what_is_no_model, unwrapped
-from optmerge.errors import AdapterError, CheckpointError
+from optmerge.errors import CheckpointError
 from optmerge.recipe import Expert, Recipe
 
 TOKENIZER = "tokenizer.json"
@@ -68,13 +69,13 @@ def open_base(recipe: Recipe) -> Base:
 
 def _open_expert(spec: Expert, name: str, base: Base, recipe: Recipe) -> AnyExpert:
     ignored = [re.compile(pattern) for pattern in recipe.ignore]
-    model = open_model(spec.model, allow_pickle=recipe.allow_pickle)
+    model = open_model(spec.model, allow_pickle=recipe.allow_pickle, ignored=ignored)
     if isinstance(model, Adapter):
-        model, also = apart(model, base)
-        matched = match_adapter(model, spec, base, ignored)
-        return AdapterExpert(
-            name, spec, model, matched | {n: t for n, t in also.items() if not _any(ignored, n)}
-        )
+        adapter, renamed = in_the_bases_names(with_beside(model, base, ignored), base)
+        adapter, also = apart(adapter, base)
+        pieces = match_adapter(adapter, spec, base, ignored)
+        both = {name: Piece(target) for name, target in also.items() if not _any(ignored, name)}
+        return AdapterExpert(name, spec, adapter, pieces | both, renamed)
     _refuse_quantised(model)
     model = unwrapped(model, base)
     check_vocabulary(base.checkpoint, model, name)
@@ -170,52 +171,6 @@ def _is_swapped(ours: TensorInfo, theirs: TensorInfo, base: Architecture, expert
 
 def _shape(info: TensorInfo, swapped: bool) -> tuple[int, ...]:
     return (*info.shape[:-2], info.shape[-1], info.shape[-2]) if swapped else info.shape
-
-
-def match_adapter(
-    adapter: Adapter, spec: Expert, base: Base, ignored: Iterable[re.Pattern[str]]
-) -> dict[str, str]:
-    """The base's tensor → the adapter's target; refuses targets the base lacks."""
-    _check_adapters_base(adapter, spec, base)
-    shapes: dict[str, tuple[int, ...]] = {}
-    matched: dict[str, str] = {}
-    tied = dict(tied_pairs(base))
-    for target in sorted(adapter.targets, key=lambda name: base.architecture.canonical(name) in tied):
-        canonical = base.architecture.canonical(target)
-        stored = base.by_canonical.get(tied.get(canonical, canonical))
-        if stored is None:
-            continue
-        shapes[target] = base.info(stored).shape
-        if _any(ignored, stored) or (canonical in tied and stored in matched):
-            continue  # whether a head's change is the embedding's is decided where both are selected
-        if stored in matched:
-            raise AdapterError(
-                "two targets of the adapter are the same parameter",
-                where=adapter.file,
-                got=f"{matched[stored]} and {target}",
-                expected=f"one change of {stored}",
-                hint="load the adapter with PEFT, which says what it uses, and save it again",
-            )
-        matched[stored] = target
-    adapter.check_shapes(shapes)
-    return matched
-
-
-def _check_adapters_base(adapter: Adapter, spec: Expert, base: Base) -> None:
-    """Refuses an adapter that names another hub model than the base given; local paths can't be compared."""
-    theirs, ours = adapter.base_model_name, base.checkpoint.ref.partition("@")[0]
-    recorded = (base.checkpoint.config or {}).get("_name_or_path") or ours
-    local = theirs is None or not names_hub_model(theirs) or (adapter.path / theirs).exists()
-    comparable = not local and names_hub_model(recorded)
-    if spec.any_base or not comparable or theirs in (ours, recorded):
-        return
-    raise AdapterError(
-        "the adapter was trained on another base",
-        where=adapter.path,
-        got=theirs,
-        expected=recorded,
-        hint="use that base; or, if you know it is the same model, write {model: …, any_base: true}",
-    )
 
 
 def _check_family(checkpoint: Checkpoint, name: str, base: Base) -> None:

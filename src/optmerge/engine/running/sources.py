@@ -156,11 +156,17 @@ class Sources:
             if not expert.changes(tensor.name):
                 return Dense(torch.zeros_like(base))
             return Dense(self._expert(expert, tensor, rows).sub_(base))
+        if rows and expert.stacks(tensor.name):
+            return self._adapter_delta(expert, tensor, base.dtype, rows)
         delta = self._adapter_delta(expert, tensor, base.dtype)
         return _rows_of(delta, rows) if rows else delta
 
-    def _adapter_delta(self, expert: AdapterExpert, tensor: TensorPlan, dtype: torch.dtype) -> Delta:
-        """An adapter's delta of a whole tensor; factors, which are small, are kept for its next slice.
+    def _adapter_delta(
+        self, expert: AdapterExpert, tensor: TensorPlan, dtype: torch.dtype, experts: Rows = None
+    ) -> Delta:
+        """An adapter's delta of a tensor, or of some experts of a stack.
+
+        Factors of a whole tensor, which are small, are kept for its next slice.
 
         Threads that ask for the same delta at once may each make it. The copies are equal.
         """
@@ -168,7 +174,7 @@ class Sources:
             kept = self._factors.get(expert.name)
         if kept is not None and kept[0] == (tensor.name, dtype):
             return kept[1]
-        delta = expert.delta(tensor.name, lambda: self._base.read(tensor.name), tensor.shape)
+        delta = expert.delta(tensor.name, lambda: self._base.read(tensor.name), tensor.shape, experts)
         placed = _placed(delta, dtype, self.device)
         self._check_adapter(placed, expert, tensor)
         if self.device.type == "cuda":  # other threads, with other streams, may use it next

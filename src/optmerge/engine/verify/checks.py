@@ -19,6 +19,7 @@ from optmerge.checkpoints.reader import Reader
 from optmerge.engine.changes import changes_from, is_change_warning
 from optmerge.engine.output.folder import PROVENANCE, STATE
 from optmerge.engine.plan import PARAMETER_KINDS, Action, Change
+from optmerge.engine.planning.adapter_matching import match_adapter
 from optmerge.engine.planning.ends import aliases, take_apart
 from optmerge.engine.planning.inputs import Base
 from optmerge.engine.planning.opening import by_canonical
@@ -30,7 +31,7 @@ from optmerge.engine.verify.transformers_load import (
     smoke_generation,
 )
 from optmerge.errors import InputError, OptMergeError, OutputError
-from optmerge.recipe import BASE
+from optmerge.recipe import BASE, Expert
 
 BLOCK = 1 << 22
 """Elements read at a time."""
@@ -146,11 +147,10 @@ def _verify_adapter(path: Path, base: str | Path | None, load: bool) -> Verifica
         checks.append(Check("fits the base", None, f"the base isn't at hand ({recorded or 'not recorded'})"))
         return Verification(path, tuple(checks), {})
     architecture = resolve(reference.config, reference.tensors)
-    shapes = {architecture.canonical(info.name): info.shape for info in reference.tensors.values()}
-    ties = architecture.tied(reference.config or {})
-    shapes = {alias: shapes[source] for alias, source in ties if source in shapes} | shapes
+    names = by_canonical(architecture, reference)
+    known = Base(reference, architecture, aliases(architecture, reference, names), names)
     try:
-        adapter.check_shapes({name: shapes[name] for name in adapter.targets if name in shapes})
+        match_adapter(adapter, Expert(model=str(path), any_base=True), known, [])
         checks.append(Check("fits the base", True, f"{len(adapter.targets)} targets"))
     except InputError as problem:
         checks.append(Check("fits the base", False, problem.what))
