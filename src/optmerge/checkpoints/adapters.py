@@ -18,6 +18,7 @@ from torch import Tensor
 from optmerge.checkpoints.adapter_config import read_adapter_config
 from optmerge.checkpoints.adapter_tensors import AdapterTensor, dora, factors, group_tensors
 from optmerge.checkpoints.checkpoint import Checkpoint, hash_files, open_checkpoint
+from optmerge.checkpoints.digests import TensorDigests
 from optmerge.checkpoints.hub import hub_id, locate
 from optmerge.checkpoints.layout import PICKLES_NOT_FETCHED, is_adapter
 from optmerge.checkpoints.paths import member
@@ -71,9 +72,13 @@ class Adapter:
         """SHA-256 (hexadecimal) of configuration and weights, all bytes."""
         return hash_files([self.path / "adapter_config.json", self.file])
 
-    def reader(self) -> Reader:
-        """A context manager to read the adapter's own tensors with; the file opens at first use."""
-        return Reader(self.header.tensors, self._open_source)
+    def reader(self, digests: TensorDigests | None = None) -> Reader:
+        """A context manager to read the adapter's own tensors with; the file opens at first use.
+
+        Args:
+            digests: told of whatever is read.
+        """
+        return Reader(self.header.tensors, self._open_source, digests)
 
     def check_shapes(self, base_shapes: Mapping[str, tuple[int, ...]]) -> None:
         """Check every target against the shape of the base's parameter.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
@@ -25,6 +26,9 @@ from optmerge.errors import InputError, OutputError
 
 STATE, JOURNAL = ".optmerge", "journal.jsonl"
 PROVENANCE = "optmerge.json"
+Noted = Mapping[str, Mapping[str, str]]
+"""Model → tensor as the model stores it → its digest."""
+
 Mode = Literal["new", "resume", "overwrite"]
 
 
@@ -46,6 +50,7 @@ class OutputFolder:
         self.path = path
         self.staging = path / STATE / "staging"
         self.written: frozenset[str] = frozenset()
+        self.digests: Noted = {}
         self.complete = False
         self.fingerprint = fingerprint
         self._ingredients = dict(ingredients)
@@ -77,10 +82,15 @@ class OutputFolder:
     ) -> None:
         self.close()
 
-    def record(self, names: list[str]) -> None:
-        """Notes tensors whose bytes are on the disk."""
+    def record(self, names: list[str], digests: Noted | None = None) -> None:
+        """Notes tensors whose bytes are on the disk.
+
+        Args:
+            names: of the tensors.
+            digests: of what was read for them: model → tensor as stored there → digest.
+        """
         if names:
-            self._note({"written": names})
+            self._note({"written": names, **({"digests": digests} if digests else {})})
 
     def publish(self) -> None:
         """Moves everything into place, index last, and removes the state: the output is complete.
@@ -147,6 +157,7 @@ class OutputFolder:
             self._note({"begun": True})
             return
         self.written = _names(lines)
+        self.digests = _digests(lines)
         self.complete = any("complete" in line for line in lines)
 
     def _start_over(self, journal: Path) -> int:
@@ -315,3 +326,18 @@ def _encoded(line: dict[str, Any]) -> bytes:
 
 def _names(lines: list[dict[str, Any]]) -> frozenset[str]:
     return frozenset(name for line in lines for name in line.get("written", []) if isinstance(name, str))
+
+
+def _digests(lines: list[dict[str, Any]]) -> dict[str, dict[str, str]]:
+    """Digests of the inputs' tensors that a journal holds; what isn't one is passed over."""
+    found: dict[str, dict[str, str]] = {}
+    for line in lines:
+        noted = line.get("digests")
+        for model, digests in noted.items() if isinstance(noted, dict) else ():
+            pairs = digests.items() if isinstance(digests, dict) else ()
+            fit = {name: each for name, each in pairs if isinstance(each, str) and _DIGEST.fullmatch(each)}
+            found.setdefault(model, {}).update(fit)
+    return found
+
+
+_DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)

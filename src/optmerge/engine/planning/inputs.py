@@ -14,6 +14,7 @@ from torch import Tensor
 from optmerge.architectures import Architecture
 from optmerge.checkpoints.adapters import Adapter
 from optmerge.checkpoints.checkpoint import Checkpoint
+from optmerge.checkpoints.digests import TensorDigests
 from optmerge.checkpoints.reader import Reader
 from optmerge.checkpoints.safetensors_format import Header, TensorInfo
 from optmerge.deltas import Delta, Dense, LowRank
@@ -93,9 +94,9 @@ class FullExpert:
         """Headers of the expert's files, by path."""
         return self.checkpoint.headers
 
-    def open(self) -> Reader:
-        """A reader of the expert's tensors; a context manager."""
-        return self.checkpoint.reader()
+    def open(self, digests: TensorDigests | None = None) -> Reader:
+        """A reader of the expert's tensors, which tells `digests` of what it reads; a context manager."""
+        return self.checkpoint.reader(digests)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from contextlib import ExitStack
 from math import prod
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from optmerge.checkpoints.bfloat16 import widened
+from optmerge.checkpoints.digests import TensorDigests
 from optmerge.checkpoints.dtypes import DTYPES
 from optmerge.checkpoints.reader import Reader
 from optmerge.deltas import Delta, Dense, LowRank
@@ -30,15 +32,19 @@ class Sources:
     Args:
         inputs: as opened from headers.
         device: where tensors that are merged go.
+        digests: by model, told of what is read of the base and of full experts.
     """
 
-    def __init__(self, inputs: Inputs, device: str = "cpu") -> None:
+    def __init__(
+        self, inputs: Inputs, device: str = "cpu", digests: Mapping[str, TensorDigests] | None = None
+    ) -> None:
+        digests = digests or {}
         self.inputs = inputs
         self.device = torch.device(device)
         self._stack = ExitStack()
-        self._base: Reader = self._stack.enter_context(inputs.base.checkpoint.reader())
+        self._base: Reader = self._stack.enter_context(inputs.base.checkpoint.reader(digests.get(BASE)))
         self._experts: dict[str, Reader] = {
-            expert.name: self._stack.enter_context(expert.open())
+            expert.name: self._stack.enter_context(expert.open(digests.get(expert.name)))
             for expert in inputs.experts
             if isinstance(expert, FullExpert)
         }
@@ -52,6 +58,10 @@ class Sources:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.close()
+
+    def reader(self, model: str) -> Reader:
+        """The open reader of the base or of a full expert, by name."""
+        return self._base if model == BASE else self._experts[model]
 
     def raw(self, tensor: TensorPlan, start: int, stop: int) -> Tensor:
         """Elements [start, stop) of a flattened tensor that is copied, as stored in its source; unchecked."""

@@ -14,9 +14,11 @@ import torch
 from optmerge.architectures import resolve
 from optmerge.checkpoints.adapters import is_adapter, open_adapter
 from optmerge.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from optmerge.checkpoints.hub import names_hub_model
 from optmerge.checkpoints.json_files import read_object
 from optmerge.checkpoints.reader import Reader
 from optmerge.engine.output.folder import PROVENANCE, STATE
+from optmerge.engine.output.places import remembered_base
 from optmerge.engine.plan import PARAMETER_KINDS, Action
 from optmerge.engine.planning.ends import aliases, take_apart
 from optmerge.engine.planning.inputs import Base
@@ -103,7 +105,7 @@ def verify(path: str | Path, *, base: str | Path | None = None, load: bool = Tru
     checks = [_coverage(checkpoint, provenance), _finite(checkpoint, provenance)]
     norms: dict[str, float] = {}
     recorded = (provenance.get("recipe") or {}).get("base")
-    reference = _open_base(base, recorded)
+    reference = _base_of(path, base, provenance)
     if base is None and resolve(checkpoint.config, checkpoint.tensors).composed:
         checks.append(Check("deltas", None, "composed of several models, so no one base has all its tensors"))
     elif reference is None:
@@ -160,6 +162,8 @@ def _provenance(path: Path) -> dict[str, Any]:
     recipe, tensors = found.get("recipe"), found.get("tensors")
     if not isinstance(recipe, dict) or not isinstance(recipe.get("base"), str | None):
         found.pop("recipe", None)
+    if not isinstance(found.get("base"), dict):
+        found.pop("base", None)
     entries = tensors.values() if isinstance(tensors, dict) else [None]
     if not all(isinstance(entry, dict) and isinstance(entry.get("action"), str) for entry in entries):
         found.pop("tensors", None)
@@ -174,6 +178,24 @@ def _open_base(given: str | Path | None, recorded: str | None) -> Checkpoint | N
         return open_checkpoint(recorded) if recorded else None
     except OptMergeError:
         return None
+
+
+def _base_of(path: Path, given: str | Path | None, provenance: dict[str, Any]) -> Checkpoint | None:
+    """The base of an output: as `_open_base`, or the local model that the cache or the folder beside holds.
+
+    An output doesn't say where its base lies, so what is found has to have the recorded headers.
+    """
+    recorded = (provenance.get("recipe") or {}).get("base")
+    headers = (provenance.get("base") or {}).get("headers")
+    if given is not None or headers is None or (recorded and names_hub_model(recorded)):
+        return _open_base(given, recorded)
+    places = [remembered_base(str(provenance.get("fingerprint")))]
+    places += [path.absolute().parent / recorded] if recorded and "/" not in recorded else []
+    for place in places:
+        found = _open_base(None, str(place)) if place is not None and place.exists() else None
+        if found is not None and found.identity() == headers:
+            return found
+    return None
 
 
 def _untied(base: Checkpoint, provenance: dict[str, Any]) -> Checkpoint:
