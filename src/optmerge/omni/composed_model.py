@@ -87,21 +87,23 @@ class Composition:
         return (self.language.checkpoint.path, *(path for each in self.experts for path in each.paths))
 
     def record(self, method: str) -> dict[str, Any]:
-        """Provenance of a composed model that the engine's merge doesn't write."""
+        """Provenance of a composed model that the engine's merge doesn't write; no contents are hashed for it."""
         base = self.language.checkpoint
         experts = [
             {
                 "name": each.name,
                 "model": public_name(each.spec.model, own.path),
                 "weight": each.spec.weight,
-                **own.identity(),
+                "kind": own.identity()["kind"],
+                "headers": own.identity()["identity"],
+                "bytes": own.identity()["bytes"],
             }
             for each, own in zip(self.experts, self.inputs.experts, strict=True)
         ]
         return {
             "format": FORMAT,
             "composed": method,
-            "base": {"model": public_name(base.ref, base.path), "identity": base.identity()},
+            "base": {"model": public_name(base.ref, base.path), "headers": base.identity()},
             "experts": experts,
             "towers": {modality: expert.name for modality, expert in self.towers.items()},
         }
