@@ -87,7 +87,7 @@ class Composition:
         return (self.language.checkpoint.path, *(path for each in self.experts for path in each.paths))
 
     def record(self, method: str) -> dict[str, Any]:
-        """Provenance of a composed model that the engine's merge doesn't write; no contents are hashed for it."""
+        """Provenance of a composed model that the engine's merge doesn't write; from headers alone."""
         base = self.language.checkpoint
         experts = [
             {
