@@ -142,3 +142,43 @@ def test_a_broken_plug_in_is_named(
     install(monkeypatch, tmp_path, "optmerge.architectures", source)
     with pytest.raises(InputError, match=r"plug-in 'outsider'[\s\S]*uninstall"):
         registered()
+
+
+GUESSED = {
+    "model.layers.0.mlp.up_proj.weight": ("language", "matrix"),
+    "model.gated_cross_attn_layers.1.mlp.up_proj.weight": ("language", "matrix"),
+    "transformer.blocks.0.attn.qkv.weight": ("language", "matrix"),
+    "model.decoder.layers.0.fc1.weight": ("language", "matrix"),
+    "model.altup_projections.0.weight": ("language", "matrix"),
+    "gpt_neox.embed_in.weight": ("language", "embedding"),
+    "model.embed_tokens_per_layer.weight": ("other", "embedding"),
+    "model.layers.0.mlp.gate.weight": ("language", "router"),
+    "model.layers.0.feed_forward.router.weight": ("language", "router"),
+    "model.encoder.layers.0.fc1.weight": ("other", "matrix"),
+    "talker.model.layers.0.mlp.up_proj.weight": ("other", "matrix"),
+    "token2wav.dit.layers.0.mlp.up_proj.weight": ("other", "matrix"),
+    "codec_model.decoder_transformer.layers.0.mlp.fc1.weight": ("other", "matrix"),
+    "depth_decoder.model.layers.0.mlp.fc1.weight": ("other", "matrix"),
+    "model.diffusion_head.layers.0.ffn.up_proj.weight": ("other", "matrix"),
+    "perception.encoder.layers.0.linear.weight": ("other", "matrix"),
+    "model.qwen2_model.model.model.layers.0.mlp.up_proj.weight": ("other", "matrix"),
+    "language_projection.weight": ("projector", "matrix"),
+    "model.vision_adapter.fc1.weight": ("projector", "matrix"),
+    "mlp_AR.linear_1.weight": ("projector", "matrix"),
+    "query_tokens": ("projector", "other"),
+    "model.vision_tower.layers.0.fc1.weight": ("vision", "matrix"),
+    "audio_tower.layers.0.fc1.weight": ("audio", "matrix"),
+}
+
+
+@pytest.mark.parametrize("name", GUESSED)
+def test_a_guess_takes_nothing_for_language_that_makes_or_reads_something_else(name: str) -> None:
+    shape = (1, 4, 8) if name == "query_tokens" else (4, 8)
+    role = resolve({"model_type": "frobnicator"}, [name]).role(name, shape)
+    assert (role.component, role.kind) == GUESSED[name]
+
+
+def test_an_encoder_beside_word_embeddings_reads_text() -> None:
+    names = ["bert.embeddings.word_embeddings.weight", "bert.encoder.layer.0.attention.self.query.weight"]
+    assert resolve({"model_type": "frobnicator"}, names).role(names[1], (4, 4)) == Role("language", "matrix")
+    assert resolve({"model_type": "frobnicator"}, names[1:]).role(names[1], (4, 4)) == Role("other", "matrix")

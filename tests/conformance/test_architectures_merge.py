@@ -272,7 +272,7 @@ def test_experts_of_a_mixture_stacked_in_one_checkpoint_and_not_in_the_other_are
     save_file(state, tmp_path / "stacked" / "model.safetensors", {"format": "pt"})
     recipe = models.recipe("average", EVERYTHING) | {"experts": [str(tmp_path / "stacked")]}
 
-    with pytest.raises(CheckpointError, match=r"'stacked' lacks 18 tensors: .*experts\.0"):
+    with pytest.raises(CheckpointError, match="'stacked' stores its mixture in another layout"):
         optmerge.plan(recipe)
 
 

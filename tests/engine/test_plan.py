@@ -43,22 +43,9 @@ def test_every_tensor_of_the_base_has_one_fate(models: World, select: dict[str, 
     assert sorted(spec.name for shard in plan.shards for spec in shard.tensors) == sorted(models.tensors())
 
 
-def test_a_plan_reads_headers_only(models: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*arguments: object) -> None:
-        pytest.fail("a tensor was read")
-
-    monkeypatch.setattr(FileSource, "fill", fail)
-
-    assert optmerge.plan(models.recipe()).counts()["merge"] == 6
-
-
-def test_a_plan_reads_a_few_kilobytes_of_what_may_be_tied(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    base = weights()
-    base[EMBEDDING] = torch.randn(30_000, 6)
-    base[HEAD] = base[EMBEDDING].clone()
-    models = world(tmp_path, base=base, config={**CONFIG, "tie_word_embeddings": True})
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """Name and bytes of every read of a tensor."""
     read = []
     fill = FileSource.fill
 
@@ -67,13 +54,33 @@ def test_a_plan_reads_a_few_kilobytes_of_what_may_be_tied(
         fill(self, info, start, out)
 
     monkeypatch.setattr(FileSource, "fill", counting)
+    return read
+
+
+def test_a_plan_reads_a_few_kilobytes_of_each_tensor(tmp_path: Path, reads: list[tuple[str, int]]) -> None:
+    base = {**weights(), UP: torch.randn(300, 1000)}
+    plan = optmerge.plan(world(tmp_path, experts=3, base=base).recipe())
+    sizes = Counter[str]()
+    for name, size in reads:
+        sizes[name] += size
+
+    assert plan.counts()["merge"] == 6
+    assert max(sizes.values()) == sizes[UP] == 4 * 8192
+
+
+def test_a_plan_reads_a_few_kilobytes_of_what_may_be_tied(
+    tmp_path: Path, reads: list[tuple[str, int]]
+) -> None:
+    base = weights()
+    base[EMBEDDING] = torch.randn(30_000, 6)
+    base[HEAD] = base[EMBEDDING].clone()
+    models = world(tmp_path, base=base, config={**CONFIG, "tie_word_embeddings": True})
     models.rewrite(0, lambda tensors: tensors.pop(HEAD))
     models.rewrite(1, lambda tensors: tensors.pop(HEAD))
     plan = optmerge.plan(models.recipe())
 
     assert fate(plan, HEAD).action == "alias"
-    assert {name for name, _ in read} == {EMBEDDING, HEAD}
-    assert sum(size for _, size in read) <= 64 << 10
+    assert sum(size for name, size in reads if name in (EMBEDDING, HEAD)) <= (64 + 3 * 8) << 10
 
 
 def test_a_plan_survives_json(models: World) -> None:
@@ -168,7 +175,9 @@ def test_what_an_adapter_changes_beyond_the_selection_is_a_warning(tmp_path: Pat
     plan = optmerge.plan(models.recipe(experts=[str(adapter)], select={"include": ["mlp"]}))
 
     assert merged(plan) == {UP}
-    assert any("'a' also changes 1 tensors" in warning and QUERY in warning for warning in plan.warnings)
+    (told,) = plan.warnings
+    assert told.startswith("a changed the language model (matrix) by ")
+    assert told.endswith("left out; keep it with --set select.include=[]")
 
 
 def test_tensors_that_no_expert_changes_are_copied(tmp_path: Path) -> None:
@@ -231,3 +240,34 @@ def test_an_unknown_architecture_is_a_warning(tmp_path: Path) -> None:
 
     assert plan.generic and merged(plan)
     assert any("'nobodys' is not declared" in warning for warning in plan.warnings)
+
+
+def test_a_plan_says_how_its_roles_are_known(tmp_path: Path) -> None:
+    for kind, way in (("llama", "declared"), ("arcee", "class"), ("nobodys", "names")):
+        config = {
+            **CONFIG,
+            "model_type": kind,
+            "architectures": None,
+            "num_key_value_heads": 2,
+            "head_dim": 3,
+        }
+        plan = optmerge.plan(world(tmp_path / kind, config=config).recipe())
+
+        assert plan.plain()["architecture"] == {
+            "name": plan.architecture,
+            "generic": way == "names",
+            "way": way,
+        }
+        assert merged(plan)
+
+
+def test_matrices_of_no_known_component_are_a_warning_where_they_are_most(tmp_path: Path) -> None:
+    models = world(tmp_path, config={**CONFIG, "model_type": "nobodys", "architectures": ["Nobody"]})
+    for number in (None, 0, 1):
+        models.rewrite(
+            number,
+            lambda tensors: tensors.update({f"a.b.c.{i}.weight": tensors[QUERY].clone() for i in range(9)}),
+        )
+    warnings = optmerge.plan(models.recipe()).warnings
+
+    assert any("9 of 15 matrices outside of recognised towers are not merged" in each for each in warnings)

@@ -411,7 +411,7 @@ def test_a_merge_killed_while_it_is_discarded_is_not_taken_for_written(
         raise Stop
 
     with state.OutputFolder(tmp_path, "plan", {}, "new") as folder:
-        folder.record(["a tensor"])
+        folder.record({"a tensor": {}})
         monkeypatch.setattr(shutil, "rmtree", staging_first)
         with pytest.raises(Stop):
             folder.discard()

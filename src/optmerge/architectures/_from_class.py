@@ -10,7 +10,8 @@ from functools import cache
 from typing import Any
 
 from optmerge.architectures._architecture import Architecture, Way
-from optmerge.architectures._roles import Role, kind_of
+from optmerge.architectures._generic import GENERIC
+from optmerge.architectures._roles import Role
 
 Shape = tuple[int, ...]
 
@@ -74,10 +75,10 @@ class ClassArchitecture(Architecture):
         return self._trace(name).canonical
 
     def role(self, name: str, shape: tuple[int, ...]) -> Role:
-        """Role of the parameter in which a tensor ends; component `other` where the class has no place."""
+        """Role of the parameter in which a tensor ends; a guess by its name where the class has no place."""
         trace = self._trace(name)
         if trace.parameter is None:
-            return Role("other", kind_of(name, shape))
+            return GENERIC.role(name, shape)
         role, parameter = self.model.roles[trace.parameter], self.model.shapes[trace.parameter]
         swapped = trace.swaps + (trace.fits and tuple(shape) != parameter)
         transposed = role.transposed != bool(swapped % 2)

@@ -66,8 +66,10 @@ def _model_class(config: Mapping[str, Any], kind: str) -> type[PreTrainedModel] 
 
 
 def _plain(value: Any) -> Any:
-    """A deep copy without what leads to other code or to weights elsewhere."""
+    """A deep copy without what leads to other code or to weights elsewhere; ±inf and NaN as numbers."""
     if isinstance(value, Mapping):
+        if value.keys() == {"__float__"}:  # how transformers 5 writes what JSON has no number for
+            return float(value["__float__"])
         kept = {key: _plain(item) for key, item in value.items()}
         for key in ("auto_map", "quantization_config", "_attn_implementation", "attn_implementation"):
             kept.pop(key, None)

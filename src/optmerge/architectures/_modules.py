@@ -27,7 +27,7 @@ PARTS = (
     (
         "other",
         re.compile(
-            r"talker|(code|token)2wav|codec|depth_?decoder|diffusion|vocoder|vq_?(model|vae)|^dit$|^protein_"
+            r"talker|(code|token)2wav|codec|depth_?decoder|diffusion|vocoder|^dit$|^protein_"
             r"|semantic_(tokenizer|model)|(prediction|flow|timestep)_head|ctc_timestamp|^generation_",
             re.IGNORECASE,
         ),
@@ -36,16 +36,19 @@ PARTS = (
         "projector",
         re.compile(
             r"project(or|ion)|connector|merger|resampler|perceiver?|abstractor|aligner|qformer|adapt[eo]r"
-            r"|multi_?modal_?embedder|query_tokens|newline|mlp_AR|embed_(vision|audio)$|^mm_|^mlp1$|enc_to_dec",
+            r"|multi_?modal_?embedder|query_tokens|newline|view_sep|mlp_AR|embed_(vision|audio)$|^mm_|^mlp1$|enc_to_dec",
             re.IGNORECASE,
         ),
     ),
     ("language", re.compile(r"^(language_model|text_model|text_decoder|llm)$")),
     ("video", re.compile(r"^video_")),
-    ("vision", re.compile(r"^(vision|visual|image|sam|vit)(_|$)|_vision_(tower|model|encoder)$")),
+    ("vision", re.compile(r"^(image|sam|vit)(_|$)|^vq_?(model|vae)|(^|_)(vision|visual)(_|$)")),
     ("audio", re.compile(r"^(audio|speech|acoustic|perception|sound)(_|$)")),
 )
 """Components by names that models share, outermost first. What makes pictures, sound or codes is `other`."""
+
+ADDED = re.compile(r"^(embed_(vision|audio)|multi_modal\w*|mm_\w+)$")
+"""Projectors whose presence says that a model takes more than text; a text model has projections, too."""
 
 IN_TOWERS = re.compile(r"merger|connector|^multi_modal_projector$", re.IGNORECASE)
 """Projectors that lie inside a tower."""
@@ -89,7 +92,8 @@ def roles(model: PreTrainedModel) -> dict[str, Role]:
         for leaf, parameter in place.module.named_parameters(recurse=False):
             kind = _kind(place, leaf, tuple(parameter.shape), place.module in heads)
             transposed = kind == "matrix" and _is_transposed(place.module)
-            found[prefix + leaf] = Role(place.component or _stray(leaf, kind), kind, transposed)
+            part = place.component or ("language" if place.module in heads else _by_name(leaf) or "other")
+            found[prefix + leaf] = Role(part, kind, transposed)
         for leaf, _ in place.module.named_buffers(recurse=False):
             if leaf not in place.module._non_persistent_buffers_set:
                 kind = "bias" if leaf.endswith("bias") else "other"
@@ -106,7 +110,7 @@ def _places(model: PreTrainedModel) -> Iterator[Place]:
         yield place
         children = dict(place.module.named_children())
         beside = any(child in embeddings or _embeds(child, embeddings) for child in children.values())
-        sparse = any("expert" in name for name in children)
+        sparse = any("expert" in f"{name} {type(child).__name__}".lower() for name, child in children.items())
         for name, child in children.items():
             path = f"{place.path}.{name}" if place.path else name
             part = place.component
@@ -118,7 +122,7 @@ def _places(model: PreTrainedModel) -> Iterator[Place]:
                 part = _by_name(*words) or _by_half(name, children) or _by_modality(child)
                 if part is None and beside and not _holds_others(child):
                     part = "language"  # what stands beside the embedding of the text is the model of the text
-            router = place.router or (sparse and _is_router(name, child))
+            router = place.router or _is_router(name, child, sparse)
             waiting.append(Place(path, child, part, router))
 
 
@@ -171,11 +175,9 @@ def _holds_others(module: nn.Module) -> bool:
         *around, name = path.split(".")
         if any(part.isdigit() for part in around):
             continue
-        if path and (
-            _by_name(name) not in (None, "language", "projector") or MODALITIES.get(_modalities(each))
-        ):
+        if path and (_by_name(name) not in (None, "language", "projector") or ADDED.match(name)):
             return True
-        if _by_half("encoder", dict(each.named_children())):
+        if (path and MODALITIES.get(_modalities(each))) or _by_half("encoder", dict(each.named_children())):
             return True
     return False
 
@@ -199,13 +201,6 @@ def _own_name(name: str, family: str) -> str:
     """A class's name without what it has in common with the whole model's."""
     same = next((i for i, (a, b) in enumerate(zip(name, family, strict=False)) if a != b), len(family))
     return name[same:]
-
-
-def _stray(leaf: str, kind: str) -> str:
-    """Component of a parameter that lies outside of every part."""
-    if kind == "head":
-        return "language"
-    return "projector" if _by_name(leaf) == "projector" else "other"
 
 
 def _text_embeddings(model: PreTrainedModel) -> set[nn.Module]:
@@ -234,11 +229,11 @@ def _heads(model: PreTrainedModel) -> set[nn.Module]:
     return found
 
 
-def _is_router(name: str, module: nn.Module) -> bool:
-    """Whether a module beside experts chooses among them, by its class or the name of a plain layer."""
+def _is_router(name: str, module: nn.Module, sparse: bool) -> bool:
+    """Whether a module chooses among experts: a plain layer beside them by its name, else by its class."""
     if isinstance(module, nn.Linear):
-        return name in ("gate", "router")
-    return ROUTERS.search(type(module).__name__) is not None
+        return sparse and name in ("gate", "router")
+    return (sparse or name == "router") and ROUTERS.search(type(module).__name__) is not None
 
 
 def _kind(place: Place, leaf: str, shape: tuple[int, ...], is_head: bool) -> str:
@@ -256,9 +251,11 @@ def _kind(place: Place, leaf: str, shape: tuple[int, ...], is_head: bool) -> str
         return "matrix"
     if isinstance(module, nn.Embedding | nn.EmbeddingBag):
         return "embedding"
-    if isinstance(module, nn.modules.conv._ConvNd):
+    if isinstance(module, nn.modules.conv._ConvNd) or (len(shape) > 1 and "Conv" in name):
         return "conv"
     if len(shape) > 1 and re.search(r"Experts?(GLU|MLP)?$|Linear$", name):
+        return "matrix"
+    if len(shape) == 2 and leaf == "proj":
         return "matrix"
     if len(shape) > 1 and leaf == "weight" and re.search(r"Embeddings?$", name):
         return "embedding"

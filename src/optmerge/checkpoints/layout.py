@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,6 +87,30 @@ def _choose(folder: Path, names: list[str], stem: str, suffix: str) -> str | Non
     return candidates[0] if candidates else None
 
 
+_STATES: tuple[tuple[re.Pattern[str], tuple[str, str]], ...] = (
+    (
+        re.compile(r"\.distcp$|^pytorch_model_fsdp_\d+$"),
+        ("shards of PyTorch's distributed checkpoint", "gather them: `accelerate merge-weights SHARDS OUT`"),
+    ),
+    (
+        re.compile(r"^global_step\d+$|^zero_to_fp32\.py$|^(mp_rank|zero_pp_rank|bf16_zero)_.*\.pt$"),
+        (
+            "DeepSpeed's state of training",
+            "gather it: in that folder run `python zero_to_fp32.py . OUT --safe_serialization`",
+        ),
+    ),
+    (
+        re.compile(r"^consolidated\.\d+\.pth$"),
+        ("weights in Meta's original layout", "convert them with transformers' convert_llama_weights_to_hf"),
+    ),
+    (
+        re.compile(r"^(optimizer|scheduler)\.(pt|bin)$"),
+        ("an optimizer's state", "give the folder of the model that was saved beside it"),
+    ),
+)
+"""What a folder without weights may hold instead → what it is, and what makes a checkpoint of it."""
+
+
 _FOREIGN = (".gguf", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx")
 
 
@@ -97,6 +122,9 @@ def _no_weights(folder: Path, names: list[str], allow_pickle: bool) -> Checkpoin
         hint = "convert the weights to safetensors (save_pretrained does)"
     if others and others[0].endswith(".gguf"):
         hint = "GGUF weights are quantised for inference; get the original safetensors checkpoint"
+    states = next((words for pattern, words in _STATES if any(pattern.search(name) for name in names)), None)
+    if states:
+        got, hint = states
     expected = "model.safetensors, model.safetensors.index.json and its shards, or one *.safetensors"
     what = "the folder holds no checkpoint"
     if hub_id(folder) is not None and not allow_pickle:

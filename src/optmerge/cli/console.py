@@ -14,7 +14,7 @@ from optmerge.errors import printable
 
 if TYPE_CHECKING:
     from optmerge.engine.merge import Result
-    from optmerge.engine.plan import Plan, TensorPlan
+    from optmerge.engine.plan import Change, Plan, TensorPlan
     from optmerge.engine.verify.checks import Verification
 
 NARROWEST = 160
@@ -89,7 +89,16 @@ def print_plan(plan: Plan, *, every_tensor: bool) -> None:
         f"peak {size_words(cost.peak_bytes)} for tensors (at {escape(cost.peak_tensor or 'none')}), "
         f"{cost.flops / 1e9:,.2f} GFLOP"
     )
+    _print_changes(out, plan.changes)
     _print_warnings(out, plan.warnings)
+
+
+def _print_changes(out: Console, changes: tuple[Change, ...]) -> None:
+    """One line for each expert: how far it moved each component from the base."""
+    from optmerge.engine.changes import change_lines
+
+    for line in change_lines(changes):
+        out.print(f"[bold]changed[/] {escape(line)}")
 
 
 def _folded(tensors: tuple[TensorPlan, ...], every_tensor: bool) -> dict[tuple[str, ...], list[TensorPlan]]:
@@ -118,6 +127,7 @@ def print_result(result: Result) -> None:
         out.print(f"resumed: {result.resumed_tensors} tensors had been written before")
     if result.truncation is not None:
         out.print(f"adapter: relative truncation error {result.truncation:.2e}")
+    _print_changes(out, plan.changes)
     _print_warnings(out, result.warnings)
     out.print(f"next: optmerge verify {escape(result.path)}")
 
@@ -130,6 +140,8 @@ def print_verification(found: Verification) -> None:
     for check in found.checks:
         table.add_row(marks[check.ok], check.name, escape(check.detail))
     out.print(table)
+    _print_changes(out, found.changes)
+    _print_warnings(out, found.warnings)
 
 
 def print_methods(methods: list[dict[str, Any]]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -71,6 +72,7 @@ def summary(result: Result) -> dict[str, object]:
         "bytes_written": result.plan.cost.bytes_written,
         "seconds": result.seconds,
         "warnings": list(result.warnings),
+        "changes": [asdict(change) for change in result.plan.changes],
         "truncation": result.truncation,
         "resumed_tensors": result.resumed_tensors,
     }

@@ -21,7 +21,9 @@ def command(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show what a merge would do to every tensor, and what it would cost; reads headers only.
+    """Show what a merge would do to every tensor, what it would cost, and how far each expert moved.
+
+    Headers are read, and a few KiB of each tensor: that sample says how far.
 
     Example: `optmerge plan recipe.yaml`
     """

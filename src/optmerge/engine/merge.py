@@ -14,13 +14,14 @@ from typing import Any, get_args
 
 from optmerge._compiled import uncached
 from optmerge.checkpoints.paths import require_regular_file
+from optmerge.engine.changes import with_squares
 from optmerge.engine.output.adapter import write_merged_adapter
 from optmerge.engine.output.carried_files import write_side_files
 from optmerge.engine.output.dense import write_merged_checkpoint
 from optmerge.engine.output.folder import Mode, OutputFolder, check_usable, finished_fingerprint
 from optmerge.engine.output.identities import Identities
 from optmerge.engine.output.places import remember_base
-from optmerge.engine.output.provenance import content_hashes, write_provenance
+from optmerge.engine.output.provenance import content_hashes, with_recorded_changes, write_provenance
 from optmerge.engine.plan import Action, Plan, Progress
 from optmerge.engine.planning.ends import check_whole
 from optmerge.engine.planning.inputs import Inputs
@@ -29,6 +30,7 @@ from optmerge.engine.planning.planner import make_plan
 from optmerge.engine.planning.request import check_device, check_recipe, parse_bytes
 from optmerge.engine.running.budget import Budget, fit_memory
 from optmerge.engine.running.compute import run_surveys
+from optmerge.engine.running.measuring import measure_all
 from optmerge.engine.running.pool import Pool, keep_freed_memory
 from optmerge.engine.running.sources import Sources
 from optmerge.errors import CheckpointError, InputError, MergeWarning, OutputError, RecipeError
@@ -65,7 +67,7 @@ class Result:
 
     Args:
         path: the output folder.
-        plan: what was decided.
+        plan: what was decided, with what the experts changed, measured.
         seconds: wall time of the run.
         warnings: of the plan and of the methods.
         truncation: relative error of a truncated adapter, ‖ΔM‖/‖M‖ over all tensors; None for dense output.
@@ -90,7 +92,7 @@ def silent(plan: Plan) -> AbstractContextManager[None]:
 
 
 def plan(recipe: Recipe | Mapping[str, Any]) -> Plan:
-    """What a merge would do to every tensor, and what it would cost; reads headers only.
+    """What a merge would do to every tensor, and what it would cost: headers and a sample of each tensor.
 
     Args:
         recipe: a `Recipe`, or plain data in its form: `{"base": …, "experts": […], "method": …}`.
@@ -190,6 +192,7 @@ def _run(
     kind = options.device.partition(":")[0]
     fingerprint = f"{plan.fingerprint}-{kind}"
     if options.mode == "resume" and finished_fingerprint(out) == fingerprint:
+        plan = with_recorded_changes(plan, out)
         return Result(out, plan, 0.0, plan.warnings, resumed_tensors=len(plan.tensors))
     started = time.monotonic()
     truncation = None
@@ -203,6 +206,7 @@ def _run(
             raise
         folder.publish()
     remember_base(fingerprint, inputs.base.checkpoint.path)
+    plan = with_recorded_changes(plan, out)
     return Result(
         path=out,
         plan=plan,
@@ -234,14 +238,17 @@ def _write(
         surveys = run_surveys(plan, sources, pool, budget.slice_elements)
         if plan.recipe.output.format == "adapter":
             truncation = write_merged_adapter(plan, sources, surveys, budget, folder.staging, progress)
+            squares = measure_all(plan, sources, pool)
         else:
-            write_merged_checkpoint(plan, sources, surveys, pool, budget, folder, identities, progress)
+            squares = write_merged_checkpoint(
+                plan, sources, surveys, pool, budget, folder, identities, progress
+            )
         found = identities.finish(sources, pool)
     _check_unchanged(inputs)
     # No warnings of methods: a resumed run doesn't repeat those of tensors already written.
     details = {"fingerprint": folder.fingerprint, "device": options.device, "truncation": truncation}
     hashes = {"content_hashes": content_hashes(inputs)} if options.content_hashes else {}
-    write_provenance(plan, inputs, folder.staging, found, details | hashes)
+    write_provenance(with_squares(plan, squares), inputs, folder.staging, found, details | hashes)
     return truncation
 
 

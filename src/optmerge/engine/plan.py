@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -12,6 +12,9 @@ from optmerge.architectures import Way
 from optmerge.checkpoints.shards import Shard
 from optmerge.methods import Layout
 from optmerge.recipe import Recipe
+
+MERGEABLE = ("F64", "F32", "F16", "BF16")
+"""Types of tensors that can be merged."""
 
 
 @dataclass(frozen=True)
@@ -155,6 +158,51 @@ class Cost:
 
 
 @dataclass(frozen=True)
+class Squares:
+    """How far an expert moved one tensor, as sums over the tensor's entries.
+
+    Args:
+        change: Σ(W − W₀)²; None where it isn't known: not finite, or not measured.
+        base: ΣW₀² over the finite entries.
+        exact: every entry was read; otherwise both sums are extrapolated from a sample.
+    """
+
+    change: float | None
+    base: float
+    exact: bool
+
+
+Squared = Mapping[str, Mapping[str, Squares]]
+"""Expert → tensor of the base → how far the expert moved it."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """How far an expert moved those tensors of a component that have one fate.
+
+    Args:
+        expert: name of the expert.
+        component: part of the model.
+        kept: the tensors are merged, or copied from this expert; otherwise the output has the base's.
+        kinds: kinds of the changed tensors, or of all of them where none is changed.
+        tensors: how many the expert holds.
+        changed: how many of them differ from the base.
+        moved: ‖τ‖/‖W₀‖ over the tensors of these kinds, to four digits; None where it isn't
+            known, or W₀ is 0.
+        exact: every entry was read; otherwise `moved` and `changed` come from a sample of each tensor.
+    """
+
+    expert: str
+    component: str
+    kept: bool
+    kinds: tuple[str, ...]
+    tensors: int
+    changed: int
+    moved: float | None
+    exact: bool
+
+
+@dataclass(frozen=True)
 class Plan:
     """A merge, decided: plain data.
 
@@ -173,6 +221,9 @@ class Plan:
         warnings: what the user should know.
         fingerprint: of everything that decides the output's bytes.
         ingredients: what was given → its own fingerprint, to say what has changed.
+        vocabulary: rows of the output, and added token → id; empty if all models have the base's tokens.
+        squares: how far each expert moved each tensor: a sample while planning, exact once it has run.
+        changes: the same by component.
     """
 
     recipe: Recipe
@@ -189,6 +240,9 @@ class Plan:
     warnings: tuple[str, ...]
     fingerprint: str
     ingredients: Mapping[str, str]
+    vocabulary: Mapping[str, Any]
+    squares: Squared = field(default_factory=dict, repr=False)
+    changes: tuple[Change, ...] = ()
 
     @property
     def generic(self) -> bool:
@@ -217,8 +271,10 @@ class Plan:
             "counts": self.counts(),
             "cost": asdict(self.cost),
             "warnings": list(self.warnings),
+            "changes": [asdict(change) for change in self.changes],
             "side_files": self.side_files,
             "shards": [shard.file_name for shard in self.shards],
+            **({"vocabulary": dict(self.vocabulary)} if self.vocabulary else {}),
             "fingerprint": self.fingerprint,
             "tensors": [tensor.plain() for tensor in self.tensors],
         }

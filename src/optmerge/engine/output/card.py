@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,10 @@ from typing import Any
 import yaml
 
 from optmerge.checkpoints.paths import member, require_regular_file
+from optmerge.engine.changes import percent
 from optmerge.engine.output.folder import PROVENANCE
 from optmerge.engine.output.public_names import PLACEHOLDER, PublicNames, on_hub
-from optmerge.engine.plan import MethodUse, Plan
+from optmerge.engine.plan import Change, MethodUse, Plan
 from optmerge.engine.planning.inputs import Inputs
 from optmerge.errors import InputError
 from optmerge.recipe import BASE
@@ -60,6 +61,7 @@ def model_card(plan: Plan, inputs: Inputs, names: PublicNames, out: Path, detail
             *_action_rows(plan),
             "",
             *_truncation_words(details),
+            *_change_rows(plan.changes),
             *_recipe(plan, inputs, names),
         ]
     )
@@ -201,6 +203,20 @@ def _action_rows(plan: Plan) -> list[str]:
         how = f"merged by {_method_words(plan.methods[index])}" if index is not None else action
         rows.append(f"* {count} tensors: {how} ({reason})")
     return rows
+
+
+def _change_rows(changes: Sequence[Change]) -> list[str]:
+    """A table of how far the experts moved, with what the output hasn't of it."""
+    if not changes:
+        return []
+    rows = [
+        f"| `{each.expert}` | {each.component} ({', '.join(each.kinds)}) | {percent(each)} "
+        f"| {'yes' if each.kept else 'no'} |"
+        for each in changes
+        if each.kept or each.changed
+    ]
+    head = ["## What the experts changed", "", "| expert | component | ‖τ‖/‖W₀‖ | in this model |"]
+    return [*head, "|---|---|---|---|", *rows, ""]
 
 
 def _method_words(use: MethodUse | None) -> str:

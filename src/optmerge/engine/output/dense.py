@@ -17,7 +17,7 @@ from optmerge.checkpoints.dtypes import DTYPES
 from optmerge.deltas import LowRank
 from optmerge.engine.output.folder import OutputFolder
 from optmerge.engine.output.identities import Identities
-from optmerge.engine.plan import PARAMETER_KINDS, Action, Plan, Progress, TensorPlan
+from optmerge.engine.plan import PARAMETER_KINDS, Action, Plan, Progress, Squared, Squares, TensorPlan
 from optmerge.engine.planning.cost import FACTOR_SLICE_ELEMENTS, slice_limit
 from optmerge.engine.running.budget import Budget
 from optmerge.engine.running.compute import (
@@ -29,6 +29,7 @@ from optmerge.engine.running.compute import (
     survey_tensor,
 )
 from optmerge.engine.running.fused import FusedMerge, FusedSlices
+from optmerge.engine.running.measuring import ChangeMeter, by_expert
 from optmerge.engine.running.pool import Each, Pool, one_after_another
 from optmerge.engine.running.sources import Rows, Sources, all_finite
 from optmerge.errors import CheckpointError, MergeWarning
@@ -52,8 +53,8 @@ def write_merged_checkpoint(
     folder: OutputFolder,
     identities: Identities,
     progress: Progress | None,
-) -> None:
-    """Writes every tensor that an earlier run hasn't written, and the index.
+) -> Squared:
+    """Writes every tensor that an earlier run hasn't written, and the index; returns what experts changed.
 
     Slices come first, large tensors one by one and small ones side by side; then whole tensors side by side;
     then those that want all cores.
@@ -63,14 +64,18 @@ def write_merged_checkpoint(
     with CheckpointWriter(folder.staging, plan.shards, resume=resume, written=written) as writer:
         tensors = TensorWriter(plan, sources, surveys, writer, budget.slice_elements)
         journal = Journal(writer, folder, identities, progress)
+        meter = ChangeMeter(plan, sources)
 
         def write_sliced(tensor: TensorPlan, each: Each) -> None:
             tensors.write_sliced(tensor, each)
-            journal.note(tensor)
+            journal.note(tensor, meter.measured(tensor, each))
 
-        def write_whole(tensor: TensorPlan) -> None:
+        def write_whole(tensor: TensorPlan, each: Each = one_after_another) -> None:
             tensors.write_whole(tensor)
-            journal.note(tensor)
+            journal.note(tensor, meter.measured(tensor, each))
+
+        def measure(tensor: TensorPlan) -> None:
+            journal.measured[tensor.name] = meter.measured(tensor, one_after_another)
 
         queues = _queued(plan, writer)
         for tensor in queues.large:
@@ -79,8 +84,11 @@ def write_merged_checkpoint(
         with Pool(budget.whole_tensors, sources.device) as whole:
             whole.each(write_whole, queues.side_by_side)
         for tensor in queues.alone:
-            write_whole(tensor)
+            write_whole(tensor, pool.each)
+        # What an earlier run has written without noting its figures.
+        pool.each(measure, [tensor for tensor in plan.tensors if tensor.name not in journal.measured])
         writer.finish()
+    return by_expert(plan, journal.measured)
 
 
 @dataclass(frozen=True)
@@ -121,6 +129,9 @@ class Journal:
         folder: keeps the journal.
         identities: knows digests of the inputs' tensors, which the journal keeps beside the names.
         progress: told of each tensor.
+
+    Attributes:
+        measured: tensor → expert → how far the expert moved it, an earlier run's included.
     """
 
     def __init__(
@@ -132,19 +143,22 @@ class Journal:
     ) -> None:
         self._writer, self._folder, self._progress = writer, folder, progress
         self._identities = identities
+        self.measured: dict[str, dict[str, Squares]] = dict(folder.measured)
         self._names: list[str] = []
         self._synced = time.monotonic()
         self._lock = threading.Lock()
 
-    def note(self, tensor: TensorPlan) -> None:
+    def note(self, tensor: TensorPlan, measured: dict[str, Squares]) -> None:
         """Tells of a tensor that is written; now and then makes what is written last through a crash."""
         with self._lock:
             self._names.append(tensor.name)
+            self.measured[tensor.name] = measured
             if self._progress is not None:
                 self._progress(tensor, prod(tensor.shape) * DTYPES[tensor.out_dtype].itemsize)
             if time.monotonic() - self._synced > SYNC_SECONDS:
                 self._writer.sync()
-                self._folder.record(self._names, self._identities.known(self._names))
+                noted = {name: self.measured[name] for name in self._names}
+                self._folder.record(noted, self._identities.known(self._names))
                 self._names, self._synced = [], time.monotonic()
 
 

@@ -22,6 +22,7 @@ from optmerge.checkpoints.locks import Held, Lock, lock
 from optmerge.checkpoints.output_files import disk_errors, sync_folder, write_all, write_file
 from optmerge.checkpoints.paths import is_inside
 from optmerge.checkpoints.shards import INDEX_NAME
+from optmerge.engine.plan import Squares
 from optmerge.errors import InputError, OutputError
 
 STATE, JOURNAL = ".optmerge", "journal.jsonl"
@@ -51,6 +52,7 @@ class OutputFolder:
         self.staging = path / STATE / "staging"
         self.written: frozenset[str] = frozenset()
         self.digests: Noted = {}
+        self.measured: dict[str, dict[str, Squares]] = {}
         self.complete = False
         self.fingerprint = fingerprint
         self._ingredients = dict(ingredients)
@@ -82,15 +84,20 @@ class OutputFolder:
     ) -> None:
         self.close()
 
-    def record(self, names: list[str], digests: Noted | None = None) -> None:
+    def record(self, measured: Mapping[str, Mapping[str, Squares]], digests: Noted | None = None) -> None:
         """Notes tensors whose bytes are on the disk.
 
         Args:
-            names: of the tensors.
+            measured: tensor → expert → how far the expert moved it.
             digests: of what was read for them: model → tensor as stored there → digest.
         """
-        if names:
-            self._note({"written": names, **({"digests": digests} if digests else {})})
+        if measured:
+            squares = {
+                name: {expert: [one.change, one.base, one.exact] for expert, one in own.items()}
+                for name, own in measured.items()
+            }
+            noted = {"digests": digests} if digests else {}
+            self._note({"written": list(measured), "squares": squares, **noted})
 
     def publish(self) -> None:
         """Moves everything into place, index last, and removes the state: the output is complete.
@@ -158,6 +165,7 @@ class OutputFolder:
             return
         self.written = _names(lines)
         self.digests = _digests(lines)
+        self.measured = _measured(lines)
         self.complete = any("complete" in line for line in lines)
 
     def _start_over(self, journal: Path) -> int:
@@ -341,3 +349,21 @@ def _digests(lines: list[dict[str, Any]]) -> dict[str, dict[str, str]]:
 
 
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
+
+
+def _measured(lines: list[dict[str, Any]]) -> dict[str, dict[str, Squares]]:
+    """Tensor → expert → how far the expert moved it; what isn't understood is left out."""
+    found: dict[str, dict[str, Squares]] = {}
+    for line in lines:
+        noted = line.get("squares")
+        for name, own in noted.items() if isinstance(noted, dict) else ():
+            with suppress(TypeError, ValueError, AttributeError):
+                found[name] = {expert: _squares(*one) for expert, one in own.items()}
+    return found
+
+
+def _squares(change: object, base: object, exact: object) -> Squares:
+    numbers = [base] if change is None else [change, base]
+    if not all(isinstance(each, int | float) for each in numbers) or not isinstance(exact, bool):
+        raise TypeError
+    return Squares(change, base, exact)  # type: ignore[arg-type]

@@ -63,11 +63,7 @@ class Identities:
         covered = {model: set(tensors) for model, tensors in _tensors(self._inputs).items()}
         covered[BASE] = {tensor.name for tensor in self._plan.tensors if self._depends_on_base(tensor)}
         for expert in self._inputs.experts:
-            if isinstance(expert, AdapterExpert):
-                with expert.adapter.reader(self.digests[expert.name]) as reader:
-                    self._read_rest(reader, expert.name, covered[expert.name], pool)
-            else:
-                self._read_rest(sources.reader(expert.name), expert.name, covered[expert.name], pool)
+            self._read_rest(sources.reader(expert.name), expert.name, covered[expert.name], pool)
         self._read_rest(sources.reader(BASE), BASE, covered[BASE], pool)
         return {model: self._identity(model, names) for model, names in covered.items()}
 
@@ -106,7 +102,8 @@ class Identities:
 
 def _tensors(inputs: Inputs) -> dict[str, Mapping[str, TensorInfo]]:
     """Every model's stored tensors."""
-    found: dict[str, Mapping[str, TensorInfo]] = {BASE: inputs.base.checkpoint.tensors}
+    base = inputs.base.checkpoint if inputs.tokens is None else inputs.tokens.stored
+    found: dict[str, Mapping[str, TensorInfo]] = {BASE: base.tensors}
     for each in inputs.experts:
         held = each.adapter.header if isinstance(each, AdapterExpert) else each.checkpoint
         found[each.name] = held.tensors

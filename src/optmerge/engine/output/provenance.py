@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from optmerge.checkpoints.json_files import read_object
 from optmerge.checkpoints.output_files import disk_errors
 from optmerge.checkpoints.shards import INDEX_NAME
+from optmerge.engine.changes import changes_from
 from optmerge.engine.output.card import CARD, model_card
 from optmerge.engine.output.folder import PROVENANCE
 from optmerge.engine.output.public_names import public_names
 from optmerge.engine.plan import Action, Plan
 from optmerge.engine.planning.inputs import AdapterExpert, Inputs
+from optmerge.errors import InputError
 from optmerge.recipe import BASE
 
 FORMAT = 2
@@ -83,6 +87,18 @@ def write_provenance(
 def _model(planned: Mapping[str, Any], public: str, identity: Mapping[str, Any]) -> dict[str, Any]:
     """A planned model by its public name; `identity` is of its contents, `headers` of its files' headers."""
     return {**planned, "model": public, "headers": planned["identity"], **identity}
+
+
+def with_recorded_changes(plan: Plan, out: Path) -> Plan:
+    """The plan of a finished merge with what the merge has measured, as its provenance says."""
+    try:
+        record = read_object(out / PROVENANCE, "provenance")
+    except InputError:
+        return plan
+    warnings, changes = record.get("warnings"), changes_from(record.get("changes"))
+    if not isinstance(warnings, list) or not changes:
+        return plan
+    return replace(plan, changes=changes, warnings=tuple(map(str, warnings)))
 
 
 def content_hashes(inputs: Inputs) -> dict[str, str]:

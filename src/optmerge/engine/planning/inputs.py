@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from optmerge.architectures import Architecture
@@ -94,6 +97,10 @@ class FullExpert:
         """Headers of the expert's files, by path."""
         return self.checkpoint.headers
 
+    def stored_whole(self, name: str) -> str | None:
+        """The expert's own name of a tensor of the base."""
+        return self.tensors[name]
+
     def open(self, digests: TensorDigests | None = None) -> Reader:
         """A reader of the expert's tensors, which tells `digests` of what it reads; a context manager."""
         return self.checkpoint.reader(digests)
@@ -160,9 +167,19 @@ class AdapterExpert:
         """Header of the adapter's file, by path."""
         return {self.adapter.file: self.adapter.header}
 
-    def open(self) -> AbstractContextManager[None]:
-        """Adapters open their file for each delta; nothing is held."""
-        return nullcontext()
+    def stored_whole(self, name: str) -> str | None:
+        """Name in the adapter's file of a new value for a tensor; None where the adapter holds a delta."""
+        parts = self.adapter.targets[self.tensors[name]].parts
+        return parts["full"].name if parts.keys() == {"full"} else None
+
+    def has_factors_alone(self, name: str) -> bool:
+        """Whether the delta of a tensor is plain factors, to which the base has nothing to say."""
+        target = self.adapter.targets[self.tensors[name]]
+        return target.kind == "lora" and target.parts.keys() == {"down", "up"}
+
+    def open(self, digests: TensorDigests | None = None) -> Reader:
+        """A reader of the tensors in the adapter's file, which tells `digests` of them; a context manager."""
+        return self.adapter.reader(digests)
 
     def delta(self, name: str, read_base: Callable[[], Tensor], shape: tuple[int, ...]) -> Delta:
         """Its delta of one tensor; factors where it can be, an exact zero where it has none."""
@@ -174,6 +191,54 @@ class AdapterExpert:
 AnyExpert = FullExpert | AdapterExpert
 
 
+def shape_of(expert: AnyExpert, name: str) -> tuple[int, ...]:
+    """Shape of the expert's own tensor for a tensor of the base."""
+    own = expert.tensors[name]
+    if isinstance(expert, AdapterExpert):
+        return expert.adapter.targets[own].shape
+    return expert.checkpoint.tensors[own].shape
+
+
+@dataclass(frozen=True, eq=False)
+class TokenRows:
+    """Which row of each model a row of the output is, where not all have the base's vocabulary.
+
+    Args:
+        tensors: the base's names of tensors that have a row for each token.
+        stored: the base as its files have it; the headers in `Base` have the output's rows.
+        base: (rows,) rows of the base; −1 where the base lacks the token.
+        experts: the same of each expert whose rows aren't the output's, by name. Where an expert lacks a
+            token it counts as unchanged.
+        named: (rows,) whether the row has a token; others are padding.
+        added: entries of the tokens that the base lacks, with the ids that they have in the output.
+        unknown: where the base starts for those, as the recipe says.
+    """
+
+    tensors: frozenset[str]
+    stored: Checkpoint
+    base: NDArray[np.int64]
+    experts: Mapping[str, NDArray[np.int64]]
+    named: NDArray[np.bool_]
+    added: tuple[Mapping[str, Any], ...]
+    unknown: str
+
+    @property
+    def grown(self) -> bool:
+        """Whether the output has more rows than the base."""
+        return len(self.base) > self.stored.tensors[min(self.tensors)].shape[0]
+
+    def plain(self) -> dict[str, Any]:
+        """The output's vocabulary as JSON-ready data."""
+        return {"rows": len(self.base), "added": {entry["content"]: entry["id"] for entry in self.added}}
+
+    def digest(self) -> str:
+        """SHA-256 (hexadecimal) of every list of rows and every added token."""
+        total = hashlib.sha256(json.dumps([dict(entry) for entry in self.added], sort_keys=True).encode())
+        for name, rows in (("", self.base), *self.experts.items()):
+            total.update(name.encode("utf-8", "surrogatepass") + rows.tobytes())
+        return total.hexdigest()
+
+
 @dataclass(frozen=True)
 class Inputs:
     """Everything a merge reads.
@@ -181,10 +246,14 @@ class Inputs:
     Args:
         base: the base.
         experts: in the order of the recipe.
+        notes: what the user should know of them.
+        tokens: whose rows meet by token; None where all do by their place.
     """
 
     base: Base
     experts: tuple[AnyExpert, ...]
+    notes: tuple[str, ...] = ()
+    tokens: TokenRows | None = None
 
     @property
     def low_rank(self) -> bool:

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any
+from dataclasses import replace
 
 from optmerge.architectures import Architecture, resolve
 from optmerge.checkpoints.adapters import Adapter, open_model
 from optmerge.checkpoints.checkpoint import Checkpoint, is_adapter, open_checkpoint
 from optmerge.checkpoints.hub import locate, names_hub_model
-from optmerge.checkpoints.json_files import read_object
-from optmerge.checkpoints.paths import member
 from optmerge.checkpoints.safetensors_format import TensorInfo
+from optmerge.engine.planning.configs import check_config
 from optmerge.engine.planning.ends import (
     aliases,
     apart,
@@ -26,10 +25,15 @@ from optmerge.engine.planning.ends import (
     tied_pairs,
 )
 from optmerge.engine.planning.inputs import AdapterExpert, AnyExpert, Base, FullExpert, Inputs
+from optmerge.engine.planning.vocabulary import (
+    check_strict,
+    check_vocabulary,
+    token_tensors,
+    with_token_rows,
+)
+from optmerge.engine.planning.wrappers import refuse_what_is_no_model, unwrapped
 from optmerge.errors import AdapterError, CheckpointError
 from optmerge.recipe import Expert, Recipe
-
-TOKENIZER = "tokenizer.json"
 
 
 def open_inputs(recipe: Recipe) -> Inputs:
@@ -40,8 +44,14 @@ def open_inputs(recipe: Recipe) -> Inputs:
     """
     base = open_base(recipe)
     names = recipe.expert_names()
+    strict = recipe.vocabulary.tokens == "strict"
+    by_token = frozenset() if strict else token_tensors(base)
     pairs = zip(recipe.experts, names, strict=True)
-    return Inputs(base, tuple(_open_expert(spec, name, base, recipe) for spec, name in pairs))
+    experts = tuple(_open_expert(spec, name, base, recipe, by_token) for spec, name in pairs)
+    inputs = Inputs(base, experts)
+    if strict:
+        return replace(inputs, notes=check_strict(recipe, inputs))
+    return with_token_rows(recipe, inputs, by_token)
 
 
 def open_base(recipe: Recipe) -> Base:
@@ -64,18 +74,21 @@ def open_base(recipe: Recipe) -> Base:
     return take_apart(base)
 
 
-def _open_expert(spec: Expert, name: str, base: Base, recipe: Recipe) -> AnyExpert:
+def _open_expert(spec: Expert, name: str, base: Base, recipe: Recipe, by_token: frozenset[str]) -> AnyExpert:
     ignored = [re.compile(pattern) for pattern in recipe.ignore]
     model = open_model(spec.model, allow_pickle=recipe.allow_pickle)
     if isinstance(model, Adapter):
         model, also = apart(model, base)
-        matched = match_adapter(model, spec, base, ignored)
+        matched = match_adapter(model, spec, base, ignored, by_token)
         return AdapterExpert(
             name, spec, model, matched | {n: t for n, t in also.items() if not _any(ignored, n)}
         )
     _refuse_quantised(model)
-    check_vocabulary(base.checkpoint, model, name)
-    matched, swapped = match_checkpoint(model, name, base, ignored)
+    model = unwrapped(model, base)
+    if not by_token:  # sooner than that shapes differ
+        check_vocabulary(base.checkpoint.folder, model.folder, name)
+    matched, swapped = match_checkpoint(model, name, base, ignored, by_token)
+    check_config(model, spec, name, base)
     return FullExpert(name, spec, model, matched, swapped)
 
 
@@ -112,9 +125,15 @@ def by_canonical(architecture: Architecture, checkpoint: Checkpoint) -> dict[str
 
 
 def match_checkpoint(
-    checkpoint: Checkpoint, name: str, base: Base, ignored: Iterable[re.Pattern[str]]
+    checkpoint: Checkpoint,
+    name: str,
+    base: Base,
+    ignored: Iterable[re.Pattern[str]],
+    by_token: frozenset[str] = frozenset(),
 ) -> tuple[dict[str, str], frozenset[str]]:
     """The base's tensor → the expert's, and which of the base's the expert stores with swapped axes.
+
+    Those named in `by_token` may have more rows or fewer.
 
     Raises:
         CheckpointError: a tensor is missing, extra or of another shape.
@@ -133,31 +152,61 @@ def match_checkpoint(
     check_still_tied(checkpoint, name, base, ignored)
     missing = [n for c, n in wanted.items() if c not in own and c not in tied]
     extra = [n for c, n in own.items() if c not in wanted and c not in tied]
+    pairs = {c: (base.info(wanted[c]), checkpoint.tensors[own[c]]) for c in wanted if c in own}
+    swapped = {c for c, each in pairs.items() if _is_swapped(*each, base.architecture, architecture)}
+    other = [
+        c
+        for c, (ours, theirs) in pairs.items()
+        if not _same_shape(ours.shape, _shape(theirs, c in swapped), ours.name in by_token)
+    ]
+    if missing or extra or other:
+        refuse_what_is_no_model(checkpoint, name)
+    if missing and extra and all(".experts." in each for each in (*missing, *extra)):
+        raise CheckpointError(
+            f"expert {name!r} stores its mixture in another layout than the base: stacked, or one by one",
+            where=checkpoint.path,
+            got=extra[0],
+            expected=missing[0],
+            hint="load both and save them with one version of transformers",
+        )
+    if 2 * max(len(missing) + len(other), len(extra)) > len(wanted):
+        raise _no_fine_tune(missing, extra, [pairs[c] for c in other], checkpoint, name)
     if missing:
-        raise _mismatch("lacks", missing, checkpoint, name)
+        raise _mismatch("lacks", missing, checkpoint, name, base)
     if extra:
-        raise _mismatch("has, and the base has not,", extra, checkpoint, name)
-    matched, swapped = {}, set()
-    for canonical in wanted:
-        if canonical not in own:
-            continue
-        ours, theirs = base.info(wanted[canonical]), checkpoint.tensors[own[canonical]]
-        shape = theirs.shape
-        roles = base.architecture.role(ours.name, ours.shape), architecture.role(theirs.name, shape)
-        known = ours.shape != shape or not base.architecture.generic
-        if known and roles[0].transposed != roles[1].transposed:
-            shape = (*shape[:-2], shape[-1], shape[-2])
-            swapped.add(ours.name)
-        if ours.shape != shape:
-            raise _other_shape(ours, theirs, name, base)
-        matched[ours.name] = theirs.name
-    return matched, frozenset(swapped)
+        raise _mismatch("has, and the base has not,", extra, checkpoint, name, base)
+    if other:
+        raise _other_shape(*pairs[other[0]], name, base)
+    return {wanted[c]: own[c] for c in pairs}, frozenset(wanted[c] for c in swapped)
+
+
+def _is_swapped(ours: TensorInfo, theirs: TensorInfo, base: Architecture, expert: Architecture) -> bool:
+    """Whether an expert stores the last two axes of a tensor in the other order than the base."""
+    roles = base.role(ours.name, ours.shape), expert.role(theirs.name, theirs.shape)
+    known = ours.shape != theirs.shape or not base.generic
+    return known and roles[0].transposed != roles[1].transposed
+
+
+def _same_shape(ours: tuple[int, ...], theirs: tuple[int, ...], by_token: bool) -> bool:
+    """Whether the shapes agree; rows that are matched by token needn't be as many."""
+    return ours[1:] == theirs[1:] and len(ours) == len(theirs) if by_token else ours == theirs
+
+
+def _shape(info: TensorInfo, swapped: bool) -> tuple[int, ...]:
+    return (*info.shape[:-2], info.shape[-1], info.shape[-2]) if swapped else info.shape
 
 
 def match_adapter(
-    adapter: Adapter, spec: Expert, base: Base, ignored: Iterable[re.Pattern[str]]
+    adapter: Adapter,
+    spec: Expert,
+    base: Base,
+    ignored: Iterable[re.Pattern[str]],
+    by_token: frozenset[str] = frozenset(),
 ) -> dict[str, str]:
-    """The base's tensor → the adapter's target; refuses targets the base lacks."""
+    """The base's tensor → the adapter's target; refuses targets the base lacks.
+
+    Those named in `by_token` may have more rows or fewer.
+    """
     _check_adapters_base(adapter, spec, base)
     shapes: dict[str, tuple[int, ...]] = {}
     matched: dict[str, str] = {}
@@ -168,6 +217,8 @@ def match_adapter(
         if stored is None:
             continue
         shapes[target] = base.info(stored).shape
+        if stored in by_token:
+            shapes[target] = (*adapter.targets[target].shape[:1], *shapes[target][1:])
         if _any(ignored, stored) or (canonical in tied and stored in matched):
             continue  # whether a head's change is the embedding's is decided where both are selected
         if stored in matched:
@@ -215,70 +266,59 @@ def _check_family(checkpoint: Checkpoint, name: str, base: Base) -> None:
     )
 
 
-def check_vocabulary(base: Checkpoint, expert: Checkpoint, name: str) -> None:
-    """Refuses to merge models whose token ids mean different tokens, where both have a `tokenizer.json`.
-
-    Raises:
-        CheckpointError: one id stands for two different tokens.
-    """
-    ours, theirs = _tokens(base), _tokens(expert)
-    if ours is None or theirs is None or ours == theirs:
-        return
-    for identifier, token in theirs.items():
-        if ours.get(identifier, token) != token:
-            raise CheckpointError(
-                f"expert {name!r} has another vocabulary than the base",
-                where=expert.path / TOKENIZER,
-                got=f"token {identifier} is {token!r}",
-                expected=repr(ours[identifier]),
-                hint="merge only models that share a tokenizer, since embeddings belong to tokens; "
-                "if you know that this one doesn't matter, remove the expert's tokenizer.json",
-            )
-
-
-def _tokens(checkpoint: Checkpoint) -> dict[int, str] | None:
-    """Token by id; None where there is no tokenizer.json."""
-    folder = checkpoint.folder
-    if folder is None or not (folder / TOKENIZER).exists():
-        return None
-    path = member(folder, TOKENIZER, folder)
-    try:
-        return _by_id(read_object(path, "tokenizer"))
-    except (AttributeError, IndexError, KeyError, TypeError):
-        raise CheckpointError(
-            "the tokenizer can't be understood",
-            where=path,
-            expected="model.vocab and added_tokens, as the tokenizers library writes them",
-            hint="save the tokenizer again with transformers",
-        ) from None
-
-
-def _by_id(data: dict[str, Any]) -> dict[int, str]:
-    vocabulary: Any = (data.get("model") or {}).get("vocab") or {}
-    pairs = (
-        ((index, piece[0]) for index, piece in enumerate(vocabulary))  # unigram: a list of [token, score]
-        if isinstance(vocabulary, list)
-        else ((index, token) for token, index in vocabulary.items())
+def _no_fine_tune(
+    missing: list[str],
+    extra: list[str],
+    other: list[tuple[TensorInfo, TensorInfo]],
+    checkpoint: Checkpoint,
+    expert: str,
+) -> CheckpointError:
+    """Most of the model doesn't fit, so there is nothing to disregard."""
+    if missing or extra:
+        got, expected = (", ".join(names[:3]) or "nothing else" for names in (extra, missing))
+        got, expected = f"tensors such as {got}", f"tensors such as {expected}"
+    else:
+        ours, theirs = other[0]
+        got, expected = f"{theirs.name} {list(theirs.shape)}", str(list(ours.shape))
+    return CheckpointError(
+        f"expert {expert!r} is no fine-tune of this base: most tensors differ in name or shape",
+        where=checkpoint.path,
+        got=got,
+        expected=expected,
+        hint="merge models that were fine-tuned from one base; `optmerge inspect MODEL` says what it holds",
     )
-    return dict(pairs) | {each["id"]: each["content"] for each in data.get("added_tokens") or []}
 
 
-def _mismatch(verb: str, names: list[str], checkpoint: Checkpoint, expert: str) -> CheckpointError:
+def _mismatch(
+    verb: str, names: list[str], checkpoint: Checkpoint, expert: str, base: Base
+) -> CheckpointError:
     shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-    pattern = "^" + re.escape(names[0]) + "$"
+    patterns = ", ".join(f"'{each}'" for each in _patterns(names, checkpoint, base))
     return CheckpointError(
         f"expert {expert!r} {verb} {len(names)} tensor{'s' if len(names) > 1 else ''}: {shown}",
         where=checkpoint.path,
         expected="exactly the base's tensors",
-        hint=f"if it may be disregarded, write in the recipe: ignore: ['{pattern}']",
+        hint=f"if it may be disregarded, write in the recipe: ignore: [{patterns}]",
     )
+
+
+def _patterns(names: Iterable[str], checkpoint: Checkpoint, base: Base) -> list[str]:
+    """Regular expressions for these names: one for all that differ in numbers, where it matches no other."""
+    others = {*checkpoint.tensors, *base.checkpoint.tensors} - set(names)
+    found: dict[str, None] = {}
+    for name in names:
+        exact = f"^{re.escape(name)}$"
+        form = re.sub(r"(?<=\\\.)\d+(?=\\\.)", r"\\d+", exact)
+        found[exact if any(re.search(form, other) for other in others) else form] = None
+    return list(found)
 
 
 def _other_shape(ours: TensorInfo, theirs: TensorInfo, expert: str, base: Base) -> CheckpointError:
     kind = base.architecture.role(ours.name, ours.shape).kind
     vocabulary = kind in ("embedding", "head") and ours.shape[1:] == theirs.shape[1:]
     hint = (
-        "the vocabularies differ: resize the expert's embeddings to the base's tokenizer and save it again"
+        "the vocabularies differ: write in the recipe vocabulary: union, or base to keep the base's tokens; "
+        "or resize the expert's embeddings to the base's tokenizer and save it again"
         if vocabulary
         else f"if it may be disregarded, write in the recipe: ignore: ['^{re.escape(ours.name)}$']"
     )

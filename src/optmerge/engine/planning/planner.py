@@ -5,17 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from optmerge.checkpoints.safetensors_format import Header
 from optmerge.checkpoints.shards import DEFAULT_SHARD_BYTES, Shard, plan_shards
+from optmerge.engine.changes import is_kept, is_read_whole, with_squares
 from optmerge.engine.plan import Action, Cause, MethodUse, Plan, TensorPlan
+from optmerge.engine.planning.configs import config_warnings
 from optmerge.engine.planning.cost import cost_of
-from optmerge.engine.planning.inputs import AdapterExpert, Base, Inputs
+from optmerge.engine.planning.inputs import AdapterExpert, Base, FullExpert, Inputs
 from optmerge.engine.planning.request import parse_bytes
+from optmerge.engine.planning.sampling import sample_squares
 from optmerge.engine.planning.selection import plan_tensors
 from optmerge.methods import get
 from optmerge.recipe import BASE, MethodChoice, Recipe
@@ -25,7 +28,7 @@ TOWERS = ("vision", "video", "audio", "projector")
 
 
 def make_plan(recipe: Recipe, inputs: Inputs) -> Plan:
-    """Decides a merge from headers.
+    """Decides a merge from headers; a few KiB of each tensor say how far the experts moved.
 
     Args:
         recipe: a recipe that `check_recipe` has let through.
@@ -48,7 +51,7 @@ def make_plan(recipe: Recipe, inputs: Inputs) -> Plan:
         "identity": inputs.base.checkpoint.identity(),
         "bytes": inputs.base.checkpoint.nbytes,
     }
-    return Plan(
+    plan = Plan(
         recipe=recipe,
         architecture=inputs.base.architecture.name,
         way=inputs.base.architecture.way,
@@ -70,7 +73,26 @@ def make_plan(recipe: Recipe, inputs: Inputs) -> Plan:
             ]
         ),
         ingredients={name: _digest(each) for name, each in given.items()},
+        vocabulary={} if inputs.tokens is None else inputs.tokens.plain(),
     )
+    return _with_measuring(with_squares(plan, sample_squares(tensors, inputs)), inputs)
+
+
+def _with_measuring(plan: Plan, inputs: Inputs) -> Plan:
+    """The plan whose cost has what is read for nothing but to know how far the experts moved.
+
+    That is the base of weights that are averaged, and tensors of experts that the output has nothing of.
+    """
+    read = 0
+    full = not any(isinstance(expert, AdapterExpert) for expert in inputs.experts)
+    for tensor in plan.tensors:
+        if tensor.action is Action.MERGE and full and get(plan.use(tensor).name).affine:
+            read += inputs.base.info(tensor.name).nbytes
+        for expert in inputs.experts:
+            sampled = plan.squares[expert.name].get(tensor.name)
+            if sampled is not None and not is_kept(tensor, expert.name):
+                read += expert.input_bytes(tensor.name) if is_read_whole(tensor, expert.name, sampled) else 0
+    return replace(plan, cost=replace(plan.cost, bytes_read=plan.cost.bytes_read + read))
 
 
 def _decide(choice: MethodChoice, recipe: Recipe, inputs: Inputs) -> MethodUse:
@@ -101,19 +123,12 @@ def _donor(recipe: Recipe, inputs: Inputs) -> str | None:
 
 
 def _warnings(recipe: Recipe, tensors: tuple[TensorPlan, ...], inputs: Inputs) -> tuple[str, ...]:
-    found = _architecture_warnings(tensors, inputs.base)
+    found = [*inputs.notes, *_architecture_warnings(tensors, inputs.base)]
     if recipe.untie and not inputs.base.untied:
         found.append("untie does nothing: the base's embedding and head are two tensors already")
-    merged = {tensor.name for tensor in tensors if tensor.action is Action.MERGE}
-    taken = {tensor.source for tensor in tensors if tensor.action is Action.COPY}
     for expert in inputs.experts:
-        if isinstance(expert, AdapterExpert):
-            lost = [name for name in expert.tensors if name not in merged]
-            if lost and expert.name not in taken:
-                found.append(
-                    f"adapter {expert.name!r} also changes {len(lost)} tensors that aren't selected "
-                    f"(such as {lost[0]}): those changes are left out"
-                )
+        if isinstance(expert, FullExpert):
+            found += config_warnings(expert.checkpoint, expert.name, inputs.base)
     for index in range(len(recipe.rules)):
         found += _rule_warnings(index, [tensor for tensor in tensors if tensor.reason.rule == index])
     aliases = [tensor.name for tensor in tensors if tensor.action is Action.ALIAS]
@@ -131,7 +146,7 @@ def _architecture_warnings(tensors: Sequence[TensorPlan], base: Base) -> list[st
     if strangers:
         return [
             f"{architecture.reason} has no place for {len(strangers)} of the base's tensors "
-            f"(such as {strangers[0]}): no component is known for them"
+            f"(such as {strangers[0]}): their roles are judged by common names"
         ]
     if not architecture.generic:
         return []
@@ -175,6 +190,7 @@ def _given(recipe: Recipe, inputs: Inputs) -> dict[str, Any]:
         "recipe": recipe.plain(),
         "base": [base.identity(), _stamps(base.headers)],
         **{f"expert {each.name!r}": [each.identity(), _stamps(each.headers)] for each in inputs.experts},
+        **({} if inputs.tokens is None else {"tokenizers": inputs.tokens.digest()}),
         "version of optmerge or torch": [version("optmerge"), version("torch")],
     }
 

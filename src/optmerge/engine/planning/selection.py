@@ -8,15 +8,12 @@ from dataclasses import dataclass
 
 from optmerge.architectures import Role
 from optmerge.checkpoints.safetensors_format import TensorInfo
-from optmerge.engine.plan import Action, Cause, MethodUse, Reason, TensorPlan
+from optmerge.engine.plan import MERGEABLE, Action, Cause, MethodUse, Reason, TensorPlan
 from optmerge.engine.planning.ends import end_targets, tied_pairs, two_changes
 from optmerge.engine.planning.inputs import AdapterExpert, Base, Inputs
 from optmerge.errors import RecipeError
 from optmerge.methods import Layout
 from optmerge.recipe import BASE, Match, Recipe
-
-MERGEABLE = ("F64", "F32", "F16", "BF16")
-"""Types of tensors that can be merged."""
 
 FACTORED = ("matrix", "transposed", "flatten")
 """Layouts of tensors that can be two factors."""
@@ -165,6 +162,10 @@ def _check_something_merged(recipe: Recipe, tensors: tuple[TensorPlan, ...], inp
     listing = ", ".join(f"{component} ({count} tensors)" for component, count in found.most_common())
     if inputs.base.checkpoint.config is None:
         hint = "the base has no config.json, so nothing has a role; write: select: {components: [other]}"
+    elif any(tensor.reason.cause is Cause.SCALE_0 for tensor in tensors):
+        hint = "with scale 0 the result is the base; give the method a scale: --set scale=1"
+    elif any(tensor.reason.cause is Cause.UNCHANGED for tensor in tensors):
+        hint = f"the experts change only: {_changed_words(tensors, inputs)}; select some of it"
     else:
         hint = f"choose among these in the recipe: select: {{components: [{', '.join(found)}]}}"
     mostly = Counter(tensor.reason.words for tensor in tensors).most_common(1)[0][0]
@@ -186,6 +187,13 @@ def _check_ends(tensors: Sequence[TensorPlan], inputs: Inputs) -> None:
             used = tensor.action is Action.MERGE or tensor.source == expert.name
             if used and expert.changes(tensor.name) and not ends.one:
                 raise two_changes(expert, ends)
+
+
+def _changed_words(tensors: Sequence[TensorPlan], inputs: Inputs) -> str:
+    """Components and kinds of what some expert may change."""
+    changed = [each for each in tensors if any(expert.changes(each.name) for expert in inputs.experts)]
+    places = dict.fromkeys((each.component, each.kind) for each in changed)
+    return ", ".join(f"{component} ({kind})" for component, kind in places) or "nothing that the base stores"
 
 
 def _check_adapter_output(recipe: Recipe, tensors: Sequence[TensorPlan], inputs: Inputs) -> None:

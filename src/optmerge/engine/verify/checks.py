@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,10 @@ from optmerge.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from optmerge.checkpoints.hub import names_hub_model
 from optmerge.checkpoints.json_files import read_object
 from optmerge.checkpoints.reader import Reader
+from optmerge.engine.changes import changes_from, is_change_warning
 from optmerge.engine.output.folder import PROVENANCE, STATE
 from optmerge.engine.output.places import remembered_base
-from optmerge.engine.plan import PARAMETER_KINDS, Action
+from optmerge.engine.plan import PARAMETER_KINDS, Action, Change
 from optmerge.engine.planning.ends import aliases, take_apart
 from optmerge.engine.planning.inputs import Base
 from optmerge.engine.planning.opening import by_canonical
@@ -60,11 +61,15 @@ class Verification:
         path: the checkpoint.
         checks: in the order they ran.
         delta_norms: component → ‖W − W₀‖/‖W₀‖, where the base is known.
+        changes: how far the experts moved, as the merge has recorded it.
+        warnings: what the merge said that the output hasn't of its experts, or that it is its base.
     """
 
     path: Path
     checks: tuple[Check, ...]
     delta_norms: dict[str, float]
+    changes: tuple[Change, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -99,8 +104,9 @@ def verify(path: str | Path, *, base: str | Path | None = None, load: bool = Tru
             hint="finish it with `optmerge merge … --resume`",
         )
     provenance = _provenance(path)
+    changes, warnings = changes_from(provenance.get("changes")), _warnings_of(provenance)
     if path.is_dir() and is_adapter(path):
-        return _verify_adapter(path, base, load)
+        return replace(_verify_adapter(path, base, load), changes=changes, warnings=warnings)
     checkpoint = open_checkpoint(path)
     checks = [_coverage(checkpoint, provenance), _finite(checkpoint, provenance)]
     norms: dict[str, float] = {}
@@ -125,7 +131,14 @@ def verify(path: str | Path, *, base: str | Path | None = None, load: bool = Tru
             asked = _attempt("generate", lambda: smoke_generation(model))[1]
             del model  # before the base is loaded
             checks.append(_controlled(asked, reference))
-    return Verification(path, tuple(checks), norms)
+    return Verification(path, tuple(checks), norms, changes, warnings)
+
+
+def _warnings_of(provenance: dict[str, Any]) -> tuple[str, ...]:
+    """What the merge warned of that has to do with what the experts changed."""
+    found = provenance.get("warnings")
+    texts = [text for text in found if isinstance(text, str)] if isinstance(found, list) else []
+    return tuple(text for text in texts if is_change_warning(text))
 
 
 def _verify_adapter(path: Path, base: str | Path | None, load: bool) -> Verification:
@@ -168,6 +181,8 @@ def _provenance(path: Path) -> dict[str, Any]:
     if not isinstance(found.get("base"), dict):
         found.pop("base", None)
     entries = tensors.values() if isinstance(tensors, dict) else [None]
+    if not isinstance(found.get("vocabulary"), dict | None):
+        found.pop("vocabulary")
     if not all(isinstance(entry, dict) and isinstance(entry.get("action"), str) for entry in entries):
         found.pop("tensors", None)
     return found
@@ -300,15 +315,20 @@ def _compare(
     change: dict[str, float] = defaultdict(float)
     size: dict[str, float] = defaultdict(float)
     altered = []
+    resized = bool((provenance.get("vocabulary") or {}).get("rows"))
     with checkpoint.reader() as ours, base.reader() as theirs:
         for name, info in checkpoint.tensors.items():
-            if name not in base.tensors or base.tensors[name].shape != info.shape:
+            role = architecture.role(name, info.shape)
+            # A merge of several vocabularies gives rows of the base, padding among them, to new tokens.
+            by_token = resized and (role.kind in ("embedding", "head") or name.endswith("head.bias"))
+            known = base.tensors[name].shape if name in base.tensors else None
+            if known is None or known[int(by_token) :] != info.shape[int(by_token) :]:
                 return {}, Check("deltas", False, f"the base has no {name} of shape {list(info.shape)}")
-            entry = (provenance.get("tensors") or {}).get(name, {})
-            component = architecture.role(name, info.shape).component
+            entry = {} if by_token else (provenance.get("tensors") or {}).get(name, {})
+            component, size_of_both = role.component, min(info.numel, base.tensors[name].numel)
             same = True
-            for start in range(0, info.numel, BLOCK):
-                span = (start, min(info.numel, start + BLOCK))
+            for start in range(0, size_of_both, BLOCK):
+                span = (start, min(size_of_both, start + BLOCK))
                 new, old = ours.read_flat(name, *span), theirs.read_flat(name, *span)
                 same = same and _bits_equal(new, old.to(new.dtype))
                 if new.is_floating_point():

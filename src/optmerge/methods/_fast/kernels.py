@@ -206,6 +206,44 @@ def _store(values: Any, out: Any) -> Any:
 
 
 @compiled
+def sum_pairwise(values: Any) -> Any:
+    """Sum of (CHUNK,) float32, overwritten: halves are added, at vector speed, until one entry is left."""
+    half = CHUNK // 2
+    while half:
+        for i in range(half):
+            values[i] += values[half + i]
+        half //= 2
+    return values[0]
+
+
+@compiled
+def sum_squares(stored: Any, sums: Any) -> None:
+    """Σ base² and every Σ (row − base)² of a slice, to about six digits.
+
+    Args:
+        stored: (experts + 1, size) as above, the base's row first.
+        sums: (experts + 1,) float64, overwritten; NaN or infinite where an input isn't finite.
+    """
+    base_row, delta_row = np.empty(CHUNK, np.float32), np.zeros(CHUNK, np.float32)
+    sums[:] = 0.0
+    for first in range(0, stored.shape[1], CHUNK):
+        last = min(stored.shape[1], first + CHUNK)
+        base, delta = base_row[: last - first], delta_row[: last - first]
+        delta_row[delta.size :] = np.float32(0)
+        load(stored[0, first:last], base)
+        for i in range(base.size):
+            delta[i] = base[i] * base[i]
+        sums[0] += sum_pairwise(delta_row)
+        for row in range(1, stored.shape[0]):
+            delta_row[delta.size :] = np.float32(0)
+            load(stored[row, first:last], delta)
+            for i in range(delta.size):
+                moved = delta[i] - base[i]
+                delta[i] = moved * moved
+            sums[row] += sum_pairwise(delta_row)
+
+
+@compiled
 def load_base(stored: Any, from_base: bool, first: int, last: int, base: Any) -> bool:
     """The base's chunk [first, last) in `base`, nothing without a base; whether all of it is finite."""
     finite = True
