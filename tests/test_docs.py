@@ -25,15 +25,15 @@ PAGES = sorted([*ROOT.glob("*.md"), *(page for room in ROOMS for page in (ROOT /
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 
 
-def _generator() -> Any:
-    spec = importlib.util.spec_from_file_location("make_method_pages", ROOT / "docs" / "make_method_pages.py")
+def _generator(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
 def test_method_pages_are_what_the_docstrings_say() -> None:
-    pages = _generator().pages()
+    pages = _generator("make_method_pages").pages()
     stale = [
         path.name for path, text in pages.items() if not path.exists() or path.read_text("utf-8") != text
     ]
@@ -41,6 +41,11 @@ def test_method_pages_are_what_the_docstrings_say() -> None:
     assert {path.name for path in (ROOT / "docs/reference/methods").glob("*.md")} == {
         path.name for path in pages
     }
+
+
+def test_the_page_of_model_types_is_what_their_record_says() -> None:
+    for path, text in _generator("make_model_types_page").pages().items():
+        assert path.read_text("utf-8") == text, "run `make docs`"
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)

@@ -70,6 +70,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "bert": {key: value for key, value in TEXT.items() if key not in ("head_dim", "num_key_value_heads")},
     "gpt_oss": {**TEXT, **SPARSE, "intermediate_size": 32},  # square, so that no shape tells
     "deepseek_v3": DEEPSEEK,
+    "jetmoe": {**TEXT, **SPARSE, "kv_channels": 8},
     "voxtral": {
         "audio_config": {"hidden_size": 16, "intermediate_size": 64, "num_hidden_layers": 1}
         | {"num_attention_heads": 2, "num_mel_bins": 8},
@@ -104,6 +105,7 @@ MERGED: dict[str, tuple[int, str]] = {
     "bert": (15, r""),
     "gpt_oss": (12, r"model.layers."),
     "deepseek_v3": (18, r"model.layers."),
+    "jetmoe": (10, r"model.layers."),
     "voxtral": (14, r"model.language_model.layers."),
     "blip-2": (6, r"language_model.model.decoder.layers."),
     "florence2": (16, r"model.language_model."),
@@ -216,6 +218,8 @@ def test_queries_and_tables_per_layer_are_no_matrices() -> None:
 def test_a_router_is_a_kind_of_its_own() -> None:
     assert class_of("gpt_oss").roles["model.layers.0.mlp.router.weight"] == Role("language", "router")
     assert class_of("deepseek_v3").roles["model.layers.1.mlp.gate.weight"] == Role("language", "router")
+    # Nothing beside JetMoE's router has experts in its name.
+    assert class_of("jetmoe").roles["model.layers.0.mlp.router.layer.weight"] == Role("language", "router")
 
 
 def test_an_adapters_names_and_a_files_of_transformers_4_meet() -> None:
@@ -288,3 +292,9 @@ def test_tensors_without_a_place_in_the_class_are_named_and_guessed() -> None:
     assert isinstance(family, ClassArchitecture)
     assert family.strangers(names) == ("model.layers.9.eh_proj.weight",)
     assert family.role("model.layers.9.eh_proj.weight", (4, 4)) == Role("language", "matrix")
+
+
+def test_an_infinity_in_a_config_is_read_as_transformers_writes_it() -> None:
+    limit = [0.0, {"__float__": "Infinity"}]
+    config = {"model_type": "mamba2", "num_hidden_layers": 1, "time_step_limit": limit}
+    assert isinstance(read_class(config, ["backbone.layers.0.mixer.in_proj.weight"]), ClassArchitecture)

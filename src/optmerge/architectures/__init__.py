@@ -10,6 +10,16 @@ from __future__ import annotations
 from optmerge.architectures._architecture import Architecture, Way
 from optmerge.architectures._registry import registered, resolve
 from optmerge.architectures._roles import COMPONENTS, KINDS, Role
-from optmerge.architectures._ties import untied
+from optmerge.architectures._ties import untied, with_vocabulary_size
 
-__all__ = ["COMPONENTS", "KINDS", "Architecture", "Role", "Way", "registered", "resolve", "untied"]
+__all__ = [
+    "COMPONENTS",
+    "KINDS",
+    "Architecture",
+    "Role",
+    "Way",
+    "registered",
+    "resolve",
+    "untied",
+    "with_vocabulary_size",
+]

@@ -122,7 +122,7 @@ def _places(model: PreTrainedModel) -> Iterator[Place]:
                 part = _by_name(*words) or _by_half(name, children) or _by_modality(child)
                 if part is None and beside and not _holds_others(child):
                     part = "language"  # what stands beside the embedding of the text is the model of the text
-            router = place.router or (sparse and _is_router(name, child))
+            router = place.router or _is_router(name, child, sparse)
             waiting.append(Place(path, child, part, router))
 
 
@@ -229,11 +229,11 @@ def _heads(model: PreTrainedModel) -> set[nn.Module]:
     return found
 
 
-def _is_router(name: str, module: nn.Module) -> bool:
-    """Whether a module beside experts chooses among them, by its class or the name of a plain layer."""
+def _is_router(name: str, module: nn.Module, sparse: bool) -> bool:
+    """Whether a module chooses among experts: a plain layer beside them by its name, else by its class."""
     if isinstance(module, nn.Linear):
-        return name in ("gate", "router")
-    return ROUTERS.search(type(module).__name__) is not None
+        return sparse and name in ("gate", "router")
+    return (sparse or name == "router") and ROUTERS.search(type(module).__name__) is not None
 
 
 def _kind(place: Place, leaf: str, shape: tuple[int, ...], is_head: bool) -> str:

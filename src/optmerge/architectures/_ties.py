@@ -58,6 +58,18 @@ def untied(config: Mapping[str, Any]) -> dict[str, Any]:
     return {**changed, "tie_word_embeddings": False}
 
 
+def with_vocabulary_size(config: Mapping[str, Any], rows: int) -> dict[str, Any]:
+    """The config with the number of rows of the embedding, said where it was, or where the class looks."""
+    changed = {
+        key: with_vocabulary_size(value, rows)
+        if isinstance(value, dict) and key in LANGUAGE_CONFIGS
+        else value
+        for key, value in config.items()
+    }
+    inside = any(isinstance(config.get(key), dict) for key in LANGUAGE_CONFIGS)
+    return changed if inside and "vocab_size" not in config else {**changed, "vocab_size": rows}
+
+
 def _ties_somewhere(config: Mapping[str, Any]) -> bool:
     return bool(config.get("tie_word_embeddings")) or any(
         isinstance(value, dict) and _ties_somewhere(value) for value in config.values()

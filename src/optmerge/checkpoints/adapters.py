@@ -26,12 +26,13 @@ from optmerge.checkpoints.adapter_tensors import (
     group_tensors,
 )
 from optmerge.checkpoints.checkpoint import Checkpoint, hash_files, open_checkpoint
+from optmerge.checkpoints.digests import TensorDigests
 from optmerge.checkpoints.hub import hub_id, locate
 from optmerge.checkpoints.layout import PICKLES_NOT_FETCHED, is_adapter
 from optmerge.checkpoints.paths import member
 from optmerge.checkpoints.pickles import PickleSource, pickle_header
 from optmerge.checkpoints.reader import FileSource, Reader, Source
-from optmerge.checkpoints.safetensors_format import Header, read_header
+from optmerge.checkpoints.safetensors_format import Header, TensorInfo, read_header
 from optmerge.checkpoints.side_files import list_side_files
 from optmerge.deltas import Delta, Dense, LowRank
 from optmerge.errors import AdapterError, CheckpointError
@@ -98,10 +99,18 @@ class Adapter:
         """SHA-256 (hexadecimal) of configuration and weights, all bytes."""
         return hash_files([self.path / "adapter_config.json", *self.headers])
 
-    def reader(self) -> Reader:
-        """A context manager to read the adapter's own tensors with; files open at first use."""
-        tensors = {name: info for each in self.headers.values() for name, info in each.tensors.items()}
-        return Reader(tensors, self._open_source)
+    @property
+    def tensors(self) -> dict[str, TensorInfo]:
+        """Every tensor in the adapter's files, by the name that it has there."""
+        return {name: info for each in self.headers.values() for name, info in each.tensors.items()}
+
+    def reader(self, digests: TensorDigests | None = None) -> Reader:
+        """A context manager to read the adapter's own tensors with; files open at first use.
+
+        Args:
+            digests: told of whatever is read.
+        """
+        return Reader(self.tensors, self._open_source, digests)
 
     def check_shapes(self, base_shapes: Mapping[str, tuple[int, ...]]) -> None:
         """Check targets against the shapes of the base's parameters.

@@ -221,6 +221,7 @@ class Plan:
         warnings: what the user should know.
         fingerprint: of everything that decides the output's bytes.
         ingredients: what was given → its own fingerprint, to say what has changed.
+        vocabulary: rows of the output, and added token → id; empty if all models have the base's tokens.
         squares: how far each expert moved each tensor: a sample while planning, exact once it has run.
         changes: the same by component.
     """
@@ -239,6 +240,7 @@ class Plan:
     warnings: tuple[str, ...]
     fingerprint: str
     ingredients: Mapping[str, str]
+    vocabulary: Mapping[str, Any]
     squares: Squared = field(default_factory=dict, repr=False)
     changes: tuple[Change, ...] = ()
 
@@ -272,6 +274,7 @@ class Plan:
             "changes": [asdict(change) for change in self.changes],
             "side_files": self.side_files,
             "shards": [shard.file_name for shard in self.shards],
+            **({"vocabulary": dict(self.vocabulary)} if self.vocabulary else {}),
             "fingerprint": self.fingerprint,
             "tensors": [tensor.plain() for tensor in self.tensors],
         }

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from optmerge.checkpoints.reader import Reader
 from optmerge.checkpoints.safetensors_format import TensorInfo
-from optmerge.engine.planning.opening import check_vocabulary
+from optmerge.engine.planning.vocabulary import check_vocabulary
 from optmerge.errors import CheckpointError, InputError, did_you_mean
 from optmerge.omni.experts import Language, OmniExpert
 
@@ -92,7 +92,7 @@ def check_language(base: Language, expert: OmniExpert) -> None:
     for key in _SHAPE:
         if getattr(ours, key, None) != getattr(theirs, key, None):
             raise _another(expert, f"{key} {getattr(theirs, key, None)}", f"{key} {getattr(ours, key, None)}")
-    check_vocabulary(base.checkpoint, expert.model, expert.name)
+    check_vocabulary(base.checkpoint.folder, expert.model.folder, expert.name)
     _check_weights(base, expert)
 
 

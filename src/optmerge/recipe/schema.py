@@ -34,6 +34,10 @@ def _formatted(value: Any) -> Any:
     return {"format": value} if isinstance(value, str) else value
 
 
+def _of_tokens(value: Any) -> Any:
+    return {"tokens": value} if isinstance(value, str) else value
+
+
 def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
@@ -152,6 +156,23 @@ class Output(_Strict):
     shard_size: str | int | None = None
 
 
+class Vocabulary(_Strict):
+    """What becomes of tokens that not every model has.
+
+    Args:
+        tokens: `strict` refuses models in which an id stands for different tokens, and other numbers
+            of rows.
+            `base` keeps the base's tokens, drops the others and says so. `union` keeps everybody's. Under
+            `base` and `union` rows are matched by their token.
+        unknown: row at which the base starts for a token that it lacks. `owners` is the mean of the rows of
+            the experts that have the token. `mean` is that of all of the base's own rows. `omp` is a
+            combination of the base's rows, as orthogonal matching pursuit finds it among the expert's.
+    """
+
+    tokens: Literal["strict", "base", "union"] = "strict"
+    unknown: Literal["owners", "mean", "omp"] = "owners"
+
+
 class Recipe(_Strict):
     """Everything that decides the result of a merge; the types of the fields say more.
 
@@ -167,6 +188,7 @@ class Recipe(_Strict):
         side_files: donor of everything that isn't weights.
         output: form of the result.
         untie: write embedding and head as two tensors where the base's config ties them.
+        vocabulary: what becomes of tokens that not every model has.
         allow_pickle: also read PyTorch pickles (with `weights_only`).
         allow_nonfinite: copy tensors that hold NaN or infinity as they are. Infinite constants of the base
             (tensors that are no matrix, embedding, head, norm or router) need no permission; what is merged
@@ -185,6 +207,7 @@ class Recipe(_Strict):
     )
     output: Annotated[Output, BeforeValidator(_formatted)] = Output()
     untie: bool = False
+    vocabulary: Annotated[Vocabulary, BeforeValidator(_of_tokens)] = Vocabulary()
     allow_pickle: bool = False
     allow_nonfinite: bool = False
 

@@ -22,7 +22,7 @@ Record = dict[str, dict[str, str]]
 
 def read() -> Record:
     """Type → what isn't right, and `way`; `unbuildable` alone where transformers can't build it."""
-    return json.loads(FILE.read_text("utf-8")) if FILE.exists() else {}  # type: ignore[no-any-return]
+    return json.loads(FILE.read_text("utf-8")) if FILE.exists() else {}
 
 
 def tried(names: Iterable[str] = ()) -> Iterator[tuple[str, dict[str, str]]]:

@@ -130,13 +130,13 @@ EXCEPTIONS: dict[str, tuple[tuple[str, str], ...]] = {
     ),
     "janus": (
         (r"model\.generation_(embeddings|head)\.", "vision|projector|other"),
-        (r"model\.generation_aligner\.", "projector"),
+        (r"model\.generation_aligner\.", "projector|vision|other"),
     ),
     "kyutai_speech_to_text": (_CODEC, (r"model\.embed_tokens", "language|audio"), _LANGUAGE_AT_ROOT),
     "llama4": ((r"vision_model\.vision_adapter\.", "vision|projector"),),
     "musicgen": (
         (r"text_encoder\.", "language"),
-        (r"audio_encoder\.", "audio"),
+        (r"audio_encoder\.", "audio|other"),
         (r"decoder\.", "audio|other"),
         (r"enc_to_dec_proj", "projector"),
     ),
@@ -202,6 +202,7 @@ def components_of(model_type: str, name: str) -> Some:
 
 # Parameters without a module of their own: (pattern of the name, kinds); the first match wins.
 _RAW: tuple[tuple[str, str], ...] = (
+    (r"weight_(ih|hh)_l\d+$", "matrix|other"),
     (r"in_proj_weight$|mm_input_projection_weight$", "matrix"),
     (r"rel_logits_proj\.proj$", "matrix|embedding|other"),
     (r"parametrizations\.weight\.", "conv|norm|other"),
@@ -237,7 +238,9 @@ def kinds_of(module: nn.Module, name: str, parameter: nn.Parameter, *, is_head: 
     ):
         return frozenset(("router",))
     if isinstance(module, nn.Linear | Conv1D):
-        return frozenset(("head",) if is_head else ("matrix",))
+        if re.search(r"(audio|codec|code)\w*_head(s?\.\d+)?\.weight$|lm_heads\.", name):
+            return frozenset(("head", "matrix"))  # of codes, which are no words
+        return frozenset(("head",) if is_head or re.search(r"(^|\.)lm_head\.", name) else ("matrix",))
     for pattern, kinds in _RAW:
         if re.search(pattern, name):
             return frozenset(kinds.split("|"))

@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from optmerge.architectures import untied
+from optmerge.architectures import untied, with_vocabulary_size
 from optmerge.checkpoints.json_files import read_object
 from optmerge.checkpoints.output_files import disk_errors
 from optmerge.checkpoints.side_files import copy_side_files
+from optmerge.checkpoints.tokenizer_files import add_tokens
 from optmerge.engine.plan import Plan
 from optmerge.engine.planning.inputs import Inputs
 
@@ -29,6 +30,8 @@ def write_side_files(plan: Plan, inputs: Inputs, out: Path) -> None:
         copy_side_files(donor, out)
     if inputs.base.side_files is not None:
         inputs.base.side_files(out)
+    if inputs.tokens is not None and inputs.tokens.added:
+        add_tokens(out, inputs.tokens.added)
     if plan.recipe.output.format == "adapter":
         for name in (CONFIG, "generation_config.json"):
             (out / name).unlink(missing_ok=True)
@@ -38,6 +41,8 @@ def write_side_files(plan: Plan, inputs: Inputs, out: Path) -> None:
         data = read_object(config, "model config")
         changed = data if dtype is None else _with_dtype(data, dtype)
         changed = untied(changed) if inputs.base.untied else changed
+        if inputs.tokens is not None and inputs.tokens.grown:
+            changed = with_vocabulary_size(changed, len(inputs.tokens.base))
         if changed != data:
             with disk_errors(config):
                 config.write_text(json.dumps(changed, indent=2) + "\n", "utf-8")

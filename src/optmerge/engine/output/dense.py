@@ -16,6 +16,7 @@ from optmerge.checkpoints.checkpoint_writer import CheckpointWriter
 from optmerge.checkpoints.dtypes import DTYPES
 from optmerge.deltas import LowRank
 from optmerge.engine.output.folder import OutputFolder
+from optmerge.engine.output.identities import Identities
 from optmerge.engine.plan import PARAMETER_KINDS, Action, Plan, Progress, Squared, Squares, TensorPlan
 from optmerge.engine.planning.cost import FACTOR_SLICE_ELEMENTS, slice_limit
 from optmerge.engine.running.budget import Budget
@@ -50,6 +51,7 @@ def write_merged_checkpoint(
     pool: Pool,
     budget: Budget,
     folder: OutputFolder,
+    identities: Identities,
     progress: Progress | None,
 ) -> Squared:
     """Writes every tensor that an earlier run hasn't written, and the index; returns what experts changed.
@@ -61,7 +63,7 @@ def write_merged_checkpoint(
     written = sorted(folder.written)
     with CheckpointWriter(folder.staging, plan.shards, resume=resume, written=written) as writer:
         tensors = TensorWriter(plan, sources, surveys, writer, budget.slice_elements)
-        journal = Journal(writer, folder, progress)
+        journal = Journal(writer, folder, identities, progress)
         meter = ChangeMeter(plan, sources)
 
         def write_sliced(tensor: TensorPlan, each: Each) -> None:
@@ -125,14 +127,22 @@ class Journal:
     Args:
         writer: what writes them.
         folder: keeps the journal.
+        identities: knows digests of the inputs' tensors, which the journal keeps beside the names.
         progress: told of each tensor.
 
     Attributes:
         measured: tensor → expert → how far the expert moved it, an earlier run's included.
     """
 
-    def __init__(self, writer: CheckpointWriter, folder: OutputFolder, progress: Progress | None) -> None:
+    def __init__(
+        self,
+        writer: CheckpointWriter,
+        folder: OutputFolder,
+        identities: Identities,
+        progress: Progress | None,
+    ) -> None:
         self._writer, self._folder, self._progress = writer, folder, progress
+        self._identities = identities
         self.measured: dict[str, dict[str, Squares]] = dict(folder.measured)
         self._names: list[str] = []
         self._synced = time.monotonic()
@@ -147,7 +157,8 @@ class Journal:
                 self._progress(tensor, prod(tensor.shape) * DTYPES[tensor.out_dtype].itemsize)
             if time.monotonic() - self._synced > SYNC_SECONDS:
                 self._writer.sync()
-                self._folder.record({name: self.measured[name] for name in self._names})
+                noted = {name: self.measured[name] for name in self._names}
+                self._folder.record(noted, self._identities.known(self._names))
                 self._names, self._synced = [], time.monotonic()
 
 

@@ -36,7 +36,11 @@ Ignored = Sequence[re.Pattern[str]]
 
 
 def match_adapter(
-    adapter: Adapter, spec: Expert, base: Base, ignored: Iterable[re.Pattern[str]]
+    adapter: Adapter,
+    spec: Expert,
+    base: Base,
+    ignored: Iterable[re.Pattern[str]],
+    by_token: frozenset[str] = frozenset(),
 ) -> dict[str, Piece]:
     """The base's tensor → where in the adapter its change is; refuses targets that the base lacks.
 
@@ -45,6 +49,7 @@ def match_adapter(
         spec: the expert, as the recipe has it.
         base: the base.
         ignored: patterns of tensors of the base that the adapter is read without.
+        by_token: tensors of the base whose rows meet the adapter's by token, and needn't be as many.
 
     Raises:
         AdapterError: the adapter was trained on another base, or a target doesn't fit.
@@ -60,7 +65,7 @@ def match_adapter(
     if lost:
         raise _unknown(lost, len(wanted), adapter, base)
     kept = [
-        (adapter.targets[name], place)
+        (adapter.targets[name], _with_rows_of(adapter.targets[name], place, by_token))
         for name, found in places.items()
         for place in found
         if not _any(patterns, place.stored)
@@ -104,6 +109,13 @@ class _Place:
     shape: tuple[int, ...]
     expert: int | None = None
     rows: tuple[int, int] | None = None
+
+
+def _with_rows_of(target: AdapterTensor, place: _Place, by_token: frozenset[str]) -> _Place:
+    """The place with as many rows as the target has, where rows meet by token."""
+    if place.stored not in by_token:
+        return place
+    return replace(place, shape=(*target.shape[:1], *place.shape[1:]))
 
 
 def _places(target: AdapterTensor, name: str, base: Base) -> list[_Place]:

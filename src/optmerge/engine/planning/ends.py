@@ -323,7 +323,9 @@ def check_whole(inputs: Inputs, ignored: Iterable[re.Pattern[str]], read: Iterab
         CheckpointError: two tensors of one model differ between their ends.
         AdapterError: two changes that an adapter makes to one parameter do.
     """
-    base, ignored, read = inputs.base, tuple(ignored), frozenset(read)
+    ignored, read = tuple(ignored), frozenset(read)
+    stored = inputs.base.checkpoint if inputs.tokens is None else inputs.tokens.stored
+    base = replace(inputs.base, checkpoint=stored)
     for alias, source in base.aliases.items():
         if not _same_in(base.checkpoint, alias, source):
             raise _differing_base(base.checkpoint, alias, source)

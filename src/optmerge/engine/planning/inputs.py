@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from optmerge.architectures import Architecture
 from optmerge.checkpoints.adapters import Adapter, Piece
 from optmerge.checkpoints.checkpoint import Checkpoint
+from optmerge.checkpoints.digests import TensorDigests
 from optmerge.checkpoints.reader import Reader
 from optmerge.checkpoints.safetensors_format import Header, TensorInfo
 from optmerge.deltas import Delta, Dense, LowRank
@@ -96,9 +101,9 @@ class FullExpert:
         """The expert's own name of a tensor of the base."""
         return self.tensors[name]
 
-    def open(self) -> Reader:
-        """A reader of the expert's tensors; a context manager."""
-        return self.checkpoint.reader()
+    def open(self, digests: TensorDigests | None = None) -> Reader:
+        """A reader of the expert's tensors, which tells `digests` of what it reads; a context manager."""
+        return self.checkpoint.reader(digests)
 
 
 @dataclass(frozen=True)
@@ -186,9 +191,9 @@ class AdapterExpert:
         target = self.adapter.targets[self.tensors[name].target]
         return target.kind == "lora" and target.parts.keys() == {"down", "up"}
 
-    def open(self) -> Reader:
-        """A reader of the tensors in the adapter's file; a context manager."""
-        return self.adapter.reader()
+    def open(self, digests: TensorDigests | None = None) -> Reader:
+        """A reader of the tensors in the adapter's file, which tells `digests` of them; a context manager."""
+        return self.adapter.reader(digests)
 
     def delta(
         self,
@@ -216,6 +221,53 @@ class AdapterExpert:
 AnyExpert = FullExpert | AdapterExpert
 
 
+def shape_of(expert: AnyExpert, name: str) -> tuple[int, ...]:
+    """Shape of the expert's own tensor for a tensor of the base."""
+    if isinstance(expert, AdapterExpert):
+        return expert.adapter.targets[expert.tensors[name].target].shape
+    return expert.checkpoint.tensors[expert.tensors[name]].shape
+
+
+@dataclass(frozen=True, eq=False)
+class TokenRows:
+    """Which row of each model a row of the output is, where not all have the base's vocabulary.
+
+    Args:
+        tensors: the base's names of tensors that have a row for each token.
+        stored: the base as its files have it; the headers in `Base` have the output's rows.
+        base: (rows,) rows of the base; −1 where the base lacks the token.
+        experts: the same of each expert whose rows aren't the output's, by name. Where an expert lacks a
+            token it counts as unchanged.
+        named: (rows,) whether the row has a token; others are padding.
+        added: entries of the tokens that the base lacks, with the ids that they have in the output.
+        unknown: where the base starts for those, as the recipe says.
+    """
+
+    tensors: frozenset[str]
+    stored: Checkpoint
+    base: NDArray[np.int64]
+    experts: Mapping[str, NDArray[np.int64]]
+    named: NDArray[np.bool_]
+    added: tuple[Mapping[str, Any], ...]
+    unknown: str
+
+    @property
+    def grown(self) -> bool:
+        """Whether the output has more rows than the base."""
+        return len(self.base) > self.stored.tensors[min(self.tensors)].shape[0]
+
+    def plain(self) -> dict[str, Any]:
+        """The output's vocabulary as JSON-ready data."""
+        return {"rows": len(self.base), "added": {entry["content"]: entry["id"] for entry in self.added}}
+
+    def digest(self) -> str:
+        """SHA-256 (hexadecimal) of every list of rows and every added token."""
+        total = hashlib.sha256(json.dumps([dict(entry) for entry in self.added], sort_keys=True).encode())
+        for name, rows in (("", self.base), *self.experts.items()):
+            total.update(name.encode("utf-8", "surrogatepass") + rows.tobytes())
+        return total.hexdigest()
+
+
 @dataclass(frozen=True)
 class Inputs:
     """Everything a merge reads.
@@ -223,10 +275,14 @@ class Inputs:
     Args:
         base: the base.
         experts: in the order of the recipe.
+        notes: what the user should know of them.
+        tokens: whose rows meet by token; None where all do by their place.
     """
 
     base: Base
     experts: tuple[AnyExpert, ...]
+    notes: tuple[str, ...] = ()
+    tokens: TokenRows | None = None
 
     @property
     def low_rank(self) -> bool:

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any
+from dataclasses import replace
 
 from optmerge.architectures import Architecture, resolve
 from optmerge.checkpoints.adapters import Adapter, Piece, open_model
 from optmerge.checkpoints.checkpoint import Checkpoint, is_adapter, open_checkpoint
 from optmerge.checkpoints.hub import locate
-from optmerge.checkpoints.json_files import read_object
-from optmerge.checkpoints.paths import member
 from optmerge.checkpoints.safetensors_format import TensorInfo
 from optmerge.engine.planning.adapter_matching import in_the_bases_names, match_adapter, with_beside
 from optmerge.engine.planning.configs import check_config
@@ -28,11 +26,15 @@ from optmerge.engine.planning.ends import (
     tied_pairs,
 )
 from optmerge.engine.planning.inputs import AdapterExpert, AnyExpert, Base, FullExpert, Inputs
+from optmerge.engine.planning.vocabulary import (
+    check_strict,
+    check_vocabulary,
+    token_tensors,
+    with_token_rows,
+)
 from optmerge.engine.planning.wrappers import refuse_what_is_no_model, unwrapped
 from optmerge.errors import CheckpointError
 from optmerge.recipe import Expert, Recipe
-
-TOKENIZER = "tokenizer.json"
 
 
 def open_inputs(recipe: Recipe) -> Inputs:
@@ -43,8 +45,14 @@ def open_inputs(recipe: Recipe) -> Inputs:
     """
     base = open_base(recipe)
     names = recipe.expert_names()
+    strict = recipe.vocabulary.tokens == "strict"
+    by_token = frozenset() if strict else token_tensors(base)
     pairs = zip(recipe.experts, names, strict=True)
-    return Inputs(base, tuple(_open_expert(spec, name, base, recipe) for spec, name in pairs))
+    experts = tuple(_open_expert(spec, name, base, recipe, by_token) for spec, name in pairs)
+    inputs = Inputs(base, experts)
+    if strict:
+        return replace(inputs, notes=check_strict(recipe, inputs))
+    return with_token_rows(recipe, inputs, by_token)
 
 
 def open_base(recipe: Recipe) -> Base:
@@ -67,19 +75,20 @@ def open_base(recipe: Recipe) -> Base:
     return take_apart(base)
 
 
-def _open_expert(spec: Expert, name: str, base: Base, recipe: Recipe) -> AnyExpert:
+def _open_expert(spec: Expert, name: str, base: Base, recipe: Recipe, by_token: frozenset[str]) -> AnyExpert:
     ignored = [re.compile(pattern) for pattern in recipe.ignore]
     model = open_model(spec.model, allow_pickle=recipe.allow_pickle, ignored=ignored)
     if isinstance(model, Adapter):
         adapter, renamed = in_the_bases_names(with_beside(model, base, ignored), base)
         adapter, also = apart(adapter, base)
-        pieces = match_adapter(adapter, spec, base, ignored)
+        pieces = match_adapter(adapter, spec, base, ignored, by_token)
         both = {name: Piece(target) for name, target in also.items() if not _any(ignored, name)}
         return AdapterExpert(name, spec, adapter, pieces | both, renamed)
     _refuse_quantised(model)
     model = unwrapped(model, base)
-    check_vocabulary(base.checkpoint, model, name)
-    matched, swapped = match_checkpoint(model, name, base, ignored)
+    if not by_token:  # sooner than that shapes differ
+        check_vocabulary(base.checkpoint.folder, model.folder, name)
+    matched, swapped = match_checkpoint(model, name, base, ignored, by_token)
     check_config(model, spec, name, base)
     return FullExpert(name, spec, model, matched, swapped)
 
@@ -117,9 +126,15 @@ def by_canonical(architecture: Architecture, checkpoint: Checkpoint) -> dict[str
 
 
 def match_checkpoint(
-    checkpoint: Checkpoint, name: str, base: Base, ignored: Iterable[re.Pattern[str]]
+    checkpoint: Checkpoint,
+    name: str,
+    base: Base,
+    ignored: Iterable[re.Pattern[str]],
+    by_token: frozenset[str] = frozenset(),
 ) -> tuple[dict[str, str], frozenset[str]]:
     """The base's tensor → the expert's, and which of the base's the expert stores with swapped axes.
+
+    Those named in `by_token` may have more rows or fewer.
 
     Raises:
         CheckpointError: a tensor is missing, extra or of another shape.
@@ -140,7 +155,11 @@ def match_checkpoint(
     extra = [n for c, n in own.items() if c not in wanted and c not in tied]
     pairs = {c: (base.info(wanted[c]), checkpoint.tensors[own[c]]) for c in wanted if c in own}
     swapped = {c for c, each in pairs.items() if _is_swapped(*each, base.architecture, architecture)}
-    other = [c for c, (ours, theirs) in pairs.items() if ours.shape != _shape(theirs, c in swapped)]
+    other = [
+        c
+        for c, (ours, theirs) in pairs.items()
+        if not _same_shape(ours.shape, _shape(theirs, c in swapped), ours.name in by_token)
+    ]
     if missing or extra or other:
         refuse_what_is_no_model(checkpoint, name)
     if missing and extra and all(".experts." in each for each in (*missing, *extra)):
@@ -169,6 +188,11 @@ def _is_swapped(ours: TensorInfo, theirs: TensorInfo, base: Architecture, expert
     return known and roles[0].transposed != roles[1].transposed
 
 
+def _same_shape(ours: tuple[int, ...], theirs: tuple[int, ...], by_token: bool) -> bool:
+    """Whether the shapes agree; rows that are matched by token needn't be as many."""
+    return ours[1:] == theirs[1:] and len(ours) == len(theirs) if by_token else ours == theirs
+
+
 def _shape(info: TensorInfo, swapped: bool) -> tuple[int, ...]:
     return (*info.shape[:-2], info.shape[-1], info.shape[-2]) if swapped else info.shape
 
@@ -186,54 +210,6 @@ def _check_family(checkpoint: Checkpoint, name: str, base: Base) -> None:
         expected=f"model_type {kinds[0]}",
         hint="merge only models that were fine-tuned from one base",
     )
-
-
-def check_vocabulary(base: Checkpoint, expert: Checkpoint, name: str) -> None:
-    """Refuses to merge models whose token ids mean different tokens, where both have a `tokenizer.json`.
-
-    Raises:
-        CheckpointError: one id stands for two different tokens.
-    """
-    ours, theirs = _tokens(base), _tokens(expert)
-    if ours is None or theirs is None or ours == theirs:
-        return
-    for identifier, token in theirs.items():
-        if ours.get(identifier, token) != token:
-            raise CheckpointError(
-                f"expert {name!r} has another vocabulary than the base",
-                where=expert.path / TOKENIZER,
-                got=f"token {identifier} is {token!r}",
-                expected=repr(ours[identifier]),
-                hint="merge only models that share a tokenizer, since embeddings belong to tokens; "
-                "if you know that this one doesn't matter, remove the expert's tokenizer.json",
-            )
-
-
-def _tokens(checkpoint: Checkpoint) -> dict[int, str] | None:
-    """Token by id; None where there is no tokenizer.json."""
-    folder = checkpoint.folder
-    if folder is None or not (folder / TOKENIZER).exists():
-        return None
-    path = member(folder, TOKENIZER, folder)
-    try:
-        return _by_id(read_object(path, "tokenizer"))
-    except (AttributeError, IndexError, KeyError, TypeError):
-        raise CheckpointError(
-            "the tokenizer can't be understood",
-            where=path,
-            expected="model.vocab and added_tokens, as the tokenizers library writes them",
-            hint="save the tokenizer again with transformers",
-        ) from None
-
-
-def _by_id(data: dict[str, Any]) -> dict[int, str]:
-    vocabulary: Any = (data.get("model") or {}).get("vocab") or {}
-    pairs = (
-        ((index, piece[0]) for index, piece in enumerate(vocabulary))  # unigram: a list of [token, score]
-        if isinstance(vocabulary, list)
-        else ((index, token) for token, index in vocabulary.items())
-    )
-    return dict(pairs) | {each["id"]: each["content"] for each in data.get("added_tokens") or []}
 
 
 def _no_fine_tune(
@@ -287,7 +263,8 @@ def _other_shape(ours: TensorInfo, theirs: TensorInfo, expert: str, base: Base) 
     kind = base.architecture.role(ours.name, ours.shape).kind
     vocabulary = kind in ("embedding", "head") and ours.shape[1:] == theirs.shape[1:]
     hint = (
-        "the vocabularies differ: resize the expert's embeddings to the base's tokenizer and save it again"
+        "the vocabularies differ: write in the recipe vocabulary: union, or base to keep the base's tokens; "
+        "or resize the expert's embeddings to the base's tokenizer and save it again"
         if vocabulary
         else f"if it may be disregarded, write in the recipe: ignore: ['^{re.escape(ours.name)}$']"
     )

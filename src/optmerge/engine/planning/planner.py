@@ -73,6 +73,7 @@ def make_plan(recipe: Recipe, inputs: Inputs) -> Plan:
             ]
         ),
         ingredients={name: _digest(each) for name, each in given.items()},
+        vocabulary={} if inputs.tokens is None else inputs.tokens.plain(),
     )
     return _with_measuring(with_squares(plan, sample_squares(tensors, inputs)), inputs)
 
@@ -122,7 +123,7 @@ def _donor(recipe: Recipe, inputs: Inputs) -> str | None:
 
 
 def _warnings(recipe: Recipe, tensors: tuple[TensorPlan, ...], inputs: Inputs) -> tuple[str, ...]:
-    found = _architecture_warnings(tensors, inputs.base)
+    found = [*inputs.notes, *_architecture_warnings(tensors, inputs.base)]
     if recipe.untie and not inputs.base.untied:
         found.append("untie does nothing: the base's embedding and head are two tensors already")
     for expert in inputs.experts:
@@ -200,6 +201,7 @@ def _given(recipe: Recipe, inputs: Inputs) -> dict[str, Any]:
         "recipe": recipe.plain(),
         "base": [base.identity(), _stamps(base.headers)],
         **{f"expert {each.name!r}": [each.identity(), _stamps(each.headers)] for each in inputs.experts},
+        **({} if inputs.tokens is None else {"tokenizers": inputs.tokens.digest()}),
         "version of optmerge or torch": [version("optmerge"), version("torch")],
     }
 

@@ -96,6 +96,20 @@ def _check_side_files(recipe: Recipe, names: list[str]) -> None:
 
 def _check_output(recipe: Recipe) -> None:
     output = recipe.output
+    if recipe.vocabulary.tokens != "strict" and recipe.side_files.donor != BASE:
+        raise RecipeError(
+            f"the vocabulary is the base's, as vocabulary: {recipe.vocabulary.tokens} makes it",
+            where="side_files.from",
+            got=recipe.side_files.donor,
+            expected=BASE,
+            hint="leave side_files out, and copy what you need of the expert's files after the merge",
+        )
+    if recipe.vocabulary.tokens == "union" and output.format == "adapter":
+        raise RecipeError(
+            "an adapter can't hold rows that the base lacks",
+            where="output",
+            hint="write output: dense, or vocabulary: base",
+        )
     if output.rank is not None and output.format != "adapter":
         raise RecipeError(
             "a rank needs an adapter",

@@ -35,11 +35,16 @@ def sample_squares(tensors: Sequence[TensorPlan], inputs: Inputs) -> Squared:
     spots = max(1, min(SPOTS, MOST_SPOTS // max(1, len(own))))
     found: dict[str, dict[str, Squares]] = {expert.name: {} for expert in inputs.experts}
     with ExitStack() as stack:
-        base = stack.enter_context(inputs.base.checkpoint.reader())
+        stored = inputs.base.checkpoint if inputs.tokens is None else inputs.tokens.stored
+        base = stack.enter_context(stored.reader())
         readers = {expert.name: stack.enter_context(expert.open()) for expert in inputs.experts}
         for tensor in own:
             changing = [expert for expert in inputs.experts if expert.changes(tensor.name)]
             if not changing:
+                continue
+            if inputs.tokens is not None and tensor.name in inputs.tokens.tensors:
+                for expert in changing:  # rows that lie in different places
+                    found[expert.name][tensor.name] = Squares(None, 0.0, False)
                 continue
             spans = list(_spans(math.prod(tensor.shape), spots))
             before = _read(base, tensor.name, spans)
@@ -81,7 +86,7 @@ def _squares(
         places = [at for first, last in spans for at in range(first, last)][
             :: max(1, before.numel() // SWAPPED)
         ]
-        before = before[:: max(1, before.numel() // SWAPPED)]
+        before = before[:: max(1, before.numel() // SWAPPED)].contiguous()
         share, exact = size / len(places), len(places) == size
         after = _read(reader, own, [(at, at + 1) for at in (_swapped(each, tensor.shape) for each in places)])
     else:

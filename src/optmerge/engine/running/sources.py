@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from contextlib import ExitStack
 from math import prod
 from pathlib import Path
@@ -12,11 +13,13 @@ import torch
 from torch import Tensor
 
 from optmerge.checkpoints.bfloat16 import widened
+from optmerge.checkpoints.digests import TensorDigests
 from optmerge.checkpoints.dtypes import DTYPES
 from optmerge.checkpoints.reader import Reader
 from optmerge.deltas import Delta, Dense, LowRank
 from optmerge.engine.plan import TensorPlan
 from optmerge.engine.planning.inputs import AdapterExpert, AnyExpert, FullExpert, Inputs
+from optmerge.engine.running.token_rows import TokenReader
 from optmerge.errors import CheckpointError
 from optmerge.recipe import BASE
 
@@ -30,16 +33,27 @@ class Sources:
     Args:
         inputs: as opened from headers.
         device: where tensors that are merged go.
+        digests: by model, told of what is read of the base and of full experts.
     """
 
-    def __init__(self, inputs: Inputs, device: str = "cpu") -> None:
+    def __init__(
+        self, inputs: Inputs, device: str = "cpu", digests: Mapping[str, TensorDigests] | None = None
+    ) -> None:
+        digests = digests or {}
         self.inputs = inputs
         self.device = torch.device(device)
         self._stack = ExitStack()
-        self._base: Reader = self._stack.enter_context(inputs.base.checkpoint.reader())
+        stored = inputs.base.checkpoint if inputs.tokens is None else inputs.tokens.stored
+        self._base: Reader = self._stack.enter_context(stored.reader(digests.get(BASE)))
         self._experts: dict[str, Reader] = {
-            expert.name: self._stack.enter_context(expert.open()) for expert in inputs.experts
+            expert.name: self._stack.enter_context(expert.open(digests.get(expert.name)))
+            for expert in inputs.experts
         }
+        self._rows = (
+            TokenReader(inputs, inputs.tokens, self._base, self._experts)
+            if inputs.tokens is not None
+            else None
+        )
         self._factors: dict[str, tuple[tuple[str, torch.dtype], LowRank]] = {}
         self._lock = threading.Lock()  # held to look into `_factors`, not while a delta is made
 
@@ -51,26 +65,25 @@ class Sources:
     ) -> None:
         self._stack.close()
 
+    def reader(self, model: str) -> Reader:
+        """The open reader of the base or of an expert, by name."""
+        return self._base if model == BASE else self._experts[model]
+
     def raw(self, tensor: TensorPlan, start: int, stop: int) -> Tensor:
         """Elements [start, stop) of a flattened tensor that is copied, as stored in its source; unchecked."""
-        reader, own, expert = self._copied(tensor)
-        if expert is not None:
-            return self._flat(expert, tensor.name, start, stop)
-        return reader.read_flat(own, start, stop)
+        return self._flat(self._donor(tensor), tensor.name, start, stop)
 
     def copied_from(self, tensor: TensorPlan) -> tuple[str, Path]:
         """What to call the stored tensor that is copied in a message, and its file."""
-        _, own, expert = self._copied(tensor)
+        expert = self._donor(tensor)
         if expert is not None:
-            return _expert_tensor(expert, own)
-        return f"tensor {own} of the base", self.inputs.base.info(own).file
+            return _expert_tensor(expert, expert.tensors[tensor.name])
+        return f"tensor {tensor.name} of the base", self.inputs.base.info(tensor.name).file
 
-    def _copied(self, tensor: TensorPlan) -> tuple[Reader, str, FullExpert | None]:
-        """Where the stored tensor that is copied is read, its name there, and the expert if it is one's."""
+    def _donor(self, tensor: TensorPlan) -> FullExpert | None:
+        """The expert whose stored tensor is copied; None where it is the base's."""
         expert = None if tensor.source == BASE else self.inputs.expert(tensor.source)
-        if not isinstance(expert, FullExpert) or not expert.changes(tensor.name):
-            return self._base, tensor.name, None
-        return self._experts[expert.name], expert.tensors[tensor.name], expert
+        return expert if isinstance(expert, FullExpert) and expert.changes(tensor.name) else None
 
     def adapted(self, tensor: TensorPlan) -> Tensor | None:
         """A tensor that is copied from an adapter, changed by it; None where it isn't."""
@@ -82,7 +95,7 @@ class Sources:
 
     def base(self, tensor: TensorPlan, rows: Rows = None) -> Tensor:
         """A tensor of the base for merging: float32 or better, finite."""
-        values = self._read(self._base, tensor.name, rows)
+        values = self._read(None, tensor, rows)
         info = self.inputs.base.info(tensor.name)
         return self._mergeable(values, f"tensor {tensor.name} of the base", info.file)
 
@@ -95,6 +108,9 @@ class Sources:
             start: first element that is read.
             out: flat, on the CPU; of the stored type, or of one to convert to.
         """
+        if self._by_token(name):
+            out.copy_(self._flat(expert, name, start, start + out.numel()))
+            return
         reader, own = self._base, name
         if expert is not None:
             reader, own = self._experts[expert.name], expert.stored_whole(name) or name
@@ -174,7 +190,10 @@ class Sources:
             kept = self._factors.get(expert.name)
         if kept is not None and kept[0] == (tensor.name, dtype):
             return kept[1]
-        delta = expert.delta(tensor.name, lambda: self._base.read(tensor.name), tensor.shape, experts)
+        if self._rows is not None and self._by_token(tensor.name) and expert.changes(tensor.name):
+            delta = self._rows.delta(expert, tensor.name, tensor.shape)
+        else:
+            delta = expert.delta(tensor.name, lambda: self._base.read(tensor.name), tensor.shape, experts)
         placed = _placed(delta, dtype, self.device)
         self._check_adapter(placed, expert, tensor)
         if self.device.type == "cuda":  # other threads, with other streams, may use it next
@@ -186,10 +205,7 @@ class Sources:
 
     def _expert(self, expert: FullExpert, tensor: TensorPlan, rows: Rows) -> Tensor:
         own = expert.tensors[tensor.name]
-        if tensor.name in expert.swapped:
-            values = self._swapped(expert, tensor.name, rows)
-        else:
-            values = self._read(self._experts[expert.name], own, rows)
+        values = self._read(expert, tensor, rows)
         return self._mergeable(values, *_expert_tensor(expert, own))
 
     def _swapped(self, expert: FullExpert, name: str, rows: Rows) -> Tensor:
@@ -200,17 +216,9 @@ class Sources:
         """
         reader, own = self._experts[expert.name], expert.tensors[name]
         if len(self.inputs.base.info(name).shape) > 2:
-            return self._read(reader, own, rows).transpose(-1, -2).contiguous()
+            values = reader.read_rows(own, *rows) if rows else reader.read(own)
+            return values.transpose(-1, -2).contiguous()
         return reader.read(own).T[slice(*rows) if rows else slice(None)].contiguous()
-
-    def _flat(self, expert: FullExpert, name: str, start: int, stop: int) -> Tensor:
-        """Elements [start, stop) of an expert's tensor, flattened in the base's layout, in its own type."""
-        if name not in expert.swapped:
-            return self._experts[expert.name].read_flat(expert.tensors[name], start, stop)
-        width = prod(self.inputs.base.info(name).shape[1:])
-        first = start // width
-        whole = self._swapped(expert, name, (first, -(-stop // width))).flatten()
-        return whole[start - first * width : stop - first * width]
 
     def _mergeable(self, values: Tensor, what: str, file: object) -> Tensor:
         """On the device, float32 or float64, in memory of its own; refused where not finite."""
@@ -234,9 +242,31 @@ class Sources:
                 hint="find a sound copy of this adapter; nothing has been written",
             )
 
-    @staticmethod
-    def _read(reader: Reader, name: str, rows: Rows) -> Tensor:
-        return reader.read_rows(name, *rows) if rows else reader.read(name)
+    def _by_token(self, name: str) -> bool:
+        """Whether the rows of a tensor of the base meet those of the experts by their token."""
+        return self.inputs.tokens is not None and name in self.inputs.tokens.tensors
+
+    def _flat(self, expert: AnyExpert | None, name: str, start: int, stop: int) -> Tensor:
+        """Elements [start, stop) of a stored tensor, by the base's name of it and in its layout."""
+        if self._rows is not None and self._by_token(name):
+            if expert is None:
+                return self._rows.base(name, start, stop)
+            return self._rows.expert(expert, name, start, stop)
+        if expert is None:
+            return self._base.read_flat(name, start, stop)
+        if isinstance(expert, AdapterExpert) or name not in expert.swapped:
+            return self._experts[expert.name].read_flat(expert.stored_whole(name) or name, start, stop)
+        width = prod(self.inputs.base.info(name).shape[1:])
+        first = start // width
+        whole = self._swapped(expert, name, (first, -(-stop // width))).flatten()
+        return whole[start - first * width : stop - first * width]
+
+    def _read(self, expert: FullExpert | None, tensor: TensorPlan, rows: Rows) -> Tensor:
+        width = prod(tensor.shape[1:])
+        first, last = rows or (0, tensor.shape[0] if tensor.shape else 1)
+        return self._flat(expert, tensor.name, first * width, last * width).view(
+            (last - first, *tensor.shape[1:]) if tensor.shape else ()
+        )
 
 
 def _expert_tensor(expert: FullExpert, own: str) -> tuple[str, Path]:
