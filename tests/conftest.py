@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,6 +21,12 @@ if not samples.EVERYTHING:
     settings.load_profile("fast")
 
 THREADS = torch.get_num_threads()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def a_cache_folder_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Nothing is noted in the home of whoever runs the tests."""
+    os.environ["OPTMERGE_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(autouse=True)

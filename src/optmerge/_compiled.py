@@ -12,13 +12,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from numba import config, njit
+import numba
 from numba.core.caching import FunctionCache
 
 from optmerge._system import CACHE, cache_folder
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+_config: Any = numba.config
 _problems: list[str] = []
 
 
@@ -28,7 +29,7 @@ def compiled(function: Function) -> Function:
     The cache lies beside the source or where NUMBA_CACHE_DIR says, else in `cache_folder()`. Where neither
     can be written to, the function is compiled in memory, once a process.
     """
-    dispatcher = njit(nogil=True)(function)
+    dispatcher: Any = numba.njit(nogil=True)(function)
     cache = _cache(function)
     if cache is not None:
         dispatcher._cache = cache
@@ -50,12 +51,12 @@ def uncached() -> str | None:
 
 def _cache(function: Callable[..., Any]) -> _Cache | None:
     own = cache_folder()
-    folders = [config.CACHE_DIR] if config.CACHE_DIR or _writable(function) else []
+    folders = [_config.CACHE_DIR] if _config.CACHE_DIR or _writable(function) else []
     folders += [str(own / "numba")] if own is not None else []
     for folder in folders:
         try:
             with _cached_in(folder):
-                return _Cache(function)
+                return _Cache(function)  # type: ignore[no-untyped-call]
         except (OSError, RuntimeError):
             continue
     return None
@@ -69,30 +70,30 @@ def _writable(function: Callable[..., Any]) -> bool:
 @contextmanager
 def _cached_in(folder: str) -> Any:
     """Has numba keep what it compiles in a folder; where the folder is empty text, where it always does."""
-    before = config.CACHE_DIR
-    config.CACHE_DIR = folder
+    before = _config.CACHE_DIR
+    _config.CACHE_DIR = folder
     try:
         yield
     finally:
-        config.CACHE_DIR = before
+        _config.CACHE_DIR = before
 
 
-class _Cache(FunctionCache):  # type: ignore[misc]
+class _Cache(FunctionCache):
     """A function's cache that may fail at any time: then the function is compiled, or not kept."""
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """The compiled function for a signature; None where it isn't there or can't be read."""
         try:
-            return super().load_overload(sig, target_context)
+            return super().load_overload(sig, target_context)  # type: ignore[no-untyped-call]
         except Exception:  # a damaged file raises whatever unpickling it raises
             with suppress(Exception):
-                self.flush()
+                self.flush()  # type: ignore[no-untyped-call]
             return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
         """Keeps a compiled function, if it can be."""
         try:
-            super().save_overload(sig, data)
+            super().save_overload(sig, data)  # type: ignore[no-untyped-call]
         except Exception as problem:
             _note(getattr(problem, "strerror", None) or type(problem).__name__)
 

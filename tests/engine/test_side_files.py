@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import yaml
 
 import optmerge
+from optmerge.engine.output.card import _pipeline_tag
 from worlds.merges import CONFIG, NORM, QUERY, TOKENIZER, UP, World, contents, save_adapter, world
 
 FILES: dict[str, str | dict[str, Any]] = {
@@ -28,6 +30,9 @@ CARRIED = {
     "generation_config.json",
     "modeling_ours.py",
 }
+
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 @pytest.fixture
@@ -96,11 +101,22 @@ def test_a_type_asked_for_is_told_in_nested_configs_too(models: World) -> None:
 
 
 def test_the_card_names_base_models_and_their_licence(models: World) -> None:
-    head, text = card(merged(models))
+    for folder in (models.base, models.experts[0]):
+        snapshot = models.root / f"models--org--{folder.name}" / "snapshots" / COMMIT
+        shutil.copytree(folder, snapshot)
+    head, text = card(
+        merged(
+            models,
+            base=str(models.root / "models--org--base" / "snapshots" / COMMIT),
+            experts=[str(models.root / "models--org--e0" / "snapshots" / COMMIT), str(models.experts[1])],
+        )
+    )
 
-    assert head["base_model"] == ["base", "e0", "e1"]
+    assert head["base_model"] == ["org/base", "org/e0"]
     assert head["base_model_relation"] == "merge"
     assert head["license"] == "apache-2.0"
+    assert head["pipeline_tag"] == "text-generation"
+    assert f"| org/base@{COMMIT} | base |" in text
     assert "merge" in head["tags"]
     assert "task_arithmetic" in text and "scale 0.5" in text
 
@@ -126,16 +142,57 @@ def test_the_card_holds_no_local_path(models: World) -> None:
     folder.mkdir()
     files = merged(models, side_files=str(folder), experts=[{"model": str(models.experts[0]), "weight": 2}])
 
-    assert str(models.root).encode() not in files["README.md"]
+    for name in ("README.md", "optmerge.json"):
+        assert str(models.root).encode() not in files[name]
 
 
-def test_the_cards_recipe_is_a_recipe(models: World) -> None:
-    _, text = card(merged(models, method="ties"))
-    recipe = yaml.safe_load(text.split("```yaml\n")[1].split("```")[0])
+def test_models_that_are_not_on_the_hub_are_no_links(models: World) -> None:
+    head, _ = card(merged(models))
 
-    assert recipe["method"] == {"name": "ties"}
-    assert [expert["model"] for expert in recipe["experts"]] == ["e0", "e1"]
-    optmerge.Recipe.model_validate(recipe)
+    assert "base_model" not in head and "base_model_relation" not in head
+
+
+def test_the_cards_recipe_runs_where_its_placeholders_are_replaced(models: World) -> None:
+    other = models.root / "other" / "e0"  # of the same name; the names seed the masks
+    shutil.copytree(models.experts[1], other)
+    method = {"name": "dare_ties", "seed": 3}
+    files = merged(models, method=method, experts=[str(models.experts[0]), str(other)])
+    _, text = card(files)
+    recipe = text.split("```yaml\n")[1].split("```")[0]
+    for name, folder in {"base": models.base, "e0-2": other, "e0": models.experts[0]}.items():
+        assert f"`path/to/{name}`" in text
+        recipe = recipe.replace(f"path/to/{name}\n", f"{folder}\n")
+    again = optmerge.merge(yaml.safe_load(recipe), models.root / "again").path
+
+    assert contents(again)["model.safetensors"] == files["model.safetensors"]
+
+
+def test_the_card_loads_the_model_with_its_class_and_its_processor(models: World) -> None:
+    _, text = card(merged(models))
+
+    assert "from transformers import AutoProcessor, LlamaForCausalLM" in text
+    compile(text.split("```python\n")[1].split("```")[0], "card", "exec")
+
+
+@pytest.mark.parametrize(
+    ("config", "tag"),
+    [
+        (
+            {"architectures": ["Qwen2VLForConditionalGeneration"], "vision_config": {"a": 1}},
+            "image-text-to-text",
+        ),
+        (
+            {"architectures": ["Qwen2AudioForConditionalGeneration"], "audio_config": {"a": 1}},
+            "audio-text-to-text",
+        ),
+        ({"architectures": ["CLIPModel"], "vision_config": {"a": 1}}, "zero-shot-image-classification"),
+        ({"architectures": ["WhisperForConditionalGeneration"]}, "automatic-speech-recognition"),
+        ({"architectures": ["T5ForConditionalGeneration"]}, None),
+        ({}, None),
+    ],
+)
+def test_the_pipeline_tag_is_said_where_the_class_tells_it(config: dict[str, Any], tag: str | None) -> None:
+    assert _pipeline_tag(config) == tag
 
 
 def test_provenance_says_what_was_done_to_every_tensor_and_why(models: World) -> None:
@@ -157,9 +214,11 @@ def test_provenance_holds_recipe_versions_identities_and_files(models: World) ->
     files = merged(models)
     found = json.loads(files["optmerge.json"])
 
-    assert optmerge.Recipe.model_validate(found["recipe"]) == optmerge.plan(models.recipe()).recipe
+    recipe = optmerge.Recipe.model_validate(found["recipe"])
+    assert [recipe.base, *(each.model for each in recipe.experts)] == ["base", "e0", "e1"]
+    assert recipe.method == optmerge.plan(models.recipe()).recipe.method and found["format"] == 2
     assert {"optmerge", "torch", "python"} <= found["versions"].keys()
-    assert len({found["base"]["identity"], *(expert["identity"] for expert in found["experts"])}) >= 1
+    assert len({found["base"]["identity"], *(expert["identity"] for expert in found["experts"])}) == 3
     assert sorted(found["files"]) == sorted(files)
     assert found["methods"][0]["scale"] == 0.5
 

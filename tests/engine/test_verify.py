@@ -11,7 +11,9 @@ from safetensors.torch import save_file
 
 import optmerge
 from optmerge.cli import run
+from optmerge.engine.verify import checks
 from optmerge.engine.verify.checks import Verification, verify
+from optmerge.engine.verify.transformers_load import Outcome
 from optmerge.errors import InputError
 from worlds.merges import CONFIG, NORM, QUERY, UP, Tensors, World, load, save_adapter, world
 from worlds.models import TINY
@@ -168,6 +170,44 @@ def test_a_real_model_loads_and_generates(merged: Path) -> None:
 
     assert found.ok, found.checks
     assert outcome(found) == dict.fromkeys(("coverage", "finite", "deltas", "load", "ties", "generate"), True)
+
+
+@pytest.mark.parametrize("who", ["both", "merged", "nobody to compare"])
+def test_a_generation_that_fails_for_the_base_too_is_not_the_merges_fault(
+    who: str, merged: Path, llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def fail(model: object) -> Outcome:
+        asked.append("")
+        if who == "merged" and len(asked) > 1:
+            return None, True, "tokens [1]"
+        raise TypeError("forward() missing 1 required positional argument: 'pixel_values'")
+
+    monkeypatch.setattr(checks, "smoke_generation", fail)
+    if who == "nobody to compare":
+        (merged / "optmerge.json").unlink()
+    found = verify(merged, base=None if who == "nobody to compare" else llama / "base")
+    check = next(each for each in found.checks if each.name == "generate")
+
+    assert check.ok is (False if who == "merged" else None)
+    assert len(asked) == (1 if who == "nobody to compare" else 2)
+
+
+def test_a_class_that_gives_no_loading_info_is_loaded_all_the_same(
+    merged: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import transformers
+
+    whole = transformers.LlamaForCausalLM.from_pretrained
+
+    def from_pretrained(path: Path, **options: object) -> object:
+        model = whole(path, **options)
+        return model.speakers if isinstance(model, tuple) else model
+
+    monkeypatch.setattr(transformers.LlamaForCausalLM, "from_pretrained", from_pretrained)
+
+    assert outcome(verify(merged))["load"] is True
 
 
 @pytest.mark.parametrize("fault", ["missing", "unexpected", "reshaped"])

@@ -21,8 +21,8 @@ import optmerge
 from optmerge.checkpoints.adapters import open_adapter
 from optmerge.checkpoints.checkpoint import open_checkpoint
 from optmerge.checkpoints.safetensors_format import read_header
+from optmerge.engine.output.card import _card_head
 from optmerge.engine.output.folder import PROVENANCE, STATE, OutputFolder, finished_fingerprint
-from optmerge.engine.output.provenance import _stated_licence
 from optmerge.engine.planning.request import check_recipe
 from optmerge.engine.verify.checks import verify
 from optmerge.errors import InputError
@@ -216,9 +216,9 @@ def setting(data: bytes) -> None:
 
 @target
 def card(data: bytes) -> None:
-    """The head of a model card, from which a licence is taken."""
+    """The head of a model card, from which licence and task are taken."""
     (folder("card") / "README.md").write_bytes(b"---\n" + data + b"\n---\n")
-    _stated_licence(folder("card"))
+    _card_head(folder("card"))
 
 
 @target

@@ -24,7 +24,7 @@ GOOD = {A: torch.ones(2, 6), B: torch.ones(4, 2)}
 def adapter(folder: Path, tensors: dict[str, Tensor], config: Any) -> Path:
     text = config if isinstance(config, bytes) else json.dumps(config).encode()
     (folder / "adapter_config.json").write_bytes(text)
-    save_file(tensors, folder / "adapter_model.safetensors")
+    save_file({name: each.clone() for name, each in tensors.items()}, folder / "adapter_model.safetensors")
     return folder
 
 
@@ -51,8 +51,69 @@ FILES: dict[str, tuple[dict[str, Tensor], str]] = {
     "a magnitude alone": ({MAGNITUDE: torch.ones(4)}, "don't belong together"),
     "a replaced and adapted weight": ({**GOOD, f"{Q}.weight": torch.ones(4, 6)}, "both replaced and adapted"),
     "one target by two names": ({**GOOD, "layers.0.q_proj.lora_A.weight": torch.ones(2, 6)}, "twice"),
+    "one target within two wrappers": (
+        {**GOOD, A.replace("model.layers", "model._orig_mod.layers"): GOOD[A], f"module.{A}": GOOD[A]},
+        "twice",
+    ),
+    "two adapters": (
+        {
+            A.replace("lora_A", "lora_A.default"): GOOD[A],
+            B.replace("lora_B", "lora_B.default"): GOOD[B],
+            "k.lora_A.other.weight": GOOD[A],
+            "k.lora_B.other.weight": GOOD[B],
+        },
+        "several adapters",
+    ),
+    "an adapter on an adapter": (
+        {f"{Q}.base_layer.lora_A.weight": GOOD[A], f"{Q}.base_layer.lora_B.weight": GOOD[B]},
+        "isn't known",
+    ),
     "nothing": ({}, "no tensors"),
 }
+
+
+STACK = "base_model.model.layers.0.experts"
+STACKED: dict[str, tuple[dict[str, Tensor], list[str], str]] = {
+    "A without B": ({f"{STACK}.lora_A.weight": torch.ones(6, 4)}, ["down_proj"], "A and B"),
+    "part of an expert's rank": (
+        {f"{STACK}.lora_A.weight": torch.ones(5, 4), f"{STACK}.lora_B.weight": torch.ones(3, 5)},
+        ["down_proj"],
+        "rank is wrong",
+    ),
+    "other experts in B": (
+        {f"{STACK}.lora_A.weight": torch.ones(6, 4), f"{STACK}.lora_B.weight": torch.ones(3, 4)},
+        ["down_proj"],
+        "rank is wrong",
+    ),
+    "factors of shards": (
+        {f"{STACK}.lora_A.weight": torch.ones(0), f"{STACK}.lora_B.weight": torch.ones(0)},
+        ["down_proj"],
+        "sharded",
+    ),
+    "one of two parameters": (
+        {f"{STACK}.lora_A.weight": torch.ones(6, 4), f"{STACK}.lora_B.weight": torch.ones(3, 6)},
+        ["down_proj", "gate_up_proj"],
+        "isn't known",
+    ),
+    "parameters in an unknown order": (
+        {
+            f"{STACK}.{level}lora_{factor}.weight": torch.ones(6, 6)
+            for level in ("", "base_layer.")
+            for factor in "AB"
+        },
+        ["omega", "psi"],
+        "isn't known",
+    ),
+}
+
+
+@pytest.mark.parametrize(("tensors", "parameters", "message"), STACKED.values(), ids=STACKED.keys())
+def test_factors_of_stacks_that_make_no_sense_are_refused(
+    tensors: dict[str, Tensor], parameters: list[str], message: str, tmp_path: Path
+) -> None:
+    config = {**CONFIG, "target_modules": ["q_proj"], "target_parameters": parameters}
+    with pytest.raises(AdapterError, match=message):
+        open_adapter(adapter(tmp_path, tensors, config))
 
 
 @pytest.mark.parametrize(("tensors", "message"), FILES.values(), ids=FILES.keys())
@@ -95,6 +156,8 @@ CONFIGS: dict[str, Any] = {
     "PiSSA": {**CONFIG, "init_lora_weights": "pissa_niter_4"},
     "OLoRA": {**CONFIG, "init_lora_weights": "olora"},
     "QALoRA": {**CONFIG, "use_qalora": True},
+    "parameters that are no names": {**CONFIG, "target_parameters": [3]},
+    "modules that are no names": {**CONFIG, "target_parameters": ["w"], "target_modules": {"a": 1}},
     "aLoRA": {**CONFIG, "alora_invocation_tokens": [1]},
 }
 

@@ -17,7 +17,6 @@ from optmerge.errors import AdapterError, CheckpointError
 
 # Settings under which the adapter isn't just weights added to the base's weights.
 _REFUSED = {
-    "target_parameters": "LoRA on stacked parameters (target_parameters)",
     "trainable_token_indices": "single trained token rows (trainable_token_indices)",
     "layer_replication": "replicated layers",
     "alora_invocation_tokens": "aLoRA, which is active only after its invocation tokens",
@@ -37,7 +36,7 @@ _T = TypeVar("_T", int, float)
 Patterns = Sequence[tuple[Callable[[str], bool], _T]]
 """(whether it matches a module's name, value) pairs; the first match counts."""
 
-_MERGE = (
+CONVERT = (
     "load it with PEFT, merge_and_unload(), save_pretrained(), and give the full checkpoint as the expert"
 )
 
@@ -54,6 +53,9 @@ class LoraSettings:
         rslora: scale by α/√r instead of α/r.
         dora: magnitude vectors are expected.
         fan_in_fan_out: targeted linear weights are stored (inputs, outputs).
+        parameters: endings of the names of parameters that are adapted without their module
+            (`target_parameters`), sorted.
+        is_module: whether a module, by name, is adapted as a whole (`target_modules`).
     """
 
     rank: int
@@ -63,13 +65,15 @@ class LoraSettings:
     rslora: bool
     dora: bool
     fan_in_fan_out: bool
+    parameters: tuple[str, ...]
+    is_module: Callable[[str], bool]
 
     def rank_of(self, module: str) -> int:
-        """Rank of the factors of a module, named as in the model without PEFT's prefix."""
+        """Rank of the factors of a module, or of a parameter adapted by itself, by its name in the model."""
         return _lookup(self.rank_pattern, module, self.rank)
 
     def scaling_of(self, module: str) -> float:
-        """Factor on up · down for a module, named as for `rank_of`: α/r, or α/√r with rslora."""
+        """Factor on up · down, by the name that `rank_of` takes: α/r, or α/√r with rslora."""
         rank, alpha = self.rank_of(module), _lookup(self.alpha_pattern, module, self.alpha)
         return alpha / sqrt(rank) if self.rslora else alpha / rank
 
@@ -93,12 +97,12 @@ def read_adapter_config(folder: Path) -> tuple[dict[str, Any], LoraSettings]:
     kind = config.get("peft_type")
     if kind != "LORA":
         raise AdapterError(
-            "only LoRA adapters can be merged", where=path, got=f"peft_type {kind}", hint=_MERGE
+            "only LoRA adapters can be merged", where=path, got=f"peft_type {kind}", hint=CONVERT
         )
     for key, what in _REFUSED.items():
         if config.get(key):
             raise AdapterError(
-                f"the adapter uses {what}, which isn't supported", where=path, got=key, hint=_MERGE
+                f"the adapter uses {what}, which isn't supported", where=path, got=key, hint=CONVERT
             )
     init = config.get("init_lora_weights")
     if isinstance(init, str) and _REFUSED_INIT.fullmatch(init):
@@ -143,6 +147,7 @@ def locate_base(folder: Path, config: Mapping[str, Any]) -> Path:
 
 
 def _settings(path: Path, config: dict[str, Any]) -> LoraSettings:
+    parameters = _names(path, "target_parameters", config.get("target_parameters"))
     return LoraSettings(
         rank=_number(path, "r", config.get("r", 8), integral=True),
         alpha=_number(path, "lora_alpha", config.get("lora_alpha", 8)),
@@ -151,6 +156,8 @@ def _settings(path: Path, config: dict[str, Any]) -> LoraSettings:
         rslora=_flag(path, config, "use_rslora"),
         dora=_flag(path, config, "use_dora"),
         fan_in_fan_out=_flag(path, config, "fan_in_fan_out"),
+        parameters=parameters,
+        is_module=_module_test(path, config.get("target_modules")) if parameters else _every_module,
     )
 
 
@@ -176,9 +183,32 @@ def _patterns(path: Path, key: str, value: Any, *, integral: bool = False) -> Pa
                 where=path,
                 got=f"{pattern[:200]}: {problem}",
                 expected="a regular expression without look-around or back-references",
-                hint=_MERGE,
+                hint=CONVERT,
             ) from None
     return found
+
+
+def _names(path: Path, key: str, value: Any) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, list) or not all(isinstance(name, str) and name for name in value):
+        raise AdapterError(f"{key} is wrong", where=path, got=str(value)[:200], expected="a list of names")
+    return tuple(sorted(value))
+
+
+def _every_module(module: str) -> bool:
+    return True
+
+
+def _module_test(path: Path, value: Any) -> Callable[[str], bool]:
+    """Whether `target_modules` names a module: a list of endings, or one regular expression."""
+    if isinstance(value, str):
+        try:
+            return name_pattern(value)
+        except ValueError:
+            return lambda module: False
+    endings = _names(path, "target_modules", value)
+    return lambda module: any(module == each or module.endswith(f".{each}") for each in endings)
 
 
 def _flag(path: Path, config: dict[str, Any], key: str) -> bool:

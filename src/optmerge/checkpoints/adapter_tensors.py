@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
@@ -11,14 +13,27 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from optmerge.checkpoints.adapter_config import LoraSettings
+from optmerge.checkpoints.adapter_config import CONVERT, LoraSettings
 from optmerge.checkpoints.safetensors_format import TensorInfo
 from optmerge.deltas import LowRank
 from optmerge.errors import AdapterError
 
 Part = Literal["down", "up", "magnitude", "full", "bias"]
 
-_PREFIX = "base_model.model."
+# Levels that wrappers of training put into names: PEFT, torch.compile, FSDP, checkpointing, Lightning.
+_WRAPPERS = re.compile(
+    r"(?:(?<=\.)|^)(?:base_model\.model|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module"
+    r"|_forward_module)\."
+)
+_PARALLEL = re.compile(r"^(?:module\.)+")
+# The adapter's name, which PEFT leaves out when it saves, and a state dict keeps.
+_NAMED = re.compile(
+    r"\.(?:(lora_[AB])\.([^.]+)(?=\.(?:weight|bias)$)|(lora_embedding_[AB])\.([^.]+)$"
+    r"|(lora_magnitude_vector)\.(?!weight$)([^.]+)(?=$|\.weight$))"
+)
+_REPLACED = re.compile(r"\.modules_to_save(?:\.([^.]+))?(?=\.)")
+_FROZEN = re.compile(r"\.original_module\.")
+_BASE_LAYERS = re.compile(r"(?:\.base_layer)+(?=\.|$)")
 
 # Key endings → (part, ending of the parameter's name, is an embedding).
 _ENDINGS: dict[str, tuple[Part, str, bool]] = {
@@ -32,6 +47,9 @@ _ENDINGS: dict[str, tuple[Part, str, bool]] = {
 }
 _UNKNOWN = ("lora_", "token_adapter", "trainable_tokens")
 
+# Parameters of one module, as classes of transformers define them: PEFT wraps the first innermost.
+_DEFINED = ("gate_up_proj", "gate_proj", "up_proj", "down_proj")
+
 
 @dataclass(frozen=True)
 class AdapterTensor:
@@ -40,12 +58,14 @@ class AdapterTensor:
     Args:
         name: the parameter's, as in the transformers class that the adapter was trained on.
         kind: "lora" (low-rank), "dora" (low-rank with magnitudes), "full" (a new value, or a trained bias).
-        shape: shape of the base's parameter, as far as the file tells; see `orientation`.
-        rank: rank of the factors; None for "full".
+        shape: shape of the base's parameter, as far as the file tells; see `orientation`. A stack is
+            (experts, outputs, inputs) here.
+        rank: rank of the factors, for each expert of a stack; None for "full".
         scaling: factor on up · down, or on the bias.
         embedding: the factors are those of an embedding table.
         transposed: the parameter is stored (inputs, outputs).
         parts: the tensors in the file.
+        stacked: the parameter was adapted without its module (`target_parameters`): one or more experts.
     """
 
     name: str
@@ -56,6 +76,7 @@ class AdapterTensor:
     embedding: bool
     transposed: bool
     parts: Mapping[Part, TensorInfo] = field(repr=False)
+    stacked: bool = False
 
     def orientation(self, shape: tuple[int, ...]) -> bool | None:
         """Whether a base parameter of this shape is stored (inputs, outputs); None when it doesn't fit.
@@ -69,6 +90,23 @@ class AdapterTensor:
         if linear and shape == self.shape[::-1]:
             return not self.transposed
         return None
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Where in a target of an adapter one tensor of the base lies.
+
+    Args:
+        target: name of the target.
+        expert: index in a stack whose experts the base stores one by one; None for the whole target.
+        rows: first and last-plus-one output, where the base stores a joined matrix in parts; None for all.
+        transposed: of a stack: the base stores (inputs, outputs) of what the factors multiply.
+    """
+
+    target: str
+    expert: int | None = None
+    rows: tuple[int, int] | None = None
+    transposed: bool = False
 
 
 def group_tensors(
@@ -85,35 +123,139 @@ def group_tensors(
         AdapterError: a key nobody knows, a factor without its partner, or a rank other than the configured.
     """
     groups: dict[str, dict[Part, TensorInfo]] = {}
-    embeddings = set()
-    for key, info in tensors.items():
-        name, part, embedding = _classify(path, key)
+    embeddings, stacked = set(), set()
+    keys = [(_classify(path, key), info) for key, info in _plain_names(path, tensors).items()]
+    depths: dict[str, int] = defaultdict(int)
+    for key, _ in keys:
+        depths[key.module] = max(depths[key.module], key.level)
+    for key, info in keys:
+        name = key.name
+        if key.part != "full" and (parameter := _own_parameter(path, key, depths[key.module], settings)):
+            name = f"{key.module}.{parameter}"
+            stacked.add(name)
         group = groups.setdefault(name, {})
-        if part in group:
-            raise AdapterError(
-                f"{name} is in the adapter twice", where=path, got=f"{group[part].name}, {key}"
-            )
-        group[part] = info
-        if embedding:
+        if key.part in group:
+            got = f"{group[key.part].name}, {info.name}"
+            hint = "remove one of the two from the file, and save it again"
+            raise AdapterError(f"{name} is in the adapter twice", where=path, got=got, hint=hint)
+        group[key.part] = info
+        if key.embedding:
             embeddings.add(name)
     if not groups:
         raise AdapterError(
             "the adapter holds no tensors", where=path, hint="it wasn't saved properly; save it again"
         )
-    return {name: _tensor(path, name, groups[name], settings, name in embeddings) for name in sorted(groups)}
+    return {
+        name: _stack(path, name, groups[name], settings)
+        if name in stacked
+        else _tensor(path, name, groups[name], settings, name in embeddings)
+        for name in sorted(groups)
+    }
 
 
-def _classify(path: Path, key: str) -> tuple[str, Part, bool]:
-    short = key.removeprefix(_PREFIX)
+@dataclass(frozen=True)
+class _Key:
+    """What a key of an adapter file says.
+
+    Args:
+        name: of the parameter, unless its module has parameters that are adapted by themselves.
+        module: that the factors lie at; the name again for a full tensor.
+        level: how many wrappers lie around the factors' own (`….base_layer.lora_A.weight` is 1).
+        part: what the tensor is.
+        embedding: the factors are those of an embedding table.
+    """
+
+    name: str
+    module: str
+    level: int
+    part: Part
+    embedding: bool
+
+
+def _plain_names(path: Path, tensors: Mapping[str, TensorInfo]) -> dict[str, TensorInfo]:
+    """Tensors by their keys as PEFT saves them, without the levels of wrappers and the adapter's name.
+
+    Raises:
+        AdapterError: two keys are one then, or the file holds several adapters.
+    """
+    found: dict[str, TensorInfo] = {}
+    adapters: dict[str, str] = {}
+    for key, info in tensors.items():
+        plain = _NAMED.sub(lambda match: "." + next(filter(None, match.groups())), short := unwrapped(key))
+        if match := _NAMED.search(short):
+            adapters[match[2] or match[4] or match[6]] = key
+        if _FROZEN.search(plain):  # the base's own values, beside those that were trained
+            continue
+        if match := _REPLACED.search(plain):
+            plain = _REPLACED.sub("", plain)
+            adapters[match[1] or "default"] = key
+        if plain in found:
+            hint = "remove one of the two from the file, and save it again"
+            got = f"{found[plain].name}, {key}"
+            raise AdapterError(f"{plain} is in the adapter twice", where=path, got=got, hint=hint)
+        found[plain] = info
+    if len(adapters) > 1:
+        hint = "save the adapters one by one with PEFT's save_pretrained(selected_adapters=[…])"
+        raise AdapterError(
+            "the file holds several adapters", where=path, got=", ".join(list(adapters)[:5]), hint=hint
+        )
+    return found
+
+
+def unwrapped(key: str) -> str:
+    """A tensor's name without the levels that PEFT, compilers and parallel trainers put into it.
+
+    `base_model.model.`, `_orig_mod.`, `_fsdp_wrapped_module.` and the like go wherever they stand, `module.`
+    goes at the beginning.
+    """
+    while True:
+        short = _PARALLEL.sub("", _WRAPPERS.sub("", key))
+        if short == key:
+            return key
+        key = short
+
+
+def _classify(path: Path, key: str) -> _Key:
     for ending, (part, parameter, embedding) in _ENDINGS.items():
-        if short.endswith(ending):
-            return short.removesuffix(ending) + parameter, part, embedding
-    if any(unknown in short for unknown in _UNKNOWN):
+        if key.endswith(ending):
+            place = key.removesuffix(ending)
+            module = _BASE_LAYERS.sub("", place)
+            level = (len(place) - len(module)) // len(".base_layer")
+            return _Key(module + parameter, module, level, part, embedding)
+    if any(unknown in key for unknown in _UNKNOWN):
         expected = ", ".join(_ENDINGS)
         raise AdapterError(
-            "the adapter holds a tensor of unknown meaning", where=path, got=key, expected=expected
+            "the adapter holds a tensor of unknown meaning",
+            where=path,
+            got=key,
+            expected=expected,
+            hint=CONVERT,
         )
-    return short.replace(".base_layer.", "."), "full", False
+    name = _BASE_LAYERS.sub("", key)
+    return _Key(name, name, 0, "full", False)
+
+
+def _own_parameter(path: Path, key: _Key, depth: int, settings: LoraSettings) -> str | None:
+    """Name of the parameter of its module that factors belong to; None where they are the module's own.
+
+    PEFT keeps only endings of the parameters' names and wraps one around the other in the order in which the
+    class defines them, so that the last one is outermost.
+    """
+    endings = [each.rpartition(".") for each in settings.parameters]
+    placed = [name for start, _, name in endings if start and f".{key.module}".endswith(f".{start}")]
+    bare = [name for start, _, name in endings if not start]
+    candidates = placed or ([] if not depth and settings.is_module(key.module) else bare)
+    if not candidates and not depth:
+        return None
+    known = [name for name in _DEFINED if name in candidates] if depth else candidates
+    if len(known) != depth + 1 or len(candidates) != depth + 1:
+        raise AdapterError(
+            f"{key.module}: which of its parameters are adapted isn't known",
+            where=path,
+            got=f"factors of {depth + 1}, target_parameters {', '.join(settings.parameters) or 'none'}",
+            hint=CONVERT,
+        )
+    return known[depth - key.level]
 
 
 def _tensor(
@@ -144,14 +286,41 @@ def _tensor(
     return AdapterTensor(name, kind, shape, rank, scaling, embedding, transposed, parts)
 
 
+def _stack(path: Path, name: str, parts: Mapping[Part, TensorInfo], settings: LoraSettings) -> AdapterTensor:
+    """A parameter adapted by itself: every expert of a stack has factors of its own, one after the other."""
+    down, up = parts.get("down"), parts.get("up")
+    if down is None or up is None or len(parts) != 2:
+        got = ", ".join(sorted(parts))
+        raise AdapterError(f"{name}: its parts aren't A and B", where=path, got=got, expected="A and B")
+    rank = settings.rank_of(name)
+    shapes = f"A {list(down.shape)}, B {list(up.shape)}"
+    if len(down.shape) != 2 or len(up.shape) != 2 or not all((*down.shape, *up.shape)):
+        raise _no_matrices(path, name, shapes, down.shape, up.shape)
+    experts, rest = divmod(down.shape[0], rank)
+    if rest or up.shape[1] != down.shape[0]:
+        expected = f"rank {rank}, as adapter_config.json says, for each expert"
+        raise AdapterError(f"{name}: its rank is wrong", where=path, got=shapes, expected=expected)
+    shape = (up.shape[0], down.shape[1]) if experts == 1 else (experts, up.shape[0], down.shape[1])
+    return AdapterTensor(name, "lora", shape, rank, settings.scaling_of(name), False, False, parts, True)
+
+
+def _no_matrices(
+    path: Path, name: str, shapes: str, down: tuple[int, ...], up: tuple[int, ...]
+) -> AdapterError:
+    empty = 0 in (*down, *up) or not down or not up
+    hint = "the adapter was saved from sharded weights (ZeRO-3, FSDP): gather them, and save it again"
+    return AdapterError(
+        f"{name}: its factors aren't matrices", where=path, got=shapes, hint=hint if empty else None
+    )
+
+
 def _implied_shape(
     path: Path, name: str, down: tuple[int, ...], up: tuple[int, ...], rank: int, embedding: bool
 ) -> tuple[int, ...]:
     """(outputs, inputs, kernel…), or (tokens, width) for an embedding, from the shapes of the factors."""
-    shapes = f"A {down}, B {up}"
-    if len(down) < 2 or len(up) != len(down) or (embedding and len(down) > 2):
-        hint = "the adapter was saved from sharded weights; gather them before saving" if not down else None
-        raise AdapterError(f"{name}: its factors aren't matrices", where=path, got=shapes, hint=hint)
+    shapes = f"A {list(down)}, B {list(up)}"
+    if len(down) < 2 or len(up) != len(down) or (embedding and len(down) > 2) or not all((*down, *up)):
+        raise _no_matrices(path, name, shapes, down, up)
     if down[0] != rank or up[1] != rank:
         expected = f"rank {rank}, as adapter_config.json says (grouped convolutions aren't supported)"
         raise AdapterError(f"{name}: its rank is wrong", where=path, got=shapes, expected=expected)
@@ -185,6 +354,31 @@ def factors(target: AdapterTensor, parts: Mapping[Part, Tensor], transposed: boo
         return LowRank(down.T * target.scaling, up.T.contiguous())
     full_shape = target.shape if len(target.shape) > 2 else None
     return LowRank(up * target.scaling, down, full_shape)
+
+
+def expert_factors(
+    target: AdapterTensor, down: Tensor, up: Tensor, piece: Piece, experts: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
+    """Factors of some experts of a stack, as stored: (E, m, r) with the scale folded in, and (E, r, n).
+
+    PEFT keeps the experts' A one below the other, and in B the experts of one direction side by side.
+
+    Args:
+        target: the stack.
+        down: A of these experts, (E·r, inputs), float32.
+        up: B of all experts, (outputs, r·all), float32.
+        piece: which rows are wanted, and how they are stored.
+        experts: first and last-plus-one expert.
+
+    Source: peft 0.21, `ParamWrapper.get_delta_weight`.
+    """
+    rank = down.shape[0] // (experts[1] - experts[0])
+    below = down.view(-1, rank, down.shape[1])
+    beside = up.view(up.shape[0], rank, -1)[..., experts[0] : experts[1]].permute(2, 0, 1)
+    if piece.transposed:
+        beside, below = below.mT, beside.mT
+    start, stop = piece.rows or (0, beside.shape[1])
+    return (beside[:, start:stop] * target.scaling).contiguous(), below.contiguous()
 
 
 def dora(base: Tensor, change: Tensor, magnitude: Tensor, outputs: int) -> Tensor:

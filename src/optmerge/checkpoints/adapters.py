@@ -7,30 +7,46 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from optmerge.checkpoints.adapter_config import read_adapter_config
-from optmerge.checkpoints.adapter_tensors import AdapterTensor, dora, factors, group_tensors
+from optmerge.checkpoints.adapter_config import CONVERT, read_adapter_config
+from optmerge.checkpoints.adapter_tensors import (
+    AdapterTensor,
+    Piece,
+    dora,
+    expert_factors,
+    factors,
+    group_tensors,
+)
 from optmerge.checkpoints.checkpoint import Checkpoint, hash_files, open_checkpoint
+from optmerge.checkpoints.digests import TensorDigests
 from optmerge.checkpoints.hub import hub_id, locate
 from optmerge.checkpoints.layout import PICKLES_NOT_FETCHED, is_adapter
 from optmerge.checkpoints.paths import member
 from optmerge.checkpoints.pickles import PickleSource, pickle_header
 from optmerge.checkpoints.reader import FileSource, Reader, Source
-from optmerge.checkpoints.safetensors_format import Header, read_header
+from optmerge.checkpoints.safetensors_format import Header, TensorInfo, read_header
 from optmerge.checkpoints.side_files import list_side_files
-from optmerge.deltas import Delta, Dense
-from optmerge.errors import AdapterError
+from optmerge.deltas import Delta, Dense, LowRank
+from optmerge.errors import AdapterError, CheckpointError
 
-__all__ = ["Adapter", "AdapterTensor", "is_adapter", "open_adapter", "open_model"]
+__all__ = ["Adapter", "AdapterTensor", "Piece", "is_adapter", "open_adapter", "open_model"]
 
 _WEIGHTS, _PICKLED = "adapter_model.safetensors", "adapter_model.bin"
+
+# What else lies in the folder of an adapter and holds no weights of the model: the state of its training.
+_TRAINING_STATE = re.compile(
+    r"^(optimizer|(lr_)?scheduler|rng_state|random_states|scaler|sampler|dl_state_dict|training_args"
+    r"|trainer_state|spk_dict|\.)"
+)
+_BESIDE = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 
 
 @dataclass(frozen=True)
@@ -45,6 +61,7 @@ class Adapter:
         header: of the weights.
         targets: by parameter name, as the transformers class it was trained on names it; sorted.
         side_files: tokenizer and the like, relative to `path`, sorted.
+        beside: headers of other weights in its folder, by file, sorted.
     """
 
     path: Path
@@ -54,6 +71,17 @@ class Adapter:
     header: Header
     targets: dict[str, AdapterTensor]
     side_files: tuple[Path, ...]
+    beside: Mapping[Path, Header] = field(default_factory=dict)
+
+    @property
+    def headers(self) -> dict[Path, Header]:
+        """Headers of the adapter's weights, and of those beside them, by file."""
+        return {self.file: self.header, **self.beside}
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the adapter's files of weights."""
+        return sum(header.file_bytes for header in self.headers.values())
 
     @property
     def base_model_name(self) -> str | None:
@@ -62,62 +90,73 @@ class Adapter:
         return name if isinstance(name, str) and name else None
 
     def identity(self) -> str:
-        """SHA-256 (hexadecimal) of the configuration, and the weights' size and header."""
+        """SHA-256 (hexadecimal) of the configuration, and the sizes and headers of the weights."""
         config = json.dumps(self.config, sort_keys=True)
-        parts = f"{config}\n{self.file.name}\0{self.header.file_bytes}\0{self.header.digest}"
-        return hashlib.sha256(parts.encode("utf-8", "surrogatepass")).hexdigest()
+        files = (f"{file.name}\0{each.file_bytes}\0{each.digest}" for file, each in self.headers.items())
+        return hashlib.sha256("\n".join((config, *files)).encode("utf-8", "surrogatepass")).hexdigest()
 
     def content_hash(self) -> str:
         """SHA-256 (hexadecimal) of configuration and weights, all bytes."""
-        return hash_files([self.path / "adapter_config.json", self.file])
+        return hash_files([self.path / "adapter_config.json", *self.headers])
 
-    def reader(self) -> Reader:
-        """A context manager to read the adapter's own tensors with; the file opens at first use."""
-        return Reader(self.header.tensors, self._open_source)
+    @property
+    def tensors(self) -> dict[str, TensorInfo]:
+        """Every tensor in the adapter's files, by the name that it has there."""
+        return {name: info for each in self.headers.values() for name, info in each.tensors.items()}
 
-    def check_shapes(self, base_shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """Check every target against the shape of the base's parameter.
+    def reader(self, digests: TensorDigests | None = None) -> Reader:
+        """A context manager to read the adapter's own tensors with; files open at first use.
 
         Args:
-            base_shapes: by target name; all targets.
+            digests: told of whatever is read.
+        """
+        return Reader(self.tensors, self._open_source, digests)
+
+    def check_shapes(self, base_shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Check targets against the shapes of the base's parameters.
+
+        Args:
+            base_shapes: by target name; those that are whole parameters of the base.
 
         Raises:
-            AdapterError: a parameter is missing or has another shape; or the orientation of a square
-                parameter is unknown, because other shapes contradict the configuration's fan_in_fan_out.
+            AdapterError: a parameter has another shape; or the orientation of a square parameter is unknown,
+                because other shapes contradict the configuration's fan_in_fan_out.
         """
         flipped, squares = [], []
-        for name, target in self.targets.items():
-            if name not in base_shapes:
-                hint = f"use the base it was trained on: {self.base_model_name or 'not recorded'}"
-                raise AdapterError(f"the base has no {name}", where=self.file, hint=hint)
-            if self._orientation(target, base_shapes[name]) != target.transposed:
+        for name, shape in base_shapes.items():
+            target = self.targets[name]
+            if self._orientation(target, shape) != target.transposed:
                 flipped.append(name)
             if target.rank and len(target.shape) == 2 and target.shape[0] == target.shape[1]:
                 squares.append(name)
         if flipped and squares:
             got = f"fan_in_fan_out is {self.targets[flipped[0]].transposed}, {flipped[0]} says otherwise"
-            hint = "merge the adapter into its base with PEFT and give the full checkpoint"
             raise AdapterError(
-                f"{squares[0]}: its orientation is unknown", where=self.file, got=got, hint=hint
+                f"{squares[0]}: its orientation is unknown", where=self.file, got=got, hint=CONVERT
             )
 
     def _orientation(self, target: AdapterTensor, shape: tuple[int, ...]) -> bool:
         transposed = target.orientation(shape)
         if transposed is None:
-            hint = f"use the base it was trained on: {self.base_model_name or 'not recorded'}"
-            raise AdapterError(
-                f"the adapter doesn't fit {target.name}",
-                where=self.file,
-                got=target.shape,
-                expected=shape,
-                hint=hint,
-            )
+            raise self.misfit(target, shape)
         return transposed
+
+    def misfit(self, target: AdapterTensor, shape: tuple[int, ...]) -> AdapterError:
+        """The refusal of a target whose parameter of the base has another shape."""
+        trained = f"it was trained on {self.base_model_name}; " if self.base_model_name else ""
+        pattern = re.escape(target.name)
+        return AdapterError(
+            f"the adapter doesn't fit {target.name}",
+            where=next(iter(target.parts.values())).file,
+            got=list(target.shape),
+            expected=list(shape),
+            hint=f"{trained}if this tensor may be left out, write in the recipe: ignore: ['^{pattern}$']",
+        )
 
     def delta(
         self, name: str, base: Callable[[], Tensor], base_shape: tuple[int, ...] | None = None
     ) -> Delta:
-        """Change that the adapter makes to one parameter.
+        """Change that the adapter makes to one whole parameter; `piece_delta` makes that of a stack.
 
         Plain LoRA comes as factors with the scale folded into `up`. DoRA and full tensors come dense, and
         only they call `base`.
@@ -138,7 +177,7 @@ class Adapter:
         """
         target = self.targets[name]
         transposed = self._orientation(target, base_shape or target.shape)
-        with Reader({info.name: info for info in target.parts.values()}, self._open_source) as reader:
+        with self._reader(target) as reader:
             parts = {part: reader.read(info.name).to(torch.float32) for part, info in target.parts.items()}
         if "bias" in parts:
             return Dense(parts["bias"] * target.scaling)
@@ -157,6 +196,35 @@ class Adapter:
             change = dora(start, change, parts["magnitude"], outputs)
         return Dense(change if start is before else change + (start - before))
 
+    def piece_delta(self, piece: Piece, experts: tuple[int, int] | None = None) -> Delta:
+        """Change that the adapter makes to a stack of experts, or to one expert's matrix of it.
+
+        Args:
+            piece: what of a stack.
+            experts: first and last-plus-one expert, where only some of a whole stack are asked for.
+
+        Returns:
+            Factors of one expert, or a dense (E, m, n) delta of a stack, float32.
+
+        Raises:
+            CheckpointError: the file has changed or shrunk.
+        """
+        target = self.targets[piece.target]
+        assert target.rank is not None, "only low-rank targets are taken to pieces"
+        first, last = experts or (0, target.shape[0])
+        if piece.expert is not None:
+            first, last = piece.expert, piece.expert + 1
+        with self._reader(target) as reader:
+            down = reader.read_rows(target.parts["down"].name, first * target.rank, last * target.rank)
+            up = reader.read(target.parts["up"].name)
+        ups, downs = expert_factors(
+            target, down.to(torch.float32), up.to(torch.float32), piece, (first, last)
+        )
+        return LowRank(ups[0], downs[0]) if piece.expert is not None else Dense(ups @ downs)
+
+    def _reader(self, target: AdapterTensor) -> Reader:
+        return Reader({info.name: info for info in target.parts.values()}, self._open_source)
+
     def _base(
         self, target: AdapterTensor, base: Callable[[], Tensor], shape: tuple[int, ...] | None = None
     ) -> Tensor:
@@ -169,17 +237,22 @@ class Adapter:
         return tensor
 
     def _open_source(self, file: Path) -> Source:
-        if file.name == _PICKLED:
+        header = self.headers[file]
+        if file.suffix != ".safetensors":
             return PickleSource(file)
-        return FileSource(file, (self.header.file_bytes, self.header.modified_ns))
+        return FileSource(file, (header.file_bytes, header.modified_ns))
 
 
-def open_adapter(ref: str | Path, *, allow_pickle: bool = False) -> Adapter:
+def open_adapter(
+    ref: str | Path, *, allow_pickle: bool = False, ignored: Iterable[re.Pattern[str]] = ()
+) -> Adapter:
     """Read the configuration and the header of an adapter; no tensor is read.
 
     Args:
         ref: an adapter folder, or a hub id `org/name[@revision]`; a local path wins.
-        allow_pickle: accept adapter_model.bin when there is nothing else, loaded with `weights_only`.
+        allow_pickle: accept adapter_model.bin when there is nothing else, and pickles beside the adapter,
+            loaded with `weights_only`.
+        ignored: names of files beside the adapter that aren't looked at.
 
     Raises:
         AdapterError: not an adapter, of an unsupported kind, or inconsistent.
@@ -192,23 +265,61 @@ def open_adapter(ref: str | Path, *, allow_pickle: bool = False) -> Adapter:
     file = _weights_file(folder, allow_pickle)
     header = pickle_header(file) if file.name == _PICKLED else read_header(file)
     targets = group_tensors(file, header.tensors, settings)
-    return Adapter(folder, str(ref), config, file, header, targets, tuple(list_side_files(folder)))
+    beside = _beside(folder, allow_pickle, list(ignored))
+    return Adapter(folder, str(ref), config, file, header, targets, tuple(list_side_files(folder)), beside)
 
 
-def open_model(ref: str | Path, *, allow_pickle: bool = False) -> Checkpoint | Adapter:
+def open_model(
+    ref: str | Path, *, allow_pickle: bool = False, ignored: Iterable[re.Pattern[str]] = ()
+) -> Checkpoint | Adapter:
     """Open the model of a reference: an adapter if it has an adapter_config.json, else a checkpoint.
 
     Args:
         ref: a folder, a .safetensors file, or a hub id `org/name[@revision]`; a local path wins.
         allow_pickle: accept pickled weights when there is nothing else, loaded with `weights_only`.
+        ignored: names of files beside an adapter that aren't looked at.
 
     Raises:
         CheckpointError: not found, or not a consistent checkpoint.
         AdapterError: not a consistent adapter, or of an unsupported kind.
     """
     if is_adapter(locate(ref, allow_pickle=allow_pickle)):
-        return open_adapter(ref, allow_pickle=allow_pickle)
+        return open_adapter(ref, allow_pickle=allow_pickle, ignored=ignored)
     return open_checkpoint(ref, allow_pickle=allow_pickle)
+
+
+def _beside(folder: Path, allow_pickle: bool, ignored: list[re.Pattern[str]]) -> dict[Path, Header]:
+    """Headers of the other files of weights in an adapter's folder."""
+    names = sorted(
+        entry.name
+        for entry in folder.iterdir()
+        if entry.name.lower().endswith(_BESIDE)
+        and entry.name not in (_WEIGHTS, _PICKLED)
+        and not _TRAINING_STATE.match(entry.name)
+        and not any(pattern.search(entry.name) for pattern in ignored)
+    )
+    found = {}
+    for name in names:
+        leave_out = f"to leave it out, remove it or write in the recipe: ignore: ['^{re.escape(name)}$']"
+        path = member(folder, name, folder, AdapterError)
+        if name.lower().endswith(".safetensors"):
+            found[path] = read_header(path)
+        elif not allow_pickle:
+            raise AdapterError(
+                "other weights lie beside the adapter, in a pickle",
+                where=path,
+                got=name,
+                expected="safetensors",
+                hint=f"to merge them too, write in the recipe: allow_pickle: true; {leave_out}",
+            )
+        else:
+            try:
+                found[path] = pickle_header(path)
+            except CheckpointError as problem:
+                raise AdapterError(
+                    "what lies beside the adapter can't be read", where=path, got=problem.what, hint=leave_out
+                ) from problem
+    return found
 
 
 def _weights_file(folder: Path, allow_pickle: bool) -> Path:

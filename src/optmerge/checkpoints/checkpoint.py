@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from optmerge.checkpoints.digests import TensorDigests
 from optmerge.checkpoints.hub import locate
 from optmerge.checkpoints.json_files import read_object
 from optmerge.checkpoints.layout import check_index, find_weights, is_adapter
@@ -64,9 +65,13 @@ class Checkpoint:
         """Size of all tensors in bytes."""
         return sum(info.nbytes for info in self.tensors.values())
 
-    def reader(self) -> Reader:
-        """A context manager to read tensors with; files open at first use."""
-        return Reader(self.tensors, self._open_source)
+    def reader(self, digests: TensorDigests | None = None) -> Reader:
+        """A context manager to read tensors with; files open at first use.
+
+        Args:
+            digests: told of whatever is read.
+        """
+        return Reader(self.tensors, self._open_source, digests)
 
     def _open_source(self, file: Path) -> Source:
         header = self.headers[file]

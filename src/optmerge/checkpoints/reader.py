@@ -16,6 +16,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from optmerge.checkpoints.digests import TensorDigests
 from optmerge.checkpoints.dtypes import DTYPES
 from optmerge.checkpoints.output_files import LARGEST_CALL
 from optmerge.checkpoints.safetensors_format import TensorInfo
@@ -88,10 +89,16 @@ class Reader:
     Args:
         tensors: by name.
         open_source: opens one file.
+        digests: told of whatever is read; None where nobody asks.
     """
 
-    def __init__(self, tensors: Mapping[str, TensorInfo], open_source: OpenSource) -> None:
-        self._tensors, self._open_source = tensors, open_source
+    def __init__(
+        self,
+        tensors: Mapping[str, TensorInfo],
+        open_source: OpenSource,
+        digests: TensorDigests | None = None,
+    ) -> None:
+        self._tensors, self._open_source, self._digests = tensors, open_source, digests
         self._sources: dict[Path, Source] = {}
         self._lock = threading.Lock()
 
@@ -148,7 +155,10 @@ class Reader:
         info = self._tensors[name]
         if out.numel():
             first = start * DTYPES[info.dtype].itemsize
-            self._source(info.file).fill(info, first, out.view(torch.uint8))
+            memory = out.view(torch.uint8)
+            self._source(info.file).fill(info, first, memory)
+            if self._digests is not None:
+                self._digests.update(name, first, memory.numpy().data)
 
     def _source(self, file: Path) -> Source:
         with self._lock:

@@ -62,6 +62,7 @@ def _adapter(adapter: Adapter) -> dict[str, Any]:
             {"module": module, "kind": kind, "rank": rank, "tensors": count}
             for (module, kind, rank), count in sorted(groups.items())
         ],
-        "bytes": adapter.header.file_bytes,
+        "beside": [file.name for file in adapter.beside],
+        "bytes": adapter.nbytes,
         "identity": adapter.identity(),
     }

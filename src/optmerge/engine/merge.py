@@ -19,6 +19,8 @@ from optmerge.engine.output.adapter import write_merged_adapter
 from optmerge.engine.output.carried_files import write_side_files
 from optmerge.engine.output.dense import write_merged_checkpoint
 from optmerge.engine.output.folder import Mode, OutputFolder, check_usable, finished_fingerprint
+from optmerge.engine.output.identities import Identities
+from optmerge.engine.output.places import remember_base
 from optmerge.engine.output.provenance import content_hashes, with_recorded_changes, write_provenance
 from optmerge.engine.plan import Action, Plan, Progress
 from optmerge.engine.planning.ends import check_whole
@@ -207,6 +209,7 @@ def _run(
             folder.discard()
             raise
         folder.publish()
+    remember_base(fingerprint, inputs.base.checkpoint.path)
     plan = with_recorded_changes(plan, out)
     return Result(
         path=out,
@@ -254,7 +257,11 @@ def _write(
     write_side_files(plan, inputs, folder.staging)
     truncation = None
     keep_freed_memory()
-    with Sources(inputs, options.device) as sources, Pool(device=sources.device) as pool:
+    identities = Identities(plan, inputs, folder.digests)
+    with (
+        Sources(inputs, options.device, identities.digests) as sources,
+        Pool(device=sources.device) as pool,
+    ):
         surveys = run_surveys(plan, sources, pool, budget.slice_elements)
         scales = choose_scales(plan, sources, surveys, budget.whole_tensors, folder.scales)
         decided = with_scales(plan, scales)
@@ -265,13 +272,15 @@ def _write(
             squares = measure_all(plan, sources, pool)
         else:
             squares = write_merged_checkpoint(
-                decided, sources, surveys, scales, pool, budget, folder, progress
+                decided, sources, surveys, scales, pool, budget, folder, identities, progress
             )
+        found = identities.finish(sources, pool)
     _check_unchanged(inputs)
     # No warnings of methods: a resumed run doesn't repeat those of tensors already written.
     details = {"fingerprint": folder.fingerprint, "device": options.device, "truncation": truncation}
     hashes = {"content_hashes": content_hashes(inputs)} if options.content_hashes else {}
-    write_provenance(with_squares(plan, squares), inputs, scales, folder.staging, details | hashes)
+    measured = with_squares(plan, squares)
+    write_provenance(measured, inputs, scales, folder.staging, found, details | hashes)
     return _Written(truncation, tuple(scales.plain(plan)))
 
 

@@ -16,6 +16,8 @@ from optmerge.architectures import resolve
 from optmerge.checkpoints.checkpoint import Checkpoint
 from optmerge.checkpoints.output_files import disk_errors
 from optmerge.checkpoints.safetensors_format import TensorInfo
+from optmerge.engine.output.provenance import FORMAT
+from optmerge.engine.output.public_names import public_name
 from optmerge.engine.planning.ends import aliases
 from optmerge.engine.planning.inputs import Base, Inputs
 from optmerge.engine.planning.opening import by_canonical
@@ -85,16 +87,23 @@ class Composition:
         return (self.language.checkpoint.path, *(path for each in self.experts for path in each.paths))
 
     def record(self, method: str) -> dict[str, Any]:
-        """Provenance of a composed model that the engine's merge doesn't write."""
+        """Provenance of a composed model that the engine's merge doesn't write; from headers alone."""
         base = self.language.checkpoint
         experts = [
-            {"name": each.name, "model": each.spec.model, "weight": each.spec.weight, **own.identity()}
+            {
+                "name": each.name,
+                "model": public_name(each.spec.model, own.path),
+                "weight": each.spec.weight,
+                "kind": own.identity()["kind"],
+                "headers": own.identity()["identity"],
+                "bytes": own.identity()["bytes"],
+            }
             for each, own in zip(self.experts, self.inputs.experts, strict=True)
         ]
         return {
-            "format": 1,
+            "format": FORMAT,
             "composed": method,
-            "base": {"model": base.ref, "identity": base.identity()},
+            "base": {"model": public_name(base.ref, base.path), "headers": base.identity()},
             "experts": experts,
             "towers": {modality: expert.name for modality, expert in self.towers.items()},
         }

@@ -13,8 +13,9 @@ from optmerge.checkpoints.adapter_config import locate_base
 from optmerge.checkpoints.adapters import Adapter, open_model
 from optmerge.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from optmerge.checkpoints.safetensors_format import Header, TensorInfo
+from optmerge.engine.planning.adapter_matching import match_adapter
 from optmerge.engine.planning.inputs import AdapterExpert, AnyExpert, Base, FullExpert
-from optmerge.engine.planning.opening import match_adapter, match_checkpoint
+from optmerge.engine.planning.opening import match_checkpoint
 from optmerge.errors import AdapterError, CheckpointError, InputError
 from optmerge.omni.config import OmniConfig
 from optmerge.recipe import Expert
@@ -66,7 +67,7 @@ class OmniExpert:
     @property
     def headers(self) -> dict[Path, Header]:
         """Headers of all files that the expert is read from, by path."""
-        own = {self.adapter.file: self.adapter.header} if self.adapter else {}
+        own = self.adapter.headers if self.adapter else {}
         return {**self.model.headers, **own}
 
     @property
@@ -159,6 +160,13 @@ def open_expert(spec: Expert, name: str) -> OmniExpert:
         )
     if adapter:
         _trained_towers(adapter)
+        if adapter.beside:
+            raise AdapterError(
+                "other weights lie beside the adapter",
+                where=next(iter(adapter.beside)),
+                expected="an omni model's adapter, which holds all that was trained",
+                hint="move them out of the adapter's folder if they don't belong to it",
+            )
     return OmniExpert(name, spec, checkpoint, config, adapter)
 
 

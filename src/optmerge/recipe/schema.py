@@ -210,7 +210,7 @@ class Recipe(_Strict):
         select: tensors that are merged.
         rules: exceptions; the first rule that matches a tensor wins.
         ignore: regular expressions (re.search); experts' tensors of these names are disregarded, as if the
-            expert held what the base does.
+            expert held what the base does. So are files of these names that lie beside an adapter.
         dtype: of the output's floating-point tensors; `auto` keeps each tensor's own.
         side_files: donor of everything that isn't weights.
         output: form of the result.

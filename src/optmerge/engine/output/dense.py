@@ -17,6 +17,7 @@ from optmerge.checkpoints.checkpoint_writer import CheckpointWriter
 from optmerge.checkpoints.dtypes import DTYPES
 from optmerge.deltas import LowRank
 from optmerge.engine.output.folder import OutputFolder
+from optmerge.engine.output.identities import Identities
 from optmerge.engine.plan import PARAMETER_KINDS, Action, Plan, Progress, Squared, Squares, TensorPlan
 from optmerge.engine.planning.cost import FACTOR_SLICE_ELEMENTS, slice_limit
 from optmerge.engine.running.budget import Budget
@@ -53,6 +54,7 @@ def write_merged_checkpoint(
     pool: Pool,
     budget: Budget,
     folder: OutputFolder,
+    identities: Identities,
     progress: Progress | None,
 ) -> Squared:
     """Writes every tensor that an earlier run hasn't written, and the index; returns what experts changed.
@@ -64,7 +66,7 @@ def write_merged_checkpoint(
     written = sorted(folder.written)
     with CheckpointWriter(folder.staging, plan.shards, resume=resume, written=written) as writer:
         tensors = TensorWriter(plan, sources, surveys, scales, writer, budget.slice_elements)
-        journal = Journal(writer, folder, scales.by_tensor, progress)
+        journal = Journal(writer, folder, identities, scales.by_tensor, progress)
         meter = ChangeMeter(plan, sources)
 
         def write_sliced(tensor: TensorPlan, each: Each) -> None:
@@ -135,6 +137,7 @@ class Journal:
     Args:
         writer: what writes them.
         folder: keeps the journal.
+        identities: knows digests of the inputs' tensors, which the journal keeps beside the names.
         scales: tensor → scale that was chosen for it, which the provenance of a resumed merge must know.
         progress: told of each tensor.
 
@@ -146,10 +149,12 @@ class Journal:
         self,
         writer: CheckpointWriter,
         folder: OutputFolder,
+        identities: Identities,
         scales: Mapping[str, float],
         progress: Progress | None,
     ) -> None:
-        self._writer, self._folder, self._scales, self._progress = writer, folder, scales, progress
+        self._writer, self._folder, self._progress = writer, folder, progress
+        self._identities, self._scales = identities, scales
         self.measured: dict[str, dict[str, Squares]] = dict(folder.measured)
         self._names: list[str] = []
         self._synced = time.monotonic()
@@ -166,7 +171,7 @@ class Journal:
                 self._writer.sync()
                 noted = {name: self.measured[name] for name in self._names}
                 scales = {name: self._scales[name] for name in self._names if name in self._scales}
-                self._folder.record(noted, scales)
+                self._folder.record(noted, scales, self._identities.known(self._names))
                 self._names, self._synced = [], time.monotonic()
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
@@ -26,6 +27,9 @@ from optmerge.errors import InputError, OutputError
 
 STATE, JOURNAL = ".optmerge", "journal.jsonl"
 PROVENANCE = "optmerge.json"
+Noted = Mapping[str, Mapping[str, str]]
+"""Model → tensor as the model stores it → its digest."""
+
 Mode = Literal["new", "resume", "overwrite"]
 
 
@@ -47,6 +51,7 @@ class OutputFolder:
         self.path = path
         self.staging = path / STATE / "staging"
         self.written: frozenset[str] = frozenset()
+        self.digests: Noted = {}
         self.measured: dict[str, dict[str, Squares]] = {}
         self.scales: Mapping[str, float] = {}
         self.complete = False
@@ -81,21 +86,26 @@ class OutputFolder:
         self.close()
 
     def record(
-        self, measured: Mapping[str, Mapping[str, Squares]], scales: Mapping[str, float] | None = None
+        self,
+        measured: Mapping[str, Mapping[str, Squares]],
+        scales: Mapping[str, float] | None = None,
+        digests: Noted | None = None,
     ) -> None:
-        """Notes tensors whose bytes are on the disk, each with how far the experts moved it.
+        """Notes tensors whose bytes are on the disk.
 
         Args:
-            measured: tensor → expert → how far.
+            measured: tensor → expert → how far the expert moved it.
             scales: tensor → scale, where one was chosen for the tensor.
+            digests: of what was read for them: model → tensor as stored there → digest.
         """
         if measured:
             squares = {
                 name: {expert: [one.change, one.base, one.exact] for expert, one in own.items()}
                 for name, own in measured.items()
             }
+            noted = {"scales": dict(scales or {}), "digests": digests}
             line = {"written": list(measured), "squares": squares}
-            self._note({**line, **({"scales": dict(scales)} if scales else {})})
+            self._note(line | {key: value for key, value in noted.items() if value})
 
     def publish(self) -> None:
         """Moves everything into place, index last, and removes the state: the output is complete.
@@ -162,6 +172,7 @@ class OutputFolder:
             self._note({"begun": True})
             return
         self.written = _names(lines)
+        self.digests = _digests(lines)
         self.measured = _measured(lines)
         self.scales = _scales(lines)
         self.complete = any("complete" in line for line in lines)
@@ -332,6 +343,21 @@ def _encoded(line: dict[str, Any]) -> bytes:
 
 def _names(lines: list[dict[str, Any]]) -> frozenset[str]:
     return frozenset(name for line in lines for name in line.get("written", []) if isinstance(name, str))
+
+
+def _digests(lines: list[dict[str, Any]]) -> dict[str, dict[str, str]]:
+    """Digests of the inputs' tensors that a journal holds; what isn't one is passed over."""
+    found: dict[str, dict[str, str]] = {}
+    for line in lines:
+        noted = line.get("digests")
+        for model, digests in noted.items() if isinstance(noted, dict) else ():
+            pairs = digests.items() if isinstance(digests, dict) else ()
+            fit = {name: each for name, each in pairs if isinstance(each, str) and _DIGEST.fullmatch(each)}
+            found.setdefault(model, {}).update(fit)
+    return found
+
+
+_DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
 def _measured(lines: list[dict[str, Any]]) -> dict[str, dict[str, Squares]]:

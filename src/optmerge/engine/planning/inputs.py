@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from optmerge.architectures import Architecture
-from optmerge.checkpoints.adapters import Adapter
+from optmerge.checkpoints.adapters import Adapter, Piece
 from optmerge.checkpoints.checkpoint import Checkpoint
+from optmerge.checkpoints.digests import TensorDigests
 from optmerge.checkpoints.reader import Reader
 from optmerge.checkpoints.safetensors_format import Header, TensorInfo
 from optmerge.deltas import Delta, Dense, LowRank
@@ -100,9 +101,9 @@ class FullExpert:
         """The expert's own name of a tensor of the base."""
         return self.tensors[name]
 
-    def open(self) -> Reader:
-        """A reader of the expert's tensors; a context manager."""
-        return self.checkpoint.reader()
+    def open(self, digests: TensorDigests | None = None) -> Reader:
+        """A reader of the expert's tensors, which tells `digests` of what it reads; a context manager."""
+        return self.checkpoint.reader(digests)
 
 
 @dataclass(frozen=True)
@@ -113,13 +114,16 @@ class AdapterExpert:
         name: of the expert.
         spec: as in the recipe.
         adapter: its header.
-        tensors: the base's tensor name → the adapter's target.
+        tensors: the base's tensor name → where in the adapter its change is.
+        renamed: a target's name, as in a model of text alone or in one around it, and the base's; None where
+            the adapter has the base's names.
     """
 
     name: str
     spec: Expert
     adapter: Adapter
-    tensors: Mapping[str, str]
+    tensors: Mapping[str, Piece]
+    renamed: tuple[str, str] | None = None
 
     @property
     def path(self) -> Path:
@@ -133,8 +137,8 @@ class AdapterExpert:
 
     @property
     def low_rank(self) -> bool:
-        """Whether every delta of the adapter stays factors."""
-        return all(target.kind == "lora" for target in self.adapter.targets.values())
+        """Whether every delta of the adapter is of low rank."""
+        return all(self.adapter.targets[piece.target].kind == "lora" for piece in self.tensors.values())
 
     def changes(self, name: str) -> bool:
         """Whether it holds a delta for a tensor of the base."""
@@ -144,47 +148,74 @@ class AdapterExpert:
         """Bytes read for one tensor."""
         if not self.changes(name):
             return 0
-        return sum(part.nbytes for part in self.adapter.targets[self.tensors[name]].parts.values())
+        piece = self.tensors[name]
+        target = self.adapter.targets[piece.target]
+        size = sum(part.nbytes for part in target.parts.values())
+        return size // target.shape[0] if piece.expert is not None else size
 
     def rank(self, name: str) -> int | None:
         """Rank of a tensor's delta; 0 where it has none, None where it is dense."""
         if not self.changes(name):
             return 0
-        target = self.adapter.targets[self.tensors[name]]
-        return target.rank if target.kind == "lora" else None
+        target = self.adapter.targets[self.tensors[name].target]
+        return target.rank if target.kind == "lora" and not self.stacks(name) else None
+
+    def stacks(self, name: str) -> bool:
+        """Whether a tensor's delta is that of a whole stack of experts, each of low rank."""
+        piece = self.tensors.get(name)
+        if piece is None or piece.expert is not None:
+            return False
+        target = self.adapter.targets[piece.target]
+        return target.stacked and len(target.shape) == 3
 
     def identity(self) -> dict[str, Any]:
         """The expert's kind, identity and size, for provenance."""
         return {
             "kind": "adapter",
             "identity": self.adapter.identity(),
-            "bytes": self.adapter.header.file_bytes,
+            "bytes": self.adapter.nbytes,
         }
 
     @property
     def headers(self) -> Mapping[Path, Header]:
-        """Header of the adapter's file, by path."""
-        return {self.adapter.file: self.adapter.header}
+        """Headers of the adapter's files, by path."""
+        return self.adapter.headers
 
     def stored_whole(self, name: str) -> str | None:
         """Name in the adapter's file of a new value for a tensor; None where the adapter holds a delta."""
-        parts = self.adapter.targets[self.tensors[name]].parts
+        parts = self.adapter.targets[self.tensors[name].target].parts
         return parts["full"].name if parts.keys() == {"full"} else None
 
     def has_factors_alone(self, name: str) -> bool:
         """Whether the delta of a tensor is plain factors, to which the base has nothing to say."""
-        target = self.adapter.targets[self.tensors[name]]
+        target = self.adapter.targets[self.tensors[name].target]
         return target.kind == "lora" and target.parts.keys() == {"down", "up"}
 
-    def open(self) -> Reader:
-        """A reader of the tensors in the adapter's file; a context manager."""
-        return self.adapter.reader()
+    def open(self, digests: TensorDigests | None = None) -> Reader:
+        """A reader of the tensors in the adapter's file, which tells `digests` of them; a context manager."""
+        return self.adapter.reader(digests)
 
-    def delta(self, name: str, read_base: Callable[[], Tensor], shape: tuple[int, ...]) -> Delta:
-        """Its delta of one tensor; factors where it can be, an exact zero where it has none."""
+    def delta(
+        self,
+        name: str,
+        read_base: Callable[[], Tensor],
+        shape: tuple[int, ...],
+        experts: tuple[int, int] | None = None,
+    ) -> Delta:
+        """Its delta of one tensor; factors where it can be, an exact zero where it has none.
+
+        Args:
+            name: the base's name of the tensor.
+            read_base: reads the base's tensor.
+            shape: the tensor's.
+            experts: of a whole stack (`stacks`), the first and last-plus-one expert; None for all.
+        """
         if not self.changes(name):
             return _no_change(shape)
-        return self.adapter.delta(self.tensors[name], read_base, shape)
+        piece = self.tensors[name]
+        if piece.expert is not None or self.stacks(name):
+            return self.adapter.piece_delta(piece, experts)
+        return self.adapter.delta(piece.target, read_base, shape)
 
 
 AnyExpert = FullExpert | AdapterExpert
@@ -192,10 +223,9 @@ AnyExpert = FullExpert | AdapterExpert
 
 def shape_of(expert: AnyExpert, name: str) -> tuple[int, ...]:
     """Shape of the expert's own tensor for a tensor of the base."""
-    own = expert.tensors[name]
     if isinstance(expert, AdapterExpert):
-        return expert.adapter.targets[own].shape
-    return expert.checkpoint.tensors[own].shape
+        return expert.adapter.targets[expert.tensors[name].target].shape
+    return expert.checkpoint.tensors[expert.tensors[name]].shape
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,10 +11,11 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from optmerge.architectures import Architecture, resolve
-from optmerge.checkpoints.adapters import Adapter, open_model
+from optmerge.checkpoints.adapters import Adapter, Piece, open_model
 from optmerge.checkpoints.checkpoint import Checkpoint, is_adapter, open_checkpoint
-from optmerge.checkpoints.hub import locate, names_hub_model
+from optmerge.checkpoints.hub import locate
 from optmerge.checkpoints.safetensors_format import TensorInfo
+from optmerge.engine.planning.adapter_matching import in_the_bases_names, match_adapter, with_beside
 from optmerge.engine.planning.configs import check_config
 from optmerge.engine.planning.ends import (
     aliases,
@@ -32,7 +33,7 @@ from optmerge.engine.planning.vocabulary import (
     with_token_rows,
 )
 from optmerge.engine.planning.wrappers import refuse_what_is_no_model, unwrapped
-from optmerge.errors import AdapterError, CheckpointError
+from optmerge.errors import CheckpointError
 from optmerge.recipe import Expert, Recipe
 
 
@@ -76,13 +77,13 @@ def open_base(recipe: Recipe) -> Base:
 
 def _open_expert(spec: Expert, name: str, base: Base, recipe: Recipe, by_token: frozenset[str]) -> AnyExpert:
     ignored = [re.compile(pattern) for pattern in recipe.ignore]
-    model = open_model(spec.model, allow_pickle=recipe.allow_pickle)
+    model = open_model(spec.model, allow_pickle=recipe.allow_pickle, ignored=ignored)
     if isinstance(model, Adapter):
-        model, also = apart(model, base)
-        matched = match_adapter(model, spec, base, ignored, by_token)
-        return AdapterExpert(
-            name, spec, model, matched | {n: t for n, t in also.items() if not _any(ignored, n)}
-        )
+        adapter, renamed = in_the_bases_names(with_beside(model, base, ignored), base)
+        adapter, also = apart(adapter, base)
+        pieces = match_adapter(adapter, spec, base, ignored, by_token)
+        both = {name: Piece(target) for name, target in also.items() if not _any(ignored, name)}
+        return AdapterExpert(name, spec, adapter, pieces | both, renamed)
     _refuse_quantised(model)
     model = unwrapped(model, base)
     if not by_token:  # sooner than that shapes differ
@@ -194,61 +195,6 @@ def _same_shape(ours: tuple[int, ...], theirs: tuple[int, ...], by_token: bool) 
 
 def _shape(info: TensorInfo, swapped: bool) -> tuple[int, ...]:
     return (*info.shape[:-2], info.shape[-1], info.shape[-2]) if swapped else info.shape
-
-
-def match_adapter(
-    adapter: Adapter,
-    spec: Expert,
-    base: Base,
-    ignored: Iterable[re.Pattern[str]],
-    by_token: frozenset[str] = frozenset(),
-) -> dict[str, str]:
-    """The base's tensor → the adapter's target; refuses targets the base lacks.
-
-    Those named in `by_token` may have more rows or fewer.
-    """
-    _check_adapters_base(adapter, spec, base)
-    shapes: dict[str, tuple[int, ...]] = {}
-    matched: dict[str, str] = {}
-    tied = dict(tied_pairs(base))
-    for target in sorted(adapter.targets, key=lambda name: base.architecture.canonical(name) in tied):
-        canonical = base.architecture.canonical(target)
-        stored = base.by_canonical.get(tied.get(canonical, canonical))
-        if stored is None:
-            continue
-        shapes[target] = base.info(stored).shape
-        if stored in by_token:
-            shapes[target] = (*adapter.targets[target].shape[:1], *shapes[target][1:])
-        if _any(ignored, stored) or (canonical in tied and stored in matched):
-            continue  # whether a head's change is the embedding's is decided where both are selected
-        if stored in matched:
-            raise AdapterError(
-                "two targets of the adapter are the same parameter",
-                where=adapter.file,
-                got=f"{matched[stored]} and {target}",
-                expected=f"one change of {stored}",
-                hint="load the adapter with PEFT, which says what it uses, and save it again",
-            )
-        matched[stored] = target
-    adapter.check_shapes(shapes)
-    return matched
-
-
-def _check_adapters_base(adapter: Adapter, spec: Expert, base: Base) -> None:
-    """Refuses an adapter that names another hub model than the base given; local paths can't be compared."""
-    theirs, ours = adapter.base_model_name, base.checkpoint.ref.partition("@")[0]
-    recorded = (base.checkpoint.config or {}).get("_name_or_path") or ours
-    local = theirs is None or not names_hub_model(theirs) or (adapter.path / theirs).exists()
-    comparable = not local and names_hub_model(recorded)
-    if spec.any_base or not comparable or theirs in (ours, recorded):
-        return
-    raise AdapterError(
-        "the adapter was trained on another base",
-        where=adapter.path,
-        got=theirs,
-        expected=recorded,
-        hint="use that base; or, if you know it is the same model, write {model: …, any_base: true}",
-    )
 
 
 def _check_family(checkpoint: Checkpoint, name: str, base: Base) -> None:

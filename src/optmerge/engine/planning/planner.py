@@ -134,6 +134,17 @@ def _warnings(recipe: Recipe, tensors: tuple[TensorPlan, ...], inputs: Inputs) -
     for expert in inputs.experts:
         if isinstance(expert, FullExpert):
             found += config_warnings(expert.checkpoint, expert.name, inputs.base)
+        else:
+            found += [
+                f"adapter {expert.name!r}: what lies beside it in {file.name} is taken as part of it "
+                f"({len(header.tensors)} tensor{'s' if len(header.tensors) > 1 else ''})"
+                for file, header in expert.adapter.beside.items()
+            ]
+            if expert.renamed:
+                found.append(
+                    f"adapter {expert.name!r} names its targets as another model does: "
+                    f"{expert.renamed[0]} is taken for {expert.renamed[1]}"
+                )
     for index in range(len(recipe.rules)):
         found += _rule_warnings(index, [tensor for tensor in tensors if tensor.reason.rule == index])
     aliases = [tensor.name for tensor in tensors if tensor.action is Action.ALIAS]

@@ -86,7 +86,7 @@ def _squares(
         places = [at for first, last in spans for at in range(first, last)][
             :: max(1, before.numel() // SWAPPED)
         ]
-        before = before[:: max(1, before.numel() // SWAPPED)]
+        before = before[:: max(1, before.numel() // SWAPPED)].contiguous()
         share, exact = size / len(places), len(places) == size
         after = _read(reader, own, [(at, at + 1) for at in (_swapped(each, tensor.shape) for each in places)])
     else:

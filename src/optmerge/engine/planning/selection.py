@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ from optmerge.recipe import BASE, Match, Recipe
 
 FACTORED = ("matrix", "transposed", "flatten")
 """Layouts of tensors that can be two factors."""
+
+EXPERT = re.compile(r"(^|\.)experts\.\d+\.")
+"""Names of one expert's tensors: classes of transformers 5 hold stacks, in which PEFT can't find them."""
 
 _DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 
@@ -210,9 +214,18 @@ def _check_adapter_output(recipe: Recipe, tensors: Sequence[TensorPlan], inputs:
     replaceable = _replaceable_modules(tensors)
     for tensor in tensors:
         if tensor.action is Action.MERGE:
-            fits = tensor.layout in FACTORED or _module(tensor) in replaceable
+            single = EXPERT.search(inputs.base.architecture.canonical(tensor.name)) is not None
+            fits = (tensor.layout in FACTORED and not single) or _module(tensor) in replaceable
         else:
             fits = tensor.action is Action.ALIAS or tensor.source == BASE
+        if not fits and EXPERT.search(inputs.base.architecture.canonical(tensor.name)):
+            raise RecipeError(
+                "an adapter can't hold the change of single experts",
+                where="output",
+                got=tensor.name,
+                expected="changes that PEFT finds in the class, which holds experts in stacks",
+                hint="write output: dense; or leave experts out with select: {exclude: ['experts']}",
+            )
         if not fits:
             raise RecipeError(
                 f"an adapter can't hold {tensor.name}",

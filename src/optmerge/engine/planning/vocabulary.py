@@ -175,7 +175,7 @@ def _refuse_unknown_start(
     if not isinstance(expert, AdapterExpert) or not (rows >= size).any():
         return
     for name in sorted(tensors):
-        target = expert.adapter.targets[expert.tensors[name]] if expert.changes(name) else None
+        target = expert.adapter.targets[expert.tensors[name].target] if expert.changes(name) else None
         if target is not None and target.kind != "full" and "full" not in target.parts:
             raise AdapterError(
                 f"adapter {expert.name!r} changes rows of new tokens, and doesn't hold those rows",

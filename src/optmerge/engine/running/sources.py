@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from contextlib import ExitStack
 from math import prod
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from optmerge.checkpoints.bfloat16 import widened
+from optmerge.checkpoints.digests import TensorDigests
 from optmerge.checkpoints.dtypes import DTYPES
 from optmerge.checkpoints.reader import Reader
 from optmerge.deltas import Delta, Dense, LowRank
@@ -31,16 +33,21 @@ class Sources:
     Args:
         inputs: as opened from headers.
         device: where tensors that are merged go.
+        digests: by model, told of what is read of the base and of full experts.
     """
 
-    def __init__(self, inputs: Inputs, device: str = "cpu") -> None:
+    def __init__(
+        self, inputs: Inputs, device: str = "cpu", digests: Mapping[str, TensorDigests] | None = None
+    ) -> None:
+        digests = digests or {}
         self.inputs = inputs
         self.device = torch.device(device)
         self._stack = ExitStack()
         stored = inputs.base.checkpoint if inputs.tokens is None else inputs.tokens.stored
-        self._base: Reader = self._stack.enter_context(stored.reader())
+        self._base: Reader = self._stack.enter_context(stored.reader(digests.get(BASE)))
         self._experts: dict[str, Reader] = {
-            expert.name: self._stack.enter_context(expert.open()) for expert in inputs.experts
+            expert.name: self._stack.enter_context(expert.open(digests.get(expert.name)))
+            for expert in inputs.experts
         }
         self._rows = (
             TokenReader(inputs, inputs.tokens, self._base, self._experts)
@@ -57,6 +64,10 @@ class Sources:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.close()
+
+    def reader(self, model: str) -> Reader:
+        """The open reader of the base or of an expert, by name."""
+        return self._base if model == BASE else self._experts[model]
 
     def raw(self, tensor: TensorPlan, start: int, stop: int) -> Tensor:
         """Elements [start, stop) of a flattened tensor that is copied, as stored in its source; unchecked."""
@@ -161,11 +172,17 @@ class Sources:
             if not expert.changes(tensor.name):
                 return Dense(torch.zeros_like(base))
             return Dense(self._expert(expert, tensor, rows).sub_(base))
+        if rows and expert.stacks(tensor.name):
+            return self._adapter_delta(expert, tensor, base.dtype, rows)
         delta = self._adapter_delta(expert, tensor, base.dtype)
         return _rows_of(delta, rows) if rows else delta
 
-    def _adapter_delta(self, expert: AdapterExpert, tensor: TensorPlan, dtype: torch.dtype) -> Delta:
-        """An adapter's delta of a whole tensor; factors, which are small, are kept for its next slice.
+    def _adapter_delta(
+        self, expert: AdapterExpert, tensor: TensorPlan, dtype: torch.dtype, experts: Rows = None
+    ) -> Delta:
+        """An adapter's delta of a tensor, or of some experts of a stack.
+
+        Factors of a whole tensor, which are small, are kept for its next slice.
 
         Threads that ask for the same delta at once may each make it. The copies are equal.
         """
@@ -176,7 +193,7 @@ class Sources:
         if self._rows is not None and self._by_token(tensor.name) and expert.changes(tensor.name):
             delta = self._rows.delta(expert, tensor.name, tensor.shape)
         else:
-            delta = expert.delta(tensor.name, lambda: self._base.read(tensor.name), tensor.shape)
+            delta = expert.delta(tensor.name, lambda: self._base.read(tensor.name), tensor.shape, experts)
         placed = _placed(delta, dtype, self.device)
         self._check_adapter(placed, expert, tensor)
         if self.device.type == "cuda":  # other threads, with other streams, may use it next
@@ -230,7 +247,7 @@ class Sources:
         return self.inputs.tokens is not None and name in self.inputs.tokens.tensors
 
     def _flat(self, expert: AnyExpert | None, name: str, start: int, stop: int) -> Tensor:
-        """Elements [start, stop) of a stored tensor, flattened in the base's layout, by the base's name of it."""
+        """Elements [start, stop) of a stored tensor, by the base's name of it and in its layout."""
         if self._rows is not None and self._by_token(name):
             if expert is None:
                 return self._rows.base(name, start, stop)

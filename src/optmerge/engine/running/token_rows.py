@@ -75,7 +75,7 @@ class TokenReader:
 
     def delta(self, expert: AdapterExpert, name: str, shape: tuple[int, ...]) -> Delta:
         """What an adapter changes, in the output's rows; nothing where it lacks a token."""
-        target = expert.adapter.targets[expert.tensors[name]]
+        target = expert.adapter.targets[expert.tensors[name].target]
         mapped = self._mapped(expert)
         length = target.shape[0]
 
@@ -171,7 +171,7 @@ class TokenReader:
             return _gathered(self._base, name, rows, width)
         if isinstance(expert, FullExpert):
             return _gathered(self._experts[expert.name], expert.tensors[name], rows, width)
-        target = expert.adapter.targets[expert.tensors[name]]
+        target = expert.adapter.targets[expert.tensors[name].target]
         shape = shape_of(expert, name)
         known = min(self._stored_rows(name), shape[0])
         before = torch.zeros(shape)

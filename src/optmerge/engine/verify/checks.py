@@ -14,11 +14,14 @@ import torch
 from optmerge.architectures import resolve
 from optmerge.checkpoints.adapters import is_adapter, open_adapter
 from optmerge.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from optmerge.checkpoints.hub import names_hub_model
 from optmerge.checkpoints.json_files import read_object
 from optmerge.checkpoints.reader import Reader
 from optmerge.engine.changes import changes_from, is_change_warning
 from optmerge.engine.output.folder import PROVENANCE, STATE
+from optmerge.engine.output.places import remembered_base
 from optmerge.engine.plan import PARAMETER_KINDS, Action, Change
+from optmerge.engine.planning.adapter_matching import match_adapter
 from optmerge.engine.planning.ends import aliases, take_apart
 from optmerge.engine.planning.inputs import Base
 from optmerge.engine.planning.opening import by_canonical
@@ -30,7 +33,7 @@ from optmerge.engine.verify.transformers_load import (
     smoke_generation,
 )
 from optmerge.errors import InputError, OptMergeError, OutputError
-from optmerge.recipe import BASE
+from optmerge.recipe import BASE, Expert
 
 BLOCK = 1 << 22
 """Elements read at a time."""
@@ -109,7 +112,7 @@ def verify(path: str | Path, *, base: str | Path | None = None, load: bool = Tru
     checks = [_coverage(checkpoint, provenance), _finite(checkpoint, provenance)]
     norms: dict[str, float] = {}
     recorded = (provenance.get("recipe") or {}).get("base")
-    reference = _open_base(base, recorded)
+    reference = _base_of(path, base, provenance)
     if base is None and resolve(checkpoint.config, checkpoint.tensors).composed:
         checks.append(Check("deltas", None, "composed of several models, so no one base has all its tensors"))
     elif reference is None:
@@ -126,7 +129,9 @@ def verify(path: str | Path, *, base: str | Path | None = None, load: bool = Tru
         checks.append(loaded)
         if model is not None:
             checks.append(_ties(model, checkpoint))
-            checks.append(_attempt("generate", lambda: smoke_generation(model))[1])
+            asked = _attempt("generate", lambda: smoke_generation(model))[1]
+            del model  # before the base is loaded
+            checks.append(_controlled(asked, reference))
     return Verification(path, tuple(checks), norms, changes, warnings)
 
 
@@ -146,11 +151,10 @@ def _verify_adapter(path: Path, base: str | Path | None, load: bool) -> Verifica
         checks.append(Check("fits the base", None, f"the base isn't at hand ({recorded or 'not recorded'})"))
         return Verification(path, tuple(checks), {})
     architecture = resolve(reference.config, reference.tensors)
-    shapes = {architecture.canonical(info.name): info.shape for info in reference.tensors.values()}
-    ties = architecture.tied(reference.config or {})
-    shapes = {alias: shapes[source] for alias, source in ties if source in shapes} | shapes
+    names = by_canonical(architecture, reference)
+    known = Base(reference, architecture, aliases(architecture, reference, names), names)
     try:
-        adapter.check_shapes({name: shapes[name] for name in adapter.targets if name in shapes})
+        match_adapter(adapter, Expert(model=str(path), any_base=True), known, [])
         checks.append(Check("fits the base", True, f"{len(adapter.targets)} targets"))
     except InputError as problem:
         checks.append(Check("fits the base", False, problem.what))
@@ -160,7 +164,8 @@ def _verify_adapter(path: Path, base: str | Path | None, load: bool) -> Verifica
         )
         checks.append(loaded)
         if model is not None:
-            checks.append(_attempt("generate", lambda: smoke_generation(model))[1])
+            asked = _attempt("generate", lambda: smoke_generation(model))[1]
+            checks.append(_controlled(asked, reference))
     return Verification(path, tuple(checks), {})
 
 
@@ -173,6 +178,8 @@ def _provenance(path: Path) -> dict[str, Any]:
     recipe, tensors = found.get("recipe"), found.get("tensors")
     if not isinstance(recipe, dict) or not isinstance(recipe.get("base"), str | None):
         found.pop("recipe", None)
+    if not isinstance(found.get("base"), dict):
+        found.pop("base", None)
     entries = tensors.values() if isinstance(tensors, dict) else [None]
     if not isinstance(found.get("vocabulary"), dict | None):
         found.pop("vocabulary")
@@ -191,6 +198,24 @@ def _open_base(given: str | Path | None, recorded: str | None) -> Checkpoint | N
         return None
 
 
+def _base_of(path: Path, given: str | Path | None, provenance: dict[str, Any]) -> Checkpoint | None:
+    """The base of an output: as `_open_base`, or the local model that the cache or the folder beside holds.
+
+    An output doesn't say where its base lies, so what is found has to have the recorded headers.
+    """
+    recorded = (provenance.get("recipe") or {}).get("base")
+    headers = (provenance.get("base") or {}).get("headers")
+    if given is not None or headers is None or (recorded and names_hub_model(recorded)):
+        return _open_base(given, recorded)
+    places = [remembered_base(str(provenance.get("fingerprint")))]
+    places += [path.absolute().parent / recorded] if recorded and "/" not in recorded else []
+    for place in places:
+        found = _open_base(None, str(place)) if place is not None and place.exists() else None
+        if found is not None and found.identity() == headers:
+            return found
+    return None
+
+
 def _untied(base: Checkpoint, provenance: dict[str, Any]) -> Checkpoint:
     """The base with its ends apart, where the merge took them apart."""
     if not (provenance.get("recipe") or {}).get("untie"):
@@ -207,6 +232,30 @@ def _attempt(name: str, action: Callable[[], Outcome]) -> tuple[Any, Check]:
     except Exception as problem:
         return None, Check(name, False, f"{type(problem).__name__}: {problem}".splitlines()[0][:300])
     return found, Check(name, ok, detail)
+
+
+def _controlled(asked: Check, base: Checkpoint | None) -> Check:
+    """A failed generation, passed over where the base fails in the same way: then the merge isn't at fault.
+
+    Models that need a picture or a sound can't be asked with text alone. Where no base is at hand, an error
+    about the arguments is taken for that.
+    """
+    kind = asked.detail.partition(":")[0]
+    if asked.ok is not False:
+        return asked
+    if base is None:
+        about_arguments = kind in ("TypeError", "ValueError")
+        words = f"skipped: it can't be asked with text alone, and no base is at hand ({asked.detail})"
+        return Check("generate", None, words) if about_arguments else asked
+    model, loaded = _attempt("load", lambda: load_strictly(base.path, base.config or {}))
+    if model is None:
+        return Check("generate", False, f"{asked.detail}; the base can't be asked: {loaded.detail}"[:300])
+    control = _attempt("generate", lambda: smoke_generation(model))[1]
+    if control.ok is not False or control.detail.partition(":")[0] != kind:
+        return asked
+    return Check(
+        "generate", None, f"skipped: the base can't be asked with text alone either ({asked.detail})"
+    )
 
 
 def _coverage(checkpoint: Checkpoint, provenance: dict[str, Any]) -> Check:
