@@ -110,7 +110,8 @@ def scale_words(use: MethodUse) -> str:
     from optmerge.methods import RULE_WORDS
 
     assert use.auto is not None
-    return f"auto ({RULE_WORDS[use.auto]})"
+    factor = "" if use.strength == 1 else f"{use.strength:g} × "
+    return f"{factor}auto ({RULE_WORDS[use.auto]})"
 
 
 def _folded(tensors: tuple[TensorPlan, ...], every_tensor: bool) -> dict[tuple[str, ...], list[TensorPlan]]:

@@ -10,20 +10,14 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.table import Table
 
-from optmerge.cli.console import console, escape
+from optmerge.cli.asking import interval, percent, show_for
 from optmerge.errors import InputError, OutputError
 from optmerge.evaluate.answering import BATCH, CHAT_TOKENS
 
 if TYPE_CHECKING:
-    from optmerge.evaluate.chat import Chat
-    from optmerge.evaluate.evaluation import Evaluation, Reply, Show
+    from optmerge.evaluate.evaluation import Evaluation, Reply
     from optmerge.evaluate.question_files import FileQuestion
-    from optmerge.evaluate.statistics import Estimate
-
-OMNI = "optmerge_omni"
-"""`model_type` of omni models."""
 
 
 def command(
@@ -123,30 +117,25 @@ def _asked(
     from rich.console import Console
     from rich.progress import Progress
 
+    from optmerge.cli.console import escape
     from optmerge.evaluate import chat
     from optmerge.evaluate.evaluation import replies
 
     with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task(escape(name), total=len(questions))
         model = chat.load(name, device=device, dtype=dtype)
-        for some in replies(model, questions, _show(model), longest=longest, batch=batch):
+        show = show_for(getattr(model.model.config, "model_type", None))
+        for some in replies(model, questions, show, longest=longest, batch=batch):
             bar.advance(task, len(some))
             yield from some
 
 
-def _show(model: Chat) -> Show:
-    """How questions are shown to a model; what omni models need is imported for them alone."""
-    from optmerge.evaluate import chat
-
-    if getattr(model.model.config, "model_type", None) != OMNI:
-        return chat.show
-    from optmerge.omni.ask import show
-
-    return show
-
-
 def _print(found: Sequence[Evaluation]) -> None:
     """A row a model, and a row a pair of models."""
+    from rich.table import Table
+
+    from optmerge.cli.console import console, escape
+
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("model", overflow="fold")
     groups = list(dict.fromkeys(group for each in found for group in each.groups))
@@ -154,8 +143,8 @@ def _print(found: Sequence[Evaluation]) -> None:
         table.add_column(column, justify="right")
     for each in found:
         score = each.score
-        total = ("–", "", 0) if score is None else (_percent(score.score), _interval(score), score.n)
-        parts = [_percent(each.groups[group].score) for group in groups]
+        total = ("–", "", 0) if score is None else (percent(score.score), interval(score), score.n)
+        parts = [percent(each.groups[group].score) for group in groups]
         table.add_row(escape(each.model), *total[:2], *parts, str(total[2]))
     out = console()
     out.print(table)
@@ -172,11 +161,3 @@ def _print(found: Sequence[Evaluation]) -> None:
             differences.add_row(words, *points, f"{gap.p:.3f}" if gap.p >= 0.001 else "<.001")
         out.print()
         out.print(differences)
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f}"
-
-
-def _interval(score: Estimate) -> str:
-    return f"{_percent(score.low)} to {_percent(score.high)}"

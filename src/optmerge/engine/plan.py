@@ -27,6 +27,7 @@ class MethodUse:
         scale: factor on the merged delta; `auto` where it is chosen from the deltas, in the run.
         weights: one per expert.
         auto: rule of that choice; None where the scale is given.
+        strength: factor on what the rule chooses; 1 where the scale is given, which holds it already.
     """
 
     name: str
@@ -34,6 +35,7 @@ class MethodUse:
     scale: float | Literal["auto"]
     weights: tuple[float, ...]
     auto: AutoRule | None = None
+    strength: float = 1.0
 
 
 class Action(StrEnum):

@@ -95,16 +95,18 @@ class MethodChoice(BaseModel):
         name: of the method; `auto` for the default one.
         scale: factor on the merged delta; by default `auto` where the method has a rule, else the
             published one.
+        strength: factor on the scale, whoever chose it.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
 
     name: str
     scale: Scale = None
+    strength: Annotated[float, Field(gt=0)] = 1.0
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """The method's own parameters: every key but `name` and `scale`."""
+        """The method's own parameters: every key but `name`, `scale` and `strength`."""
         return dict(self.model_extra or {})
 
 

@@ -101,10 +101,12 @@ def _decide(choice: MethodChoice, recipe: Recipe, inputs: Inputs) -> MethodUse:
     weights = tuple(expert.weight for expert in recipe.experts)
     rule = method.auto(parameters)
     if isinstance(choice.scale, float):
-        return MethodUse(method.name, parameters, choice.scale, weights)
+        return MethodUse(method.name, parameters, choice.scale * choice.strength, weights)
     if rule is None:
-        return MethodUse(method.name, parameters, method.scale(parameters), weights)
-    return MethodUse(method.name, parameters, 1.0 if rule == "own" else AUTO, weights, rule)
+        return MethodUse(method.name, parameters, method.scale(parameters) * choice.strength, weights)
+    if rule == "own":
+        return MethodUse(method.name, parameters, choice.strength, weights, rule)
+    return MethodUse(method.name, parameters, AUTO, weights, rule, choice.strength)
 
 
 def _shards(recipe: Recipe, tensors: tuple[TensorPlan, ...]) -> tuple[Shard, ...]:

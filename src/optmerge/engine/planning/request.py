@@ -57,10 +57,10 @@ def _check_method(choice: MethodChoice, weights: list[float]) -> None:
     method.check_experts(len(weights))
     method.validate(choice.parameters)
     method.expert_factors(weights)
-    if method.fixed_scale and choice.scale not in (None, 1.0):
+    if method.fixed_scale and (choice.scale not in (None, 1.0) or choice.strength != 1):
         raise MethodError(
             f"{choice.name} has no scale",
-            got=choice.scale,
+            got=choice.scale if choice.strength == 1 else f"strength {choice.strength:g}",
             hint="leave it out, or use task_arithmetic with scale/N",
         )
     if (

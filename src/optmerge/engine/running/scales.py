@@ -75,7 +75,8 @@ class Scales:
             return use.scale
         assert use.auto is not None and tensor.method_index is not None
         chosen = self.by_method[tensor.method_index]
-        scale = scale_of(use.auto, deltas, use.weights, merged, tensor.layout) * chosen.caution
+        scale = scale_of(use.auto, deltas, use.weights, merged, tensor.layout)
+        scale *= chosen.caution * use.strength
         with self._lock:
             self.by_tensor[tensor.name] = scale
         return scale
@@ -106,7 +107,7 @@ class Scales:
         elif own:
             found |= {"min": min(own), "median": median(own), "max": max(own)}
         lengths = dict(zip(plan.expert_names, chosen.lengths, strict=True))
-        return {**found, "caution": chosen.caution, "lengths": lengths}
+        return {**found, "caution": chosen.caution, "strength": use.strength, "lengths": lengths}
 
 
 def scale_words(found: Mapping[str, Any]) -> str:
@@ -185,8 +186,9 @@ def _chosen(plan: Plan, index: int, seen: Sequence[_Seen]) -> Chosen:
         return Chosen(lengths, caution(lengths) if use.auto == "decorrelating" else 1.0)
     terms = [term for one in seen for term in one.terms]
     if terms:
-        return Chosen(lengths, scale=FACTORS[use.auto] * least_squares(terms))
-    return Chosen(lengths, scale=least_squares([term for one in seen for term in one.nearness]))
+        return Chosen(lengths, scale=FACTORS[use.auto] * least_squares(terms) * use.strength)
+    near = least_squares([term for one in seen for term in one.nearness])
+    return Chosen(lengths, scale=near * use.strength)
 
 
 def streams(use: MethodUse) -> bool:

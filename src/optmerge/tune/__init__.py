@@ -1,0 +1,1 @@
+"""The coefficients of a merge chosen by questions: method, strength, weights, parameters."""
