@@ -148,9 +148,9 @@ class Space:
 def shares(method: str) -> tuple[str, ...]:
     """Names of a method's parameters that are shares in (0, 1]."""
     fields = get(method).parameters.model_fields
-    bounds = Fraction.__metadata__  # type: ignore[attr-defined]
+    bounds = get_args(Fraction)[1].metadata
     return tuple(
-        name for name, each in fields.items() if each.annotation is float and tuple(each.metadata) == bounds
+        name for name, each in fields.items() if each.annotation is float and each.metadata == bounds
     )
 
 
