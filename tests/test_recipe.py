@@ -108,7 +108,7 @@ def test_a_value_of_the_wrong_kind_is_refused_by_its_key(change: dict[str, Any],
     assert caught.value.where == f"r.yaml, {key}"
 
 
-@pytest.mark.parametrize("missing", ["base", "experts", "method"])
+@pytest.mark.parametrize("missing", ["base", "experts"])
 def test_a_missing_key_is_named(missing: str) -> None:
     with pytest.raises(RecipeError, match=f"{missing} is missing"):
         parse_recipe({key: value for key, value in PLAIN.items() if key != missing})

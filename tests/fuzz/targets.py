@@ -243,6 +243,6 @@ def journal(data: bytes) -> None:
     (path / STATE).mkdir(parents=True, exist_ok=True)
     (path / STATE / "journal.jsonl").write_bytes(data)
     with OutputFolder(path, "fingerprint", {"recipe": "0"}, "resume") as output:
-        output.record(["a tensor"])
+        output.record({"a tensor": {}})
     with OutputFolder(path, "fingerprint", {"recipe": "0"}, "resume") as output:
         assert "a tensor" in output.written, "a line was lost behind a broken one"

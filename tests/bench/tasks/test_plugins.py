@@ -58,7 +58,6 @@ def test_the_benchmark_and_the_demo_run_with_a_task_that_no_expert_was_trained_o
         tmp_path / "demo",
         line="lora",
         zoo=zoo,
-        scales=tmp_path / "none",
         n=1,
         methods=["average"],
         console=Console(record=True, width=220),

@@ -14,13 +14,14 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from optmerge.bench.trials import grid, output, statistics
+from optmerge.bench.trials import grid, output
 from optmerge.bench.trials.grid import Entry, Grid
 from optmerge.bench.trials.line_scores import line_scores
 from optmerge.bench.trials.rows import AVERAGE, rows
 from optmerge.bench.trials.tables import headline, table
 from optmerge.bench.trials.trials import write
 from optmerge.errors import InputError, RunError
+from optmerge.evaluate import statistics
 from worlds import records as synthetic
 
 RESULTS = synthetic.line(n=150, sets=2)

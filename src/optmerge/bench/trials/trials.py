@@ -210,7 +210,7 @@ def _packed(task: TaskScores) -> dict[str, Any]:
 def _unpacked(value: Mapping[str, Any], n: int) -> TaskScores:
     """Scores of at most `n` questions: a data set's split can be smaller than what was asked for."""
     types = {name: (float(mean), int(count)) for name, (mean, count) in value["types"].items()}
-    asked = sum(count for _, count in types.values())
+    asked = sum(count for _, count in types.values()) if types else n
     if not 0 < asked <= n:
         raise ValueError(f"expected between 1 and {n} questions, not {asked}")
     if "bits" in value:

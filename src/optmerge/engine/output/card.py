@@ -136,7 +136,8 @@ def _usage(plan: Plan, inputs: Inputs, names: PublicNames, out: Path) -> list[st
 
 
 def _loading(plan: Plan, config: Mapping[str, Any], names: PublicNames, out: Path) -> list[str]:
-    remote = config.get("auto_map") or {}
+    remote = config.get("auto_map")
+    remote = remote if isinstance(remote, dict) else {}
     known = (config.get("architectures") or ["AutoModel"])[0]
     model = next((each for each in remote if each.startswith("AutoModel")), "AutoModel") if remote else known
     trust = ", trust_remote_code=True" if remote else ""
