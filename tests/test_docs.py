@@ -207,6 +207,7 @@ def band(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny.write_video(tmp_path / "band.mp4", range(0, 250, 25), tiny.sound())
 
 
+@pytest.mark.slow
 def test_the_omni_pages_commands_work_as_they_stand(
     band: None,
     modality_zoo: Path,

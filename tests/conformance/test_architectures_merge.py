@@ -164,7 +164,8 @@ def test_a_merged_family_loads_and_computes_what_memory_does(
     assert not torch.allclose(expected, forward(models.base), atol=10 * TOLERANCE)
 
 
-@pytest.mark.parametrize("name", sorted(TINY))
+@pytest.mark.sampled
+@pytest.mark.parametrize("name", samples.sample(sorted(TINY), 10))
 def test_a_merged_family_is_laid_out_as_save_pretrained_would_and_verifies(
     name: str, folders: Path, tmp_path: Path
 ) -> None:

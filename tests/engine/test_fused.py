@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from optmerge.engine.running import fused
 from optmerge.errors import InputError
 from optmerge.methods._fast import bracket
 from worlds.merges import World, contents, weights, world
+from worlds.samples import sample
 
 EVERYTHING = {"kinds": ["matrix", "embedding", "head", "norm", "bias", "conv", "other"]}
 
@@ -41,9 +43,10 @@ def stored_as(root: Path, dtype: torch.dtype) -> World:
     return world(root, base={name: values.to(dtype) for name, values in weights().items()})
 
 
-@pytest.mark.parametrize("method", METHODS, ids=str)
-@pytest.mark.parametrize("dtype", TYPES, ids=str)
-@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.sampled
+@pytest.mark.parametrize(
+    ("method", "dtype", "weighted"), sample(product(METHODS, TYPES, [False, True]), 16), ids=str
+)
 def test_the_compiled_way_gives_the_bytes_of_the_general_way(
     method: Any, dtype: torch.dtype, weighted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

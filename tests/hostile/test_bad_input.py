@@ -149,7 +149,7 @@ def a_NaN_in_an_adapter(it: Case) -> None:
     save_file(tensors, file)
 
 
-@case("doesn't fit", QUERY, "ignore")
+@case("doesn't fit", QUERY, "expected: [6, 6]", "ignore")
 def an_adapter_of_other_shapes(it: Case) -> None:
     it.adapters(QUERY, base={QUERY: torch.zeros(8, 8)})
 

@@ -82,6 +82,7 @@ def test_importing_the_package_costs_no_heavy_import() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+@pytest.mark.slow
 def test_the_processor_alone_makes_the_auto_classes_know_the_model(
     omni: OmniForConditionalGeneration, processor: OmniProcessor, tmp_path: Path
 ) -> None:

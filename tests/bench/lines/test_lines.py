@@ -100,6 +100,7 @@ def test_a_folder_is_of_the_line_that_it_is_asked_as(zoo: Path) -> None:
         tiny_models.load("full", zoo / "lora/base")
 
 
+@pytest.mark.slow
 def test_an_installed_package_says_that_the_models_arent_in_it(tmp_path: Path) -> None:
     """In somebody's project that happens to have a folder `zoo`, which isn't ours."""
     (tmp_path / "pyproject.toml").touch()

@@ -182,6 +182,7 @@ def test_right_answers_are_counted(told: tuple[Path, Story]) -> None:
         assert f"{right} of 6 {speaker.name}" in text
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("short_answers")
 def test_another_method_and_clip_can_be_told(
     trained: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -100,6 +100,7 @@ def test_the_experts_can_be_composed(trained: Any, tmp_path: Path, method: str) 
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SOME)
 def test_a_killed_stage_goes_on_to_the_same_weights(
     name: str, trained: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -130,6 +131,7 @@ def test_a_killed_stage_goes_on_to_the_same_weights(
     assert not (parts / f"work/{name}-run").exists()
 
 
+@pytest.mark.slow
 def test_curves_end_with_a_look_at_what_is_needed(
     tmp_path: Path, trained: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -59,7 +59,7 @@ def trained(
     [
         ("full", "all", 0.0),
         ("lora", "adapter", 0.0),
-        ("full", "layers", 30.0),
+        pytest.param("full", "layers", 30.0, marks=pytest.mark.slow),
         pytest.param("full", "layers", 0.0, marks=pytest.mark.slow),
         pytest.param("lora", "all", 0.0, marks=pytest.mark.slow),
     ],

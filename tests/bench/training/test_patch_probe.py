@@ -70,6 +70,7 @@ def test_seeing_leaves_the_language_model_alone(
     assert [name for name in moved if "proj" in name or "merger" in name]
 
 
+@pytest.mark.slow
 @pytest.mark.sampled
 @pytest.mark.parametrize("line", LINES)
 def test_seeing_is_learnt(

@@ -96,6 +96,7 @@ def test_a_pass_begins_where_the_pass_before_ended(
     assert record.weights[name] == record.weights[f"{name}-1"] == first.weights[f"{name}-1"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["base", "mixture"])
 def test_a_killed_pass_goes_on_to_the_same_weights(
     name: str, trained: Trained, tiny: TinySize, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
