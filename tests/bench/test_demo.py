@@ -22,7 +22,7 @@ def test_the_demo_makes_a_table_a_picture_and_records(zoo: Path, tmp_path: Path)
             line="lora",
             zoo=zoo,
             scales=tmp_path / "none",
-            n=4,
+            n=1,
             methods=["average"],
             console=console,
         )
@@ -47,7 +47,7 @@ def test_a_merge_is_shown_at_the_scale_that_records_found_best_too(zoo: Path, tm
 
     from optmerge.bench.trials.jobs import jobs as listed
 
-    jobs = listed(zoo, ["lora"], [0], ["task_arithmetic"], n=4)[0]
+    jobs = listed(zoo, ["lora"], [0], ["task_arithmetic"], n=1)[0]
     best = 0.7
     for job in jobs:
         if job.trial.split == "validation":
@@ -61,7 +61,7 @@ def test_a_merge_is_shown_at_the_scale_that_records_found_best_too(zoo: Path, tm
         line="lora",
         zoo=zoo,
         scales=tmp_path / "scales",
-        n=4,
+        n=1,
         methods=["task_arithmetic"],
         console=console,
     )
