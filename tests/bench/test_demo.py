@@ -20,7 +20,7 @@ def test_the_demo_makes_a_table_a_picture_and_records(zoo: Path, tmp_path: Path)
             tmp_path,
             line="lora",
             zoo=zoo,
-            n=4,
+            n=2,
             methods=["average", "swudi"],
             console=console,
         )

@@ -68,13 +68,15 @@ def shown(told: tuple[Path, Story]) -> Page:
     return Page((told[0] / "index.html").read_text("utf-8"))
 
 
-def test_by_default_one_clip_is_asked_for_every_combination_and_the_best_merge_answers_as_usual(
-    tmp_path: Path,
-) -> None:
-    told = make_page.run(tmp_path)
-    assert [each.question.needs for each in told.exchanges] == list(NEEDS)
-    assert (told.number, told.method, told.scale) == (CLIP, *make_page.METHOD.values())
-    *experts, merged = told.right
+def test_by_default_one_clip_is_asked_for_every_combination(told: tuple[Path, Story]) -> None:
+    _, one = told
+    assert [each.question.needs for each in one.exchanges] == list(NEEDS)
+    assert (one.number, one.method, one.scale) == (CLIP, *make_page.METHOD.values())
+
+
+@pytest.mark.slow
+def test_by_default_the_best_merge_of_the_shipped_models_answers_as_usual(tmp_path: Path) -> None:
+    *experts, merged = make_page.run(tmp_path).right
     assert max(experts) < merged == 4  # of 6: docs/omni.md has 66 % for the whole test
 
 
@@ -184,14 +186,20 @@ def test_right_answers_are_counted(told: tuple[Path, Story]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("short_answers")
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--method", "ties", "--set", "scale=0.7"], "0.7"),
+        pytest.param(["--method", "damc"], "damc", marks=pytest.mark.slow),
+    ],
+)
 def test_another_method_and_clip_can_be_told(
-    trained: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    more: list[str], words: str, trained: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["omni", "demo", "--zoo", str(trained[0]), "--out", str(tmp_path / "out")]
-    for more, words in ((["--method", "damc"], "damc"), (["--method", "ties", "--set", "scale=0.7"], "0.7")):
-        assert command([*arguments, "--clip", "5", *more]) == 0
-        assert "merged: " in capsys.readouterr().out
-        assert words in " ".join(Page((tmp_path / "out/index.html").read_text("utf-8")).text)
+    assert command([*arguments, "--clip", "5", *more]) == 0
+    assert "merged: " in capsys.readouterr().out
+    assert words in " ".join(Page((tmp_path / "out/index.html").read_text("utf-8")).text)
 
 
 def test_a_missing_zoo_says_what_to_train(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
