@@ -167,11 +167,11 @@ def test_the_how_to_pages_tower_makes_embeddings_of_a_picture(
 ) -> None:
     import torch
 
-    from optmerge.omni.towers import _kind
+    from optmerge.omni.towers import _registry
     from worlds import omni as tiny
     from worlds.plugins import forget, install
 
-    forget(monkeypatch, _kind, "_KINDS")
+    forget(monkeypatch, _registry, "_KINDS")
     install(monkeypatch, tmp_path, "optmerge.towers", _code("add-a-tower.md"))
     text = (ROOT / "docs/how-to/add-a-tower.md").read_text("utf-8")
     entry = text.split("```python\n")[2].split("```")[0]

@@ -15,7 +15,7 @@ from optmerge.errors import InputError
 from optmerge.omni import OmniForConditionalGeneration, OmniProcessor, TowerConfig
 from optmerge.omni.compose import compose
 from optmerge.omni.importers import _importer, importers
-from optmerge.omni.towers import _kind, tower_kind, tower_kinds
+from optmerge.omni.towers import _registry, tower_kind, tower_kinds
 from worlds import omni as tiny
 from worlds import omni_zoo as zoo
 from worlds.plugins import forget, install
@@ -67,7 +67,7 @@ GROUPS: dict[str, tuple[Callable[[], Mapping[str, Any]], str]] = {
 
 @pytest.fixture(autouse=True)
 def _fresh_registries(monkeypatch: pytest.MonkeyPatch) -> None:
-    forget(monkeypatch, _kind, "_KINDS")
+    forget(monkeypatch, _registry, "_KINDS")
     forget(monkeypatch, _importer, "_IMPORTERS")
 
 

@@ -39,6 +39,8 @@ class Architecture:
         tie: pair of parameters that a config may tie; None for a family that never ties.
         hidden_size: width of the language model, from the config; tells the orientation of stacked experts.
         composed: whether its models are made of several models, so that no one base has all their tensors.
+        support: name of the module that loads and checks models whose class isn't one of transformers; empty
+            where transformers has the class. See `optmerge.omni.support` for what the module has.
         way: how it is known.
         reason: the class it was read from, or why it is guessed from names; empty for a declared family.
     """
@@ -52,6 +54,7 @@ class Architecture:
     tie: Tie | None = None
     hidden_size: int | None = None
     composed: bool = False
+    support: str = ""
     way: Way = Way.DECLARED
     reason: str = ""
 

@@ -21,5 +21,6 @@ ARCHITECTURES = (
             text_config="text_config",
         ),
         composed=True,
+        support="optmerge.omni.support",
     ),
 )

@@ -22,6 +22,7 @@ from optmerge.engine.planning.ends import aliases
 from optmerge.engine.planning.inputs import Base, Inputs
 from optmerge.engine.planning.opening import by_canonical
 from optmerge.errors import InputError
+from optmerge.omni.carried_code import carried_code, code_record
 from optmerge.omni.config import OmniConfig, TowerConfig, check_placeholders
 from optmerge.omni.conflicts import ONE_TOKENIZER, check_language, choose_towers
 from optmerge.omni.experts import Language, OmniExpert, open_expert, open_language
@@ -48,8 +49,14 @@ class ComposedSideFiles:
         """Configuration of the composed model, with the routes of its adapters if it has some."""
         return composed_config(self.language, self.processor.towers, routes)
 
+    @property
+    def record(self) -> dict[str, Any]:
+        """What provenance says of the files: the code that the model carries."""
+        code = carried_code(self.processor.towers)
+        return {"code": code_record(code)} if code else {}
+
     def write(self, folder: Path, routes: Mapping[str, Any] | None = None) -> None:
-        """Writes configuration and processor into a folder, and the language model's generation settings.
+        """Writes configuration, processor, code and the language model's generation settings into a folder.
 
         Raises:
             RunError: the disk is full or failed.
@@ -106,6 +113,7 @@ class Composition:
             "base": {"model": public_name(base.ref, base.path), "headers": base.identity()},
             "experts": experts,
             "towers": {modality: expert.name for modality, expert in self.towers.items()},
+            **self.inputs.base.record,
         }
 
 
@@ -184,4 +192,4 @@ def _view(
     )
     family = resolve(view.config, view.tensors)
     names = by_canonical(family, view)
-    return Base(view, family, aliases(family, view, names), names, side_files.write)
+    return Base(view, family, aliases(family, view, names), names, side_files.write, record=side_files.record)

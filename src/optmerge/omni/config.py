@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
 from optmerge.errors import InputError
+from optmerge.omni.carried_code import carry_code
 from optmerge.omni.towers import tower_kind
 
 NO_TOKEN = -1
@@ -141,6 +143,11 @@ class OmniConfig(PreTrainedConfig):  # type: ignore[misc]
         """Towers that the model has, by modality."""
         found = {modality: getattr(self, f"{modality}_tower") for modality in MODALITIES}
         return {modality: tower for modality, tower in found.items() if tower is not None}
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
+        """Writes the configuration, and the code of the model beside it."""
+        carry_code(self, save_directory)
+        super().save_pretrained(save_directory, **kwargs)
 
     def _check_towers(self) -> None:
         for modality, tower in self.towers.items():

@@ -19,6 +19,7 @@ from transformers import (
 
 from optmerge.errors import CheckpointError, InputError
 from optmerge.evaluate.questions import read_picture
+from optmerge.omni.carried_code import carry_code
 from optmerge.omni.config import MODALITIES, OmniConfig, TowerConfig
 from optmerge.omni.media import chosen, heard, read_audio, read_video
 from optmerge.omni.model import MASKS, VALUES
@@ -162,10 +163,12 @@ class OmniProcessor(ProcessorMixin):  # type: ignore[misc]
     def to_dict(self) -> dict[str, Any]:
         """Content of `processor_config.json`: the towers. Extractors have files of their own."""
         towers = {modality: tower.to_dict() for modality, tower in self.towers.items()}
-        return {"processor_class": type(self).__name__, "towers": towers}
+        carried = {"auto_map": self.auto_map} if hasattr(self, "auto_map") else {}
+        return {"processor_class": type(self).__name__, "towers": towers, **carried}
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> list[str]:
-        """Writes tokenizer, towers, and the extractor of each tower in a folder of its own."""
+        """Writes tokenizer, towers, the extractor of each tower in a folder of its own, and the code."""
+        carry_code(self, save_directory)
         written: list[str] = super().save_pretrained(save_directory, **kwargs)
         for modality, extractor in self.extractors.items():
             extractor.save_pretrained(Path(save_directory) / FOLDER / modality)
@@ -177,15 +180,17 @@ class OmniProcessor(ProcessorMixin):  # type: ignore[misc]
 
         Args:
             folder: a folder or a hub id.
-            kwargs: transformers' options of loading: `local_files_only`, `revision`, `token`, …
+            kwargs: transformers' options of loading: `local_files_only`, `revision`, `token`, …; code that a
+                tokenizer needs is run with `trust_remote_code=True` alone.
 
         Raises:
             CheckpointError: the folder holds no omni processor.
         """
-        for private in ("_from_auto", "trust_remote_code"):
-            kwargs.pop(private, None)
+        kwargs.pop("_from_auto", None)
+        trust = kwargs.pop("trust_remote_code", None) or False
         try:
             found, _ = cls.get_processor_dict(folder, **dict(kwargs))
+            kwargs["trust_remote_code"] = trust
             towers = {modality: TowerConfig(**tower) for modality, tower in found["towers"].items()}
             tokenizer = AutoTokenizer.from_pretrained(folder, **kwargs)
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as problem:

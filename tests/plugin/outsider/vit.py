@@ -6,13 +6,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from optmerge.omni.towers import _pictures
 from optmerge.omni.towers._kind import TowerKind, TowerShape, hidden_options, hidden_states
+from optmerge.omni.towers._pictures import extract, pair
 
 
 def _grid(config: TowerShape) -> tuple[int, ...]:
     (height, width), (tall, wide) = (
-        _pictures.pair(size) for size in (config.encoder.image_size, config.encoder.patch_size)
+        pair(size) for size in (config.encoder.image_size, config.encoder.patch_size)
     )
     rows, columns = height // tall, width // wide
     return (1 + rows * columns,) if config.special else (rows, columns)
@@ -27,7 +27,7 @@ def _features(config: TowerShape, encoder: nn.Module, values: Tensor, mask: Tens
 def _extractor(config: TowerShape) -> Any:
     from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
-    height, width = _pictures.pair(config.encoder.image_size)
+    height, width = pair(config.encoder.image_size)
     return ViTImageProcessorPil(size={"height": height, "width": width})
 
 
@@ -38,5 +38,5 @@ KIND = TowerKind(
     grid=_grid,
     features=_features,
     extractor=_extractor,
-    extract=_pictures.extract,
+    extract=extract,
 )

@@ -72,6 +72,7 @@ def write_provenance(
             for expert, public in zip(plan.experts, names.experts, strict=True)
         ],
         "tensors": {tensor.name: _fate(plan, tensor, scales.by_tensor) for tensor in plan.tensors},
+        **inputs.base.record,
     }
     assert INDEX_NAME in files or len(plan.shards) < 2, "the index is written before provenance"
     with disk_errors(out):

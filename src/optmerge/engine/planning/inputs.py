@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ class Base:
         side_files: writes what lies beside the weights into a folder, where it is made for the merge; None
             where it is copied from a donor.
         untied: (head, embedding) pairs of canonical names of one parameter that the recipe untied.
+        record: what provenance says of side files that are made for the merge.
     """
 
     checkpoint: Checkpoint
@@ -44,6 +45,7 @@ class Base:
     by_canonical: Mapping[str, str]
     side_files: Callable[[Path], None] | None = None
     untied: tuple[tuple[str, str], ...] = ()
+    record: Mapping[str, Any] = field(default_factory=dict)
 
     def info(self, name: str) -> TensorInfo:
         """Header entry of a tensor."""

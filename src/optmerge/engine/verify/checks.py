@@ -31,6 +31,7 @@ from optmerge.engine.verify.transformers_load import (
     load_adapter_strictly,
     load_strictly,
     smoke_generation,
+    support_of,
 )
 from optmerge.errors import InputError, OptMergeError, OutputError
 from optmerge.recipe import BASE, Expert
@@ -113,7 +114,8 @@ def verify(path: str | Path, *, base: str | Path | None = None, load: bool = Tru
     norms: dict[str, float] = {}
     recorded = (provenance.get("recipe") or {}).get("base")
     reference = _base_of(path, base, provenance)
-    if base is None and resolve(checkpoint.config, checkpoint.tensors).composed:
+    architecture = resolve(checkpoint.config, checkpoint.tensors)
+    if base is None and architecture.composed:
         checks.append(Check("deltas", None, "composed of several models, so no one base has all its tensors"))
     elif reference is None:
         checks.append(Check("deltas", None, f"the base isn't at hand ({recorded or 'not recorded'})"))
@@ -125,13 +127,15 @@ def verify(path: str | Path, *, base: str | Path | None = None, load: bool = Tru
     elif checkpoint.config is None:
         checks.append(Check("load", None, "no config.json, so no class to load it with"))
     else:
-        model, loaded = _attempt("load", lambda: load_strictly(path, checkpoint.config or {}))
+        model, loaded = _attempt("load", lambda: load_strictly(path, checkpoint.config or {}, architecture))
         checks.append(loaded)
         if model is not None:
             checks.append(_ties(model, checkpoint))
-            asked = _attempt("generate", lambda: smoke_generation(model))[1]
+            asked = _attempt("generate", lambda: smoke_generation(model, path, architecture))[1]
             del model  # before the base is loaded
-            checks.append(_controlled(asked, reference))
+            checks.append(asked if architecture.support else _controlled(asked, reference))
+        if architecture.support:
+            checks.append(_attempt("code", lambda: support_of(architecture).check_code(path))[1])
     return Verification(path, tuple(checks), norms, changes, warnings)
 
 
@@ -160,12 +164,13 @@ def _verify_adapter(path: Path, base: str | Path | None, load: bool) -> Verifica
         checks.append(Check("fits the base", False, problem.what))
     if load and reference.config is not None:
         model, loaded = _attempt(
-            "load", lambda: load_adapter_strictly(path, reference.path, reference.config or {})
+            "load",
+            lambda: load_adapter_strictly(path, reference.path, reference.config or {}, architecture),
         )
         checks.append(loaded)
         if model is not None:
-            asked = _attempt("generate", lambda: smoke_generation(model))[1]
-            checks.append(_controlled(asked, reference))
+            asked = _attempt("generate", lambda: smoke_generation(model, reference.path, architecture))[1]
+            checks.append(asked if architecture.support else _controlled(asked, reference))
     return Verification(path, tuple(checks), {})
 
 
@@ -247,10 +252,11 @@ def _controlled(asked: Check, base: Checkpoint | None) -> Check:
         about_arguments = kind in ("TypeError", "ValueError")
         words = f"skipped: it can't be asked with text alone, and no base is at hand ({asked.detail})"
         return Check("generate", None, words) if about_arguments else asked
-    model, loaded = _attempt("load", lambda: load_strictly(base.path, base.config or {}))
+    own = resolve(base.config, base.tensors)
+    model, loaded = _attempt("load", lambda: load_strictly(base.path, base.config or {}, own))
     if model is None:
         return Check("generate", False, f"{asked.detail}; the base can't be asked: {loaded.detail}"[:300])
-    control = _attempt("generate", lambda: smoke_generation(model))[1]
+    control = _attempt("generate", lambda: smoke_generation(model, base.path, own))[1]
     if control.ok is not False or control.detail.partition(":")[0] != kind:
         return asked
     return Check(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from optmerge.architectures import Architecture
 from optmerge.errors import InputError
 
 NEW_TOKENS = 4
@@ -15,13 +17,19 @@ Outcome = tuple[Any, bool | None, str]
 """A model or None, whether all is well (None: it couldn't be looked at), and what was found."""
 
 
-def load_strictly(path: Path, config: dict[str, Any]) -> Outcome:
+def support_of(architecture: Architecture) -> Any:
+    """The installed module that loads and checks an architecture's models; None where transformers does."""
+    return import_module(architecture.support) if architecture.support else None
+
+
+def load_strictly(path: Path, config: dict[str, Any], architecture: Architecture) -> Outcome:
     """The model in its own class, and whether any key was missing, unexpected or of another shape."""
     transformers = _transformers()
-    if config.get("auto_map"):
+    support = support_of(architecture)
+    if support is None and config.get("auto_map"):
         return None, None, "needs its own remote code, which is never run here"
-    name = (config.get("architectures") or [None])[0]
-    model_class = getattr(transformers, str(name), None)
+    name = support.MODEL.__name__ if support else (config.get("architectures") or [None])[0]
+    model_class = support.MODEL if support else getattr(transformers, str(name), None)
     if model_class is None:
         return None, None, f"transformers {transformers.__version__} has no class {name}"
     transformers.utils.logging.set_verbosity_error()
@@ -42,9 +50,11 @@ def load_strictly(path: Path, config: dict[str, Any]) -> Outcome:
 _FAULTS = ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs")
 
 
-def load_adapter_strictly(path: Path, base: Path, config: dict[str, Any]) -> Outcome:
+def load_adapter_strictly(
+    path: Path, base: Path, config: dict[str, Any], architecture: Architecture
+) -> Outcome:
     """The base with the adapter on it, and whether peft found a key missing or unexpected."""
-    model, ok, detail = load_strictly(base, config)
+    model, ok, detail = load_strictly(base, config, architecture)
     if model is None:
         return None, ok, detail
     try:
@@ -63,15 +73,21 @@ def load_adapter_strictly(path: Path, base: Path, config: dict[str, Any]) -> Out
     return wrapped.eval(), True, f"peft puts {len(state)} tensors on the base"
 
 
-def smoke_generation(model: Any) -> Outcome:
-    """A few greedy tokens from a short prompt of valid ids; the logits must be finite."""
+def smoke_generation(model: Any, path: Path, architecture: Architecture) -> Outcome:
+    """A few greedy tokens from a short prompt; the logits must be finite.
+
+    The prompt is of valid ids; where the architecture has a support module, it is the module's.
+    """
     if not (hasattr(model, "can_generate") and model.can_generate()):
         return None, None, f"{type(model).__name__} doesn't generate"
-    prompt = torch.tensor([[1, 2, 3]])
+    support, ids = support_of(architecture), torch.tensor([[1, 2, 3]])
+    words = f"{support.SMOKE}, " if support else ""
+    prompt = (
+        support.smoke_inputs(path) if support else {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    )
     with torch.inference_mode():
         out = model.generate(
-            input_ids=prompt,
-            attention_mask=torch.ones_like(prompt),
+            **prompt,
             max_new_tokens=NEW_TOKENS,
             min_new_tokens=1,
             do_sample=False,
@@ -81,7 +97,7 @@ def smoke_generation(model: Any) -> Outcome:
         )
     finite = all(bool(torch.isfinite(step).all()) for step in out.logits)
     tokens = out.sequences[0].tolist()
-    return None, finite, f"tokens {tokens}" if finite else "logits hold NaN or infinity"
+    return None, finite, f"{words}tokens {tokens}" if finite else "logits hold NaN or infinity"
 
 
 def _transformers() -> Any:

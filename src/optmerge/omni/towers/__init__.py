@@ -11,9 +11,8 @@ from optmerge.omni.towers._kind import (
     TowerShape,
     hidden_options,
     hidden_states,
-    tower_kind,
-    tower_kinds,
 )
+from optmerge.omni.towers._registry import tower_kind, tower_kinds, tower_module
 
 __all__ = [
     "Extracted",
@@ -23,4 +22,5 @@ __all__ = [
     "hidden_states",
     "tower_kind",
     "tower_kinds",
+    "tower_module",
 ]

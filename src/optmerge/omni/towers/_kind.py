@@ -1,16 +1,14 @@
-"""What a kind of tower declares, and the registry of kinds."""
+"""What a kind of tower declares."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any, Protocol
 
 from torch import Tensor, nn
 
 from optmerge.errors import InputError
-from optmerge.registry import Registry
 
 
 class TowerShape(Protocol):
@@ -137,28 +135,3 @@ def hidden_states(config: TowerShape, outputs: Any) -> Tensor:
 def hidden_options(config: TowerShape) -> dict[str, bool]:
     """Options of the encoder's call under which `hidden_states` finds its states."""
     return {"output_hidden_states": config.layer is not None}
-
-
-def _declared(module: ModuleType) -> list[tuple[str, TowerKind]]:
-    return [(module.KIND.name, module.KIND)]
-
-
-_KINDS = Registry("kind of tower", "optmerge.omni.towers", "optmerge.towers", collect=_declared)
-
-
-def tower_kinds() -> Mapping[str, TowerKind]:
-    """Every declared kind by name, in alphabetical order.
-
-    Raises:
-        InputError: a plug-in can't be loaded.
-    """
-    return _KINDS.all()
-
-
-def tower_kind(name: str) -> TowerKind:
-    """The kind of that name.
-
-    Raises:
-        InputError: there is none, or a plug-in can't be loaded.
-    """
-    return _KINDS.get(name)

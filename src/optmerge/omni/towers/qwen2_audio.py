@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from optmerge.errors import InputError
-from optmerge.omni.towers import whisper
 from optmerge.omni.towers._kind import Extracted, TowerKind, TowerShape, hidden_options, hidden_states
+from optmerge.omni.towers.whisper import extractor, seconds
 
 
 def _grid(config: TowerShape) -> tuple[int, ...]:
@@ -60,8 +60,8 @@ KIND = TowerKind(
     encoders=("qwen2_audio_encoder",),
     grid=_grid,
     features=_features,
-    extractor=whisper.extractor,
+    extractor=extractor,
     extract=_extract,
     lengths=_lengths,
-    seconds=whisper.seconds,
+    seconds=seconds,
 )
