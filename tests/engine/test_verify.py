@@ -178,7 +178,7 @@ def test_a_generation_that_fails_for_the_base_too_is_not_the_merges_fault(
 ) -> None:
     asked: list[str] = []
 
-    def fail(model: object) -> Outcome:
+    def fail(model: object, *_: object) -> Outcome:
         asked.append("")
         if who == "merged" and len(asked) > 1:
             return None, True, "tokens [1]"
