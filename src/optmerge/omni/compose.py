@@ -28,6 +28,7 @@ from optmerge.errors import RecipeError
 from optmerge.omni.composed_model import Composition, open_composition
 from optmerge.omni.composed_writer import write_composed
 from optmerge.omni.damc import DAMC, check_settings, routed_tensors
+from optmerge.omni.forms import form as named_form
 from optmerge.recipe import Recipe, Select, parse_recipe
 
 BASE, ADAPTER = "base", "adapter"
@@ -57,6 +58,7 @@ def compose(
     out: str | Path,
     *,
     towers: Mapping[str, str] | None = None,
+    form: str | None = None,
     options: Options = DEFAULT_OPTIONS,
     watch: Watch = silent,
 ) -> Composed:
@@ -69,24 +71,29 @@ def compose(
             the merge, and `adapter`, the merged adapter for it.
         out: the output folder.
         towers: modality → name of the expert whose tower is kept, where several have one.
+        form: name of the class of transformers that the model is written as, see `optmerge.omni.forms`; an
+            omni model by default.
         options: as for `optmerge.merge`; `damc` merges nothing, so it uses the mode alone.
         watch: as for `optmerge.merge`.
 
     Raises:
-        InputError: the experts can't be composed, or as `optmerge.merge`.
+        InputError: the experts can't be composed, the form can't express the model, or as `optmerge.merge`.
         RunError: the disk is full or failed; `mode="resume"` continues.
     """
     recipe, out = _plain_method(parse_recipe(recipe)), Path(out)
+    written_as = None if form is None else named_form(form)
     decoupled, split = recipe.method.name == DAMC, recipe.output.format == "adapter"
     target = out / ADAPTER if split else out
     _check_recipe(recipe)
+    if decoupled and written_as is not None:
+        raise written_as.misfit("damc gives each modality an adapter of its own", DAMC, "another method")
     if decoupled:
         check_options(out, options)
     else:
         check_request(recipe, target, options)
     if split:
         check_options(out / BASE, options)
-    composition = open_composition(recipe, towers or {}, f"../{BASE}" if split else None)
+    composition = open_composition(recipe, towers or {}, f"../{BASE}" if split else None, written_as)
     check_output_is_no_input(out, composition.paths)
     if decoupled:
         return _decouple(composition, out, options.mode)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from optmerge.omni.carried_code import carried_code, code_record
 from optmerge.omni.config import OmniConfig, TowerConfig, check_placeholders
 from optmerge.omni.conflicts import ONE_TOKENIZER, check_language, choose_towers
 from optmerge.omni.experts import Language, OmniExpert, open_expert, open_language
+from optmerge.omni.forms import Form, check_form
 from optmerge.omni.model import OmniForConditionalGeneration
 from optmerge.omni.processor import OmniProcessor
 from optmerge.recipe import Recipe
@@ -40,18 +41,27 @@ class ComposedSideFiles:
     Args:
         language: the base language model.
         processor: processor of the composed model; its towers are the model's.
+        form: class of transformers that the model is written as; None for an omni model.
     """
 
     language: Language
     processor: OmniProcessor
+    form: Form | None = None
 
-    def config(self, routes: Mapping[str, Any] | None = None) -> OmniConfig:
+    def config(self, routes: Mapping[str, Any] | None = None) -> Any:
         """Configuration of the composed model, with the routes of its adapters if it has some."""
-        return composed_config(self.language, self.processor.towers, routes)
+        if self.form is None:
+            return composed_config(self.language, self.processor.towers, routes)
+        text = self.language.text_config
+        config = self.form.config(text, self.processor.towers[self.form.modality])
+        config.architectures, config.dtype = [self.form.model_class], text.dtype
+        return config
 
     @property
     def record(self) -> dict[str, Any]:
-        """What provenance says of the files: the code that the model carries."""
+        """What provenance says of the files: the form, or the code that the model carries."""
+        if self.form is not None:
+            return {"composed": self.form.name}
         code = carried_code(self.processor.towers)
         return {"code": code_record(code)} if code else {}
 
@@ -65,9 +75,26 @@ class ComposedSideFiles:
         generation = self.language.checkpoint.path / GENERATION
         with disk_errors(folder):
             self.config(routes).save_pretrained(folder)
+            if self.form is not None:
+                self.form.processor(self.processor).save_pretrained(folder)
+                self._generation().save_pretrained(folder)
+                return
             self.processor.save_pretrained(folder)
             if generation.is_file():
                 shutil.copyfile(generation, folder / GENERATION)
+
+    def _generation(self) -> Any:
+        """The language model's generation settings, with placeholders suppressed as in omni models."""
+        from transformers import GenerationConfig
+
+        folder = self.language.checkpoint.path
+        if (folder / GENERATION).is_file():
+            settings = GenerationConfig.from_pretrained(folder, local_files_only=True)
+        else:
+            settings = GenerationConfig.from_model_config(self.language.text_config)
+        placeholders = [tower.token_id for tower in self.processor.towers.values()]
+        settings.suppress_tokens = [*(settings.suppress_tokens or ()), *placeholders]
+        return settings
 
 
 @dataclass(frozen=True)
@@ -108,25 +135,28 @@ class Composition:
             for each, own in zip(self.experts, self.inputs.experts, strict=True)
         ]
         return {
+            **self.inputs.base.record,
             "format": FORMAT,
             "composed": method,
             "base": {"model": public_name(base.ref, base.path), "headers": base.identity()},
             "experts": experts,
             "towers": {modality: expert.name for modality, expert in self.towers.items()},
-            **self.inputs.base.record,
         }
 
 
-def open_composition(recipe: Recipe, towers: Mapping[str, str], ref: str | None = None) -> Composition:
+def open_composition(
+    recipe: Recipe, towers: Mapping[str, str], ref: str | None = None, form: Form | None = None
+) -> Composition:
     """Opens and matches everything that a composition reads; nothing is written.
 
     Args:
         recipe: what is composed.
         towers: modality → name of the expert whose tower is kept, where several have one.
         ref: what the merge's output calls its base; the recipe's own words by default.
+        form: class of transformers that the model is written as; None for an omni model.
 
     Raises:
-        InputError: anything that keeps these experts from being composed.
+        InputError: anything that keeps these experts from being composed, or the model from being written so.
     """
     language = open_language(recipe.base)
     pairs = zip(recipe.experts, recipe.expert_names(), strict=True)
@@ -136,11 +166,18 @@ def open_composition(recipe: Recipe, towers: Mapping[str, str], ref: str | None 
     check_placeholders(kept, "experts", ONE_TOKENIZER)
     for expert in experts:
         check_language(language, expert)
-    side_files = ComposedSideFiles(language, _processor(composed_config(language, kept), chosen))
+    if form is not None:
+        check_form(form, language.text_config, language.tensors, kept)
+    side_files = ComposedSideFiles(language, _processor(composed_config(language, kept), chosen), form)
     base = _view(ref or recipe.base, language, chosen, side_files)
-    return Composition(
-        language, experts, chosen, side_files, Inputs(base, tuple(each.deltas(base) for each in experts))
+    configs = [
+        form.config(each.config.text_config, kept[form.modality]) if form else None for each in experts
+    ]
+    deltas = tuple(
+        expert.deltas(base, config and config.to_dict())
+        for expert, config in zip(experts, configs, strict=True)
     )
+    return Composition(language, experts, chosen, side_files, Inputs(base, deltas))
 
 
 def composed_config(
@@ -180,6 +217,9 @@ def _view(
     for modality, expert in towers.items():
         tensors |= expert.tower(modality)
         headers |= expert.headers
+    if side_files.form is not None:
+        names = {name: side_files.form.renamed(name) for name in tensors}
+        tensors = {names[name]: replace(info, name=names[name]) for name, info in tensors.items()}
     view = Checkpoint(
         path=language.checkpoint.path,
         ref=ref,

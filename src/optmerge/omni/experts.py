@@ -23,7 +23,7 @@ from optmerge.recipe import Expert
 LANGUAGE, TOWERS = "language_model.", "towers."
 """Prefixes of an omni model's tensor names."""
 
-_TOWERS = re.compile("^" + re.escape(TOWERS))
+_NOT_LANGUAGE = re.compile("^(?!" + re.escape(LANGUAGE) + ")")
 
 
 @dataclass(frozen=True)
@@ -87,19 +87,22 @@ class OmniExpert:
         own = _trained_towers(self.adapter) if self.adapter else {}
         return {**_starting(self.model.tensors, start), **_starting(own, start)}
 
-    def deltas(self, base: Base) -> AnyExpert:
+    def deltas(self, base: Base, config: dict[str, Any] | None = None) -> AnyExpert:
         """The expert's language model as an expert of the engine; factors of an adapter stay factors.
 
         Args:
             base: base of the composition.
+            config: configuration of the expert in the base's form; its own where the base is an omni model.
 
         Raises:
             CheckpointError: the expert's language model has other tensors than the base.
             AdapterError: the adapter doesn't fit the base, or changes nothing in the language model.
         """
         if self.adapter is None:
-            view = replace(self.model, tensors=self.language)
-            return FullExpert(self.name, self.spec, view, *match_checkpoint(view, self.name, base, [_TOWERS]))
+            view = replace(self.model, tensors=self.language, config=config or self.model.config)
+            return FullExpert(
+                self.name, self.spec, view, *match_checkpoint(view, self.name, base, [_NOT_LANGUAGE])
+            )
         targets = _starting(self.adapter.targets, LANGUAGE)
         if not targets:
             raise AdapterError(

@@ -33,6 +33,14 @@ def command(
             help="Whose tower is kept where several experts have one; repeat.", metavar="MODALITY=EXPERT"
         ),
     ] = None,
+    form: Annotated[
+        str | None,
+        typer.Option(
+            "--as",
+            help="Write this class of transformers, if the parts fit: llava or qwen2_audio.",
+            metavar="NAME",
+        ),
+    ] = None,
     settings: Settings = None,
     device: Annotated[str, typer.Option(help="Where to compute: cpu or cuda.")] = "cpu",
     memory: Annotated[
@@ -61,7 +69,7 @@ def command(
     mode: Mode = "resume" if resume else "overwrite" if overwrite else "new"
     watch = progress_bar(out if resume else None, quiet=quiet or as_json)
     options = Options(mode, device, memory)
-    done = compose(recipe, out, towers=_pairs(tower or []), options=options, watch=watch)
+    done = compose(recipe, out, towers=_pairs(tower or []), form=form, options=options, watch=watch)
     if as_json:
         from optmerge.cli.merge import summary
 

@@ -115,7 +115,7 @@ def verify(path: str | Path, *, base: str | Path | None = None, load: bool = Tru
     recorded = (provenance.get("recipe") or {}).get("base")
     reference = _base_of(path, base, provenance)
     architecture = resolve(checkpoint.config, checkpoint.tensors)
-    if base is None and architecture.composed:
+    if base is None and (architecture.composed or "composed" in provenance):
         checks.append(Check("deltas", None, "composed of several models, so no one base has all its tensors"))
     elif reference is None:
         checks.append(Check("deltas", None, f"the base isn't at hand ({recorded or 'not recorded'})"))
