@@ -107,6 +107,37 @@ def test_trained_modules_are_found_under_the_names_of_a_state_dict(models: World
     assert torch.equal(found[NORM], value)
 
 
+@pytest.mark.parametrize("ends", [["lm_head"], ["embed_tokens"], ["embed_tokens", "lm_head"]])
+def test_trained_ends_that_peft_saves_under_two_names_are_one(
+    ends: list[str], sparse: Any, tmp_path: Path
+) -> None:
+    model, base = sparse("qwen2_vl")
+    wanted = trained(
+        model,
+        {"target_modules": ["q_proj"], "modules_to_save": ends},
+        tmp_path / "a",
+        save_embedding_layers=True,
+    )
+    assert any("modules_to_save" in key for key in load_file(tmp_path / "a/adapter_model.safetensors"))
+    recipe = {
+        "base": str(base),
+        "experts": [str(tmp_path / "a")],
+        "method": {"name": "task_arithmetic", "scale": 1},
+        "select": EVERYTHING,
+    }
+    optmerge.merge(recipe, tmp_path / "out")
+    assert_same(read_back(model, tmp_path / "out"), wanted)
+
+
+def test_two_names_of_a_trained_module_that_differ_in_shape_are_refused(models: World) -> None:
+    adapter, name = models.root / "a", "base_model.model.model.norm"
+    file = adapter / "adapter_model.safetensors"
+    extra = {f"{name}.modules_to_save.weight": torch.ones(WIDTH), f"{name}.weight": torch.ones(WIDTH + 1)}
+    save_file({**load_file(file), **extra}, file)
+    with pytest.raises(AdapterError, match="in the adapter twice"):
+        merged(models, adapter)
+
+
 # What lies beside an adapter.
 
 
@@ -286,7 +317,7 @@ def sparse(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Pr
 
 
 def trained(
-    model: PreTrainedModel, settings: dict[str, Any], folder: Path, seed: int = 1
+    model: PreTrainedModel, settings: dict[str, Any], folder: Path, seed: int = 1, **saving: Any
 ) -> dict[str, Tensor]:
     """Saves an adapter of random factors; returns the state dict that PEFT merges."""
     config = peft.LoraConfig(r=2, lora_alpha=7, **copy.deepcopy(settings))
@@ -296,7 +327,7 @@ def trained(
         for parameter in adapted.parameters():
             if parameter.requires_grad:
                 parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
-    adapted.save_pretrained(folder)
+    adapted.save_pretrained(folder, **saving)
     state: dict[str, Tensor] = adapted.merge_and_unload().state_dict()
     return state
 

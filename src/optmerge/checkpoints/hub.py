@@ -47,6 +47,39 @@ def hub_id(path: Path) -> str | None:
     return None
 
 
+def left_on_the_hub(folder: Path) -> tuple[str, ...] | None:
+    """Pickles of a hub's repository that aren't in its local snapshot.
+
+    `download` leaves pickles on the hub unless they are allowed. The hub isn't asked: huggingface_hub keeps
+    the list of a repository's files when it fetches some.
+
+    Args:
+        folder: the snapshot of the Hugging Face cache, or a folder inside.
+
+    Returns:
+        Names of the files that the repository holds in that folder and the folder doesn't, sorted; none where
+        the folder isn't of a snapshot; None where the list of files isn't kept.
+    """
+    known = hub_id(folder)
+    if known is None:
+        return ()
+    from huggingface_hub import get_cached_repo_tree
+    from huggingface_hub.errors import CachedRepoTreeNotFoundError
+    from huggingface_hub.utils import filter_repo_objects
+
+    name, _, commit = known.partition("@")
+    snapshot = next(each for each in (folder, *folder.parents) if each.name == commit)
+    try:
+        tree = get_cached_repo_tree(name, revision=commit, cache_dir=snapshot.parent.parent.parent)
+    except (CachedRepoTreeNotFoundError, OSError, ValueError):
+        return None
+    files = filter_repo_objects(
+        [file.path for file in tree], allow_patterns=_PICKLES, ignore_patterns=_IGNORED
+    )
+    here = [Path(file) for file in files if snapshot / Path(file).parent == folder]
+    return tuple(sorted(file.name for file in here if not (folder / file.name).exists()))
+
+
 def locate(ref: str | Path, *, allow_pickle: bool = False) -> Path:
     """The local path of a reference; a path that exists wins over a hub id, which is downloaded.
 
