@@ -47,8 +47,9 @@ _ENDINGS: dict[str, tuple[Part, str, bool]] = {
 }
 _UNKNOWN = ("lora_", "token_adapter", "trainable_tokens")
 
-# Parameters of one module, as classes of transformers define them: PEFT wraps the first innermost.
-_DEFINED = ("gate_up_proj", "gate_proj", "up_proj", "down_proj")
+DEFINED = ("gate_up_proj", "gate_proj", "up_proj", "down_proj")
+"""Parameters of one module in the order in which classes of transformers define them: PEFT wraps the first
+innermost."""
 
 
 @dataclass(frozen=True)
@@ -258,7 +259,7 @@ def _own_parameter(path: Path, key: _Key, depth: int, settings: LoraSettings) ->
     candidates = placed or ([] if not depth and settings.is_module(key.module) else bare)
     if not candidates and not depth:
         return None
-    known = [name for name in _DEFINED if name in candidates] if depth else candidates
+    known = [name for name in DEFINED if name in candidates] if depth else candidates
     if len(known) != depth + 1 or len(candidates) != depth + 1:
         raise AdapterError(
             f"{key.module}: which of its parameters are adapted isn't known",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from fnmatch import fnmatch
 from pathlib import Path
 
 from optmerge.checkpoints.paths import similar_siblings
@@ -65,7 +66,6 @@ def left_on_the_hub(folder: Path) -> tuple[str, ...] | None:
         return ()
     from huggingface_hub import get_cached_repo_tree
     from huggingface_hub.errors import CachedRepoTreeNotFoundError
-    from huggingface_hub.utils import filter_repo_objects
 
     name, _, commit = known.partition("@")
     snapshot = next(each for each in (folder, *folder.parents) if each.name == commit)
@@ -73,11 +73,14 @@ def left_on_the_hub(folder: Path) -> tuple[str, ...] | None:
         tree = get_cached_repo_tree(name, revision=commit, cache_dir=snapshot.parent.parent.parent)
     except (CachedRepoTreeNotFoundError, OSError, ValueError):
         return None
-    files = filter_repo_objects(
-        [file.path for file in tree], allow_patterns=_PICKLES, ignore_patterns=_IGNORED
-    )
+    files = [file.path for file in tree if _any(_PICKLES, file.path) and not _any(_IGNORED, file.path)]
     here = [Path(file) for file in files if snapshot / Path(file).parent == folder]
     return tuple(sorted(file.name for file in here if not (folder / file.name).exists()))
+
+
+def _any(patterns: list[str], path: str) -> bool:
+    """Whether a file is one of those that the hub's patterns name."""
+    return any(fnmatch(path, pattern) for pattern in patterns)
 
 
 def locate(ref: str | Path, *, allow_pickle: bool = False) -> Path:
