@@ -467,3 +467,15 @@ def test_a_merged_adapter_of_single_experts_is_refused_since_peft_would_not_appl
     assert merged(models, adapter)
     with pytest.raises(RecipeError, match="output: dense"):
         merged(models, adapter, output="adapter")
+
+
+def test_the_plan_counts_what_stacks_taken_apart_hold_and_write(sparse: Any, tmp_path: Path) -> None:
+    model, base = sparse("qwen3_vl_moe")
+    stacks = {"target_parameters": ["experts.down_proj"], "target_modules": []}
+    recipe = stack_recipe(base, [stacks, stacks], model, tmp_path)
+    recipe |= {"method": {"name": "task_arithmetic", "scale": 1}}
+    dense, low = optmerge.plan(recipe).cost, optmerge.plan({**recipe, "output": "adapter"}).cost
+    assert low.whole_tensor_bytes > dense.whole_tensor_bytes
+    optmerge.merge({**recipe, "output": "adapter"}, tmp_path / "low")
+    tensors = load_file(tmp_path / "low/adapter_model.safetensors").values()
+    assert low.bytes_written == sum(each.nbytes for each in tensors)
