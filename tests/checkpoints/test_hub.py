@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
 import huggingface_hub.constants
 import pytest
 import torch
+from huggingface_hub import _tree_cache
+from huggingface_hub._tree_cache import TreeCacheEntry, write_tree_cache
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -18,9 +21,9 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import filter_repo_objects
 from safetensors.torch import save
 
-from optmerge.checkpoints.adapters import open_model
+from optmerge.checkpoints.adapters import Adapter, open_model
 from optmerge.checkpoints.checkpoint import open_checkpoint
-from optmerge.checkpoints.hub import hub_id, locate, looks_like_hub_id
+from optmerge.checkpoints.hub import hub_id, left_on_the_hub, locate, looks_like_hub_id
 from optmerge.checkpoints.side_files import copy_side_files
 from optmerge.errors import AdapterError, CheckpointError, RunError
 
@@ -161,6 +164,66 @@ def test_an_adapter_of_pickles_says_how_they_are_allowed(cache: Path) -> None:
     (snapshot / "adapter_config.json").write_text(json.dumps(config))
     with pytest.raises(AdapterError, match="allow_pickle: true"):
         open_model("org/tiny")
+
+
+def an_adapter(cache: Path, files: list[str]) -> Path:
+    """The cached repository as an adapter; the hub holds these files, too, which weren't fetched."""
+    snapshot = cache / "snapshots" / REVISION
+    (snapshot / "model.safetensors").unlink()
+    key = "base_model.model.w.lora_{}.weight"
+    factors = {key.format("A"): torch.ones(1, 2), key.format("B"): torch.ones(3, 1)}
+    (snapshot / "adapter_model.safetensors").write_bytes(save(factors))
+    settings = {"peft_type": "LORA", "r": 1, "lora_alpha": 1, "target_modules": ["w"]}
+    (snapshot / "adapter_config.json").write_text(json.dumps(settings))
+    held = [*(path.name for path in snapshot.iterdir()), *files]
+    tree = {name: TreeCacheEntry(1, "0" * 40, None, None, None) for name in held}
+    write_tree_cache(str(cache), REVISION, tree)
+    return snapshot
+
+
+TRAINED = "non_lora_state_dict.bin"
+
+
+@pytest.mark.parametrize("ref", ["org/tiny", "folder"])
+def test_a_pickle_beside_an_adapter_that_was_not_fetched_is_refused_by_its_name(
+    cache: Path, ref: str
+) -> None:
+    snapshot = an_adapter(cache, [TRAINED, "adapter_model.bin", "training_args.bin", "sub/other.bin"])
+    with pytest.raises(AdapterError, match=r"allow_pickle: true.*\['\^non_lora") as caught:
+        open_model("org/tiny" if ref == "org/tiny" else snapshot)
+    assert caught.value.got == TRAINED
+    assert open_model("org/tiny", ignored=[re.compile(f"^{TRAINED}$")])
+
+
+def test_pickles_of_a_folder_of_the_repository_are_those_in_it(cache: Path) -> None:
+    snapshot = an_adapter(cache, ["sub/other.bin", "other.pth", "optimizer.bin"])
+    (snapshot / "sub").mkdir()
+    assert left_on_the_hub(snapshot) == ("other.pth",)
+    assert left_on_the_hub(snapshot / "sub") == ("other.bin",)
+    assert left_on_the_hub(cache.parent) == ()
+
+
+def test_an_adapter_whose_repository_has_nothing_else_opens(cache: Path) -> None:
+    an_adapter(cache, ["optimizer.pt", "checkpoint-1/non_lora_state_dict.bin", "adapter_model.bin"])
+    adapter = open_model("org/tiny")
+    assert isinstance(adapter, Adapter) and adapter.listed
+
+
+@pytest.mark.parametrize("tree", [None, "{", '{"format_version": 1}'])
+def test_an_adapter_whose_repository_has_no_list_of_files_says_so(cache: Path, tree: str | None) -> None:
+    an_adapter(cache, [])
+    (cache / "trees" / f"{REVISION}.json").unlink()
+    _tree_cache._IN_MEMORY_TREE_CACHE.clear()
+    if tree is not None:
+        (cache / "trees" / f"{REVISION}.json").write_text(tree)
+    adapter = open_model("org/tiny")
+    assert isinstance(adapter, Adapter) and not adapter.listed
+
+
+def test_a_pickle_that_is_allowed_and_not_in_the_cache_needs_the_hub(cache: Path) -> None:
+    an_adapter(cache, [TRAINED])
+    with pytest.raises(CheckpointError, match="HF_HUB_OFFLINE"):
+        open_model("org/tiny", allow_pickle=True)
 
 
 def test_a_snapshot_is_known_by_id_and_commit(cache: Path, tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import shutil
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,37 @@ def test_trained_modules_are_found_under_the_names_of_a_state_dict(models: World
     save_file({**load_file(file), **extra}, file)
     found, _ = merged(models, adapter, select=EVERYTHING, method={"name": "task_arithmetic", "scale": 1})
     assert torch.equal(found[NORM], value)
+
+
+@pytest.mark.parametrize("ends", [["lm_head"], ["embed_tokens"], ["embed_tokens", "lm_head"]])
+def test_trained_ends_that_peft_saves_under_two_names_are_one(
+    ends: list[str], sparse: Any, tmp_path: Path
+) -> None:
+    model, base = sparse("qwen2_vl")
+    wanted = trained(
+        model,
+        {"target_modules": ["q_proj"], "modules_to_save": ends},
+        tmp_path / "a",
+        save_embedding_layers=True,
+    )
+    assert any("modules_to_save" in key for key in load_file(tmp_path / "a/adapter_model.safetensors"))
+    recipe = {
+        "base": str(base),
+        "experts": [str(tmp_path / "a")],
+        "method": {"name": "task_arithmetic", "scale": 1},
+        "select": EVERYTHING,
+    }
+    optmerge.merge(recipe, tmp_path / "out")
+    assert_same(read_back(model, tmp_path / "out"), wanted)
+
+
+def test_two_names_of_a_trained_module_that_differ_in_shape_are_refused(models: World) -> None:
+    adapter, name = models.root / "a", "base_model.model.model.norm"
+    file = adapter / "adapter_model.safetensors"
+    extra = {f"{name}.modules_to_save.weight": torch.ones(WIDTH), f"{name}.weight": torch.ones(WIDTH + 1)}
+    save_file({**load_file(file), **extra}, file)
+    with pytest.raises(AdapterError, match="in the adapter twice"):
+        merged(models, adapter)
 
 
 # What lies beside an adapter.
@@ -286,7 +318,7 @@ def sparse(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Pr
 
 
 def trained(
-    model: PreTrainedModel, settings: dict[str, Any], folder: Path, seed: int = 1
+    model: PreTrainedModel, settings: dict[str, Any], folder: Path, seed: int = 1, **saving: Any
 ) -> dict[str, Tensor]:
     """Saves an adapter of random factors; returns the state dict that PEFT merges."""
     config = peft.LoraConfig(r=2, lora_alpha=7, **copy.deepcopy(settings))
@@ -296,7 +328,7 @@ def trained(
         for parameter in adapted.parameters():
             if parameter.requires_grad:
                 parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
-    adapted.save_pretrained(folder)
+    adapted.save_pretrained(folder, **saving)
     state: dict[str, Tensor] = adapted.merge_and_unload().state_dict()
     return state
 
@@ -332,6 +364,97 @@ def test_an_adapter_of_stacked_experts_is_what_peft_merges(
     assert_same(read_back(model, tmp_path / "out"), wanted)
 
 
+def peft_merged(model: PreTrainedModel, folder: Path) -> dict[str, Tensor]:
+    """What PEFT makes of an adapter; what it doesn't find is an error."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*missing adapter keys.*")
+        adapted = peft.PeftModel.from_pretrained(copy.deepcopy(model), folder)
+    state: dict[str, Tensor] = adapted.merge_and_unload().state_dict()
+    return state
+
+
+METHODS: list[dict[str, Any]] = [
+    {"name": "task_arithmetic", "scale": 0.7},
+    {"name": "swudi"},
+    {"name": "ties", "scale": 1},
+    {"name": "average"},
+]
+
+
+def stack_recipe(base: Path, settings: Sequence[dict[str, Any]], model: Any, root: Path) -> dict[str, Any]:
+    """A recipe of random adapters with these settings."""
+    for seed, each in enumerate(settings):
+        trained(model, each, root / f"a{seed}", seed)
+    return {
+        "base": str(base),
+        "experts": [str(root / f"a{seed}") for seed in range(len(settings))],
+        "select": EVERYTHING,
+    }
+
+
+@pytest.mark.sampled
+@pytest.mark.parametrize(("name", "settings"), sample(list(STACKS.values()), 2))
+@pytest.mark.parametrize("method", sample(METHODS, 2), ids=lambda method: method["name"])
+def test_a_merged_adapter_of_stacked_experts_is_the_dense_merge(
+    name: str, settings: dict[str, Any], method: dict[str, Any], sparse: Any, tmp_path: Path
+) -> None:
+    model, base = sparse(name)
+    recipe = {**stack_recipe(base, [settings, settings], model, tmp_path), "method": method}
+    optmerge.merge(recipe, tmp_path / "dense")
+    done = optmerge.merge({**recipe, "output": "adapter"}, tmp_path / "low")
+    assert not any("PEFT" in said for said in done.warnings)
+    found = peft_merged(model, tmp_path / "low")
+    before = model.state_dict()
+    assert any(".experts." in key and not torch.equal(value, before[key]) for key, value in found.items())
+    assert_same(found, read_back(model, tmp_path / "dense"))
+
+
+@pytest.mark.parametrize("name", ["mixtral", "qwen3_vl_moe"])
+def test_a_merged_adapter_of_stacks_has_the_experts_ranks_or_the_rank_asked_for(
+    name: str, sparse: Any, tmp_path: Path
+) -> None:
+    model, base = sparse(name)
+    recipe = stack_recipe(base, [BY_HAND, BY_HAND], model, tmp_path)
+    recipe["method"] = {"name": "task_arithmetic", "scale": 1}
+    optmerge.merge({**recipe, "output": "adapter"}, tmp_path / "low")
+    config = json.loads((tmp_path / "low/adapter_config.json").read_text())
+    assert {config["r"], *config["rank_pattern"].values()} == {4}
+    assert any(each.endswith("experts.down_proj") for each in config["target_parameters"])
+    optmerge.merge({**recipe, "output": {"format": "adapter", "rank": 3}}, tmp_path / "lower")
+    config = json.loads((tmp_path / "lower/adapter_config.json").read_text())
+    assert {config["r"], *config["rank_pattern"].values()} == {3}
+
+
+def test_a_merged_adapter_of_stacks_is_merged_again_as_what_it_is(sparse: Any, tmp_path: Path) -> None:
+    model, base = sparse("mixtral")
+    recipe = stack_recipe(base, [BY_HAND, BY_HAND], model, tmp_path)
+    recipe["method"] = {"name": "task_arithmetic", "scale": 1}
+    optmerge.merge({**recipe, "output": "adapter"}, tmp_path / "low")
+    optmerge.merge(recipe, tmp_path / "dense")
+    optmerge.merge({**recipe, "experts": [str(tmp_path / "low")]}, tmp_path / "again")
+    assert_same(read_back(model, tmp_path / "again"), read_back(model, tmp_path / "dense"))
+
+
+def test_experts_that_are_left_out_of_a_stack_stay_as_they_were(sparse: Any, tmp_path: Path) -> None:
+    model, base = sparse("mixtral")
+    recipe = stack_recipe(base, [BY_HAND], model, tmp_path)
+    recipe |= {"method": {"name": "task_arithmetic", "scale": 1}, "output": "adapter"}
+    recipe["select"] = {**EVERYTHING, "exclude": [r"experts\.1\.", r"experts\.0\.w3"]}
+    optmerge.merge(recipe, tmp_path / "low")
+    optmerge.merge({**recipe, "output": "dense"}, tmp_path / "dense")
+    assert_same(peft_merged(model, tmp_path / "low"), read_back(model, tmp_path / "dense"))
+
+
+def test_stacks_of_which_one_adapter_changes_a_part_are_one_adapter(sparse: Any, tmp_path: Path) -> None:
+    model, base = sparse("qwen3_vl_moe")
+    half = {"target_parameters": ["experts.down_proj"], "target_modules": ["q_proj"]}
+    recipe = stack_recipe(base, [BY_HAND, half], model, tmp_path)
+    recipe |= {"method": {"name": "task_arithmetic", "scale": 1}, "output": "adapter"}
+    optmerge.merge(recipe, tmp_path / "low")
+    optmerge.merge({**recipe, "output": "dense"}, tmp_path / "dense")
+    assert_same(peft_merged(model, tmp_path / "low"), read_back(model, tmp_path / "dense"))
+
+
 def test_a_merged_adapter_of_single_experts_is_refused_since_peft_would_not_apply_it(tmp_path: Path) -> None:
     single = "model.layers.0.block_sparse_moe.experts.0.w1.weight"
     models = world(
@@ -344,3 +467,15 @@ def test_a_merged_adapter_of_single_experts_is_refused_since_peft_would_not_appl
     assert merged(models, adapter)
     with pytest.raises(RecipeError, match="output: dense"):
         merged(models, adapter, output="adapter")
+
+
+def test_the_plan_counts_what_stacks_taken_apart_hold_and_write(sparse: Any, tmp_path: Path) -> None:
+    model, base = sparse("qwen3_vl_moe")
+    stacks = {"target_parameters": ["experts.down_proj"], "target_modules": []}
+    recipe = stack_recipe(base, [stacks, stacks], model, tmp_path)
+    recipe |= {"method": {"name": "task_arithmetic", "scale": 1}}
+    dense, low = optmerge.plan(recipe).cost, optmerge.plan({**recipe, "output": "adapter"}).cost
+    assert low.whole_tensor_bytes > dense.whole_tensor_bytes
+    optmerge.merge({**recipe, "output": "adapter"}, tmp_path / "low")
+    tensors = load_file(tmp_path / "low/adapter_model.safetensors").values()
+    assert low.bytes_written == sum(each.nbytes for each in tensors)

@@ -8,6 +8,7 @@ entry points in the group `optmerge.architectures`, each naming a module that li
 from __future__ import annotations
 
 from optmerge.architectures._architecture import Architecture, Way
+from optmerge.architectures._peft_places import PeftPlaces, peft_places
 from optmerge.architectures._registry import registered, resolve
 from optmerge.architectures._roles import COMPONENTS, KINDS, Role
 from optmerge.architectures._ties import untied, with_vocabulary_size
@@ -16,8 +17,10 @@ __all__ = [
     "COMPONENTS",
     "KINDS",
     "Architecture",
+    "PeftPlaces",
     "Role",
     "Way",
+    "peft_places",
     "registered",
     "resolve",
     "untied",

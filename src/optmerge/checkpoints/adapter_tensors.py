@@ -47,8 +47,9 @@ _ENDINGS: dict[str, tuple[Part, str, bool]] = {
 }
 _UNKNOWN = ("lora_", "token_adapter", "trainable_tokens")
 
-# Parameters of one module, as classes of transformers define them: PEFT wraps the first innermost.
-_DEFINED = ("gate_up_proj", "gate_proj", "up_proj", "down_proj")
+DEFINED = ("gate_up_proj", "gate_proj", "up_proj", "down_proj")
+"""Parameters of one module in the order in which classes of transformers define them: PEFT wraps the first
+innermost."""
 
 
 @dataclass(frozen=True)
@@ -175,19 +176,25 @@ class _Key:
 def _plain_names(path: Path, tensors: Mapping[str, TensorInfo]) -> dict[str, TensorInfo]:
     """Tensors by their keys as PEFT saves them, without the levels of wrappers and the adapter's name.
 
+    A trained module's value that has both of PEFT's names counts once: `save_embedding_layers` writes
+    `lm_head.modules_to_save.weight` beside `lm_head.weight`, and PEFT reads the latter.
+
     Raises:
         AdapterError: two keys are one then, or the file holds several adapters.
     """
     found: dict[str, TensorInfo] = {}
     adapters: dict[str, str] = {}
+    short_names = {inner_name(key): info for key, info in tensors.items()}
     for key, info in tensors.items():
-        plain = _NAMED.sub(lambda match: "." + next(filter(None, match.groups())), short := unwrapped(key))
+        plain = _NAMED.sub(lambda match: "." + next(filter(None, match.groups())), short := inner_name(key))
         if match := _NAMED.search(short):
             adapters[match[2] or match[4] or match[6]] = key
         if _FROZEN.search(plain):  # the base's own values, beside those that were trained
             continue
         if match := _REPLACED.search(plain):
             plain = _REPLACED.sub("", plain)
+            if match[1] is None and _saved_twice(info, short_names.get(plain)):
+                continue
             adapters[match[1] or "default"] = key
         if plain in found:
             hint = "remove one of the two from the file, and save it again"
@@ -202,7 +209,12 @@ def _plain_names(path: Path, tensors: Mapping[str, TensorInfo]) -> dict[str, Ten
     return found
 
 
-def unwrapped(key: str) -> str:
+def _saved_twice(info: TensorInfo, again: TensorInfo | None) -> bool:
+    """Whether a trained module's tensor is in the file once more, under the name that PEFT reads."""
+    return again is not None and (info.shape, info.dtype) == (again.shape, again.dtype)
+
+
+def inner_name(key: str) -> str:
     """A tensor's name without the levels that PEFT, compilers and parallel trainers put into it.
 
     `base_model.model.`, `_orig_mod.`, `_fsdp_wrapped_module.` and the like go wherever they stand, `module.`
@@ -247,7 +259,7 @@ def _own_parameter(path: Path, key: _Key, depth: int, settings: LoraSettings) ->
     candidates = placed or ([] if not depth and settings.is_module(key.module) else bare)
     if not candidates and not depth:
         return None
-    known = [name for name in _DEFINED if name in candidates] if depth else candidates
+    known = [name for name in DEFINED if name in candidates] if depth else candidates
     if len(known) != depth + 1 or len(candidates) != depth + 1:
         raise AdapterError(
             f"{key.module}: which of its parameters are adapted isn't known",

@@ -27,7 +27,7 @@ from optmerge.checkpoints.adapter_tensors import (
 )
 from optmerge.checkpoints.checkpoint import Checkpoint, hash_files, open_checkpoint
 from optmerge.checkpoints.digests import TensorDigests
-from optmerge.checkpoints.hub import hub_id, locate
+from optmerge.checkpoints.hub import hub_id, left_on_the_hub, locate
 from optmerge.checkpoints.layout import PICKLES_NOT_FETCHED, is_adapter
 from optmerge.checkpoints.paths import member
 from optmerge.checkpoints.pickles import PickleSource, pickle_header
@@ -62,6 +62,7 @@ class Adapter:
         targets: by parameter name, as the transformers class it was trained on names it; sorted.
         side_files: tokenizer and the like, relative to `path`, sorted.
         beside: headers of other weights in its folder, by file, sorted.
+        listed: whether it is known that no pickle beside it was left on the hub.
     """
 
     path: Path
@@ -72,6 +73,7 @@ class Adapter:
     targets: dict[str, AdapterTensor]
     side_files: tuple[Path, ...]
     beside: Mapping[Path, Header] = field(default_factory=dict)
+    listed: bool = True
 
     @property
     def headers(self) -> dict[Path, Header]:
@@ -255,7 +257,8 @@ def open_adapter(
         ignored: names of files beside the adapter that aren't looked at.
 
     Raises:
-        AdapterError: not an adapter, of an unsupported kind, or inconsistent.
+        AdapterError: not an adapter, of an unsupported kind, or inconsistent; or a pickle that isn't allowed
+            lies beside it, here or on the hub.
         CheckpointError: not found, or its file isn't safetensors.
     """
     folder = locate(ref, allow_pickle=allow_pickle)
@@ -265,8 +268,11 @@ def open_adapter(
     file = _weights_file(folder, allow_pickle)
     header = pickle_header(file) if file.name == _PICKLED else read_header(file)
     targets = group_tensors(file, header.tensors, settings)
-    beside = _beside(folder, allow_pickle, list(ignored))
-    return Adapter(folder, str(ref), config, file, header, targets, tuple(list_side_files(folder)), beside)
+    patterns, left = list(ignored), left_on_the_hub(folder)
+    beside = _beside(folder, allow_pickle, patterns)
+    _refuse_left(folder, [name for name in left or () if _is_beside(name, patterns)])
+    side_files, listed = tuple(list_side_files(folder)), left is not None or allow_pickle
+    return Adapter(folder, str(ref), config, file, header, targets, side_files, beside, listed)
 
 
 def open_model(
@@ -290,16 +296,8 @@ def open_model(
 
 def _beside(folder: Path, allow_pickle: bool, ignored: list[re.Pattern[str]]) -> dict[Path, Header]:
     """Headers of the other files of weights in an adapter's folder."""
-    names = sorted(
-        entry.name
-        for entry in folder.iterdir()
-        if entry.name.lower().endswith(_BESIDE)
-        and entry.name not in (_WEIGHTS, _PICKLED)
-        and not _TRAINING_STATE.match(entry.name)
-        and not any(pattern.search(entry.name) for pattern in ignored)
-    )
     found = {}
-    for name in names:
+    for name in sorted(entry.name for entry in folder.iterdir() if _is_beside(entry.name, ignored)):
         leave_out = f"to leave it out, remove it or write in the recipe: ignore: ['^{re.escape(name)}$']"
         path = member(folder, name, folder, AdapterError)
         if name.lower().endswith(".safetensors"):
@@ -320,6 +318,33 @@ def _beside(folder: Path, allow_pickle: bool, ignored: list[re.Pattern[str]]) ->
                     "what lies beside the adapter can't be read", where=path, got=problem.what, hint=leave_out
                 ) from problem
     return found
+
+
+def _is_beside(name: str, ignored: Iterable[re.Pattern[str]]) -> bool:
+    """Whether a file of an adapter's folder, by its name, holds weights that aren't the adapter's own."""
+    return (
+        name.lower().endswith(_BESIDE)
+        and name not in (_WEIGHTS, _PICKLED)
+        and not _TRAINING_STATE.match(name)
+        and not any(pattern.search(name) for pattern in ignored)
+    )
+
+
+def _refuse_left(folder: Path, names: list[str]) -> None:
+    """Refuses pickles beside the adapter that are on the hub and weren't fetched."""
+    if names:
+        raise AdapterError(
+            "other weights lie beside the adapter on the hub, in a pickle",
+            where=hub_id(folder),
+            got=", ".join(names),
+            expected="safetensors",
+            hint="to merge them too, name the adapter by its hub id and write in the recipe: "
+            f"allow_pickle: true; to leave them out, write in the recipe: ignore: [{_patterns(names)}]",
+        )
+
+
+def _patterns(names: list[str]) -> str:
+    return ", ".join(f"'^{re.escape(name)}$'" for name in names)
 
 
 def _weights_file(folder: Path, allow_pickle: bool) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from fnmatch import fnmatch
 from pathlib import Path
 
 from optmerge.checkpoints.paths import similar_siblings
@@ -45,6 +46,41 @@ def hub_id(path: Path) -> str | None:
         if folder.parent.name == "snapshots" and repository.startswith(_CACHED):
             return f"{repository.removeprefix(_CACHED).replace('--', '/', 1)}@{folder.name}"
     return None
+
+
+def left_on_the_hub(folder: Path) -> tuple[str, ...] | None:
+    """Pickles of a hub's repository that aren't in its local snapshot.
+
+    `download` leaves pickles on the hub unless they are allowed. The hub isn't asked: huggingface_hub keeps
+    the list of a repository's files when it fetches some.
+
+    Args:
+        folder: the snapshot of the Hugging Face cache, or a folder inside.
+
+    Returns:
+        Names of the files that the repository holds in that folder and the folder doesn't, sorted; none where
+        the folder isn't of a snapshot; None where the list of files isn't kept.
+    """
+    known = hub_id(folder)
+    if known is None:
+        return ()
+    from huggingface_hub import get_cached_repo_tree
+    from huggingface_hub.errors import CachedRepoTreeNotFoundError
+
+    name, _, commit = known.partition("@")
+    snapshot = next(each for each in (folder, *folder.parents) if each.name == commit)
+    try:
+        tree = get_cached_repo_tree(name, revision=commit, cache_dir=snapshot.parent.parent.parent)
+    except (CachedRepoTreeNotFoundError, OSError, ValueError):
+        return None
+    files = [file.path for file in tree if _any(_PICKLES, file.path) and not _any(_IGNORED, file.path)]
+    here = [Path(file) for file in files if snapshot / Path(file).parent == folder]
+    return tuple(sorted(file.name for file in here if not (folder / file.name).exists()))
+
+
+def _any(patterns: list[str], path: str) -> bool:
+    """Whether a file is one of those that the hub's patterns name."""
+    return any(fnmatch(path, pattern) for pattern in patterns)
 
 
 def locate(ref: str | Path, *, allow_pickle: bool = False) -> Path:

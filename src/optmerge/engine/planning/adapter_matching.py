@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from optmerge.checkpoints.adapter_config import CONVERT
-from optmerge.checkpoints.adapter_tensors import AdapterTensor, Piece, unwrapped
+from optmerge.checkpoints.adapter_tensors import AdapterTensor, Piece, inner_name
 from optmerge.checkpoints.adapters import Adapter
 from optmerge.checkpoints.hub import names_hub_model
 from optmerge.checkpoints.safetensors_format import Header
@@ -290,7 +290,7 @@ def _beside_targets(
     leave_out = f"to leave the file out, write in the recipe: ignore: ['^{re.escape(file.name)}$']"
     found: dict[str, AdapterTensor] = {}
     for key, info in header.tensors.items():
-        name = unwrapped(key)
+        name = inner_name(key)
         if _any(ignored, name):
             continue
         if canonical(name) in taken or ".lora_" in name:

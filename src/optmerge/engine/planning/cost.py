@@ -9,7 +9,8 @@ import torch
 
 from optmerge.checkpoints.dtypes import DTYPES
 from optmerge.engine.plan import Action, Cost, MethodUse, TensorPlan
-from optmerge.engine.planning.inputs import AdapterExpert, Inputs
+from optmerge.engine.planning.inputs import AdapterExpert, FullExpert, Inputs
+from optmerge.engine.planning.stacks import stack_place
 from optmerge.methods import Case, get
 from optmerge.methods._scales import sketch_width
 from optmerge.recipe import AUTO, Recipe
@@ -48,11 +49,12 @@ def cost_of(
         use = uses[tensor.method_index] if tensor.method_index is not None else None
         tensor_read, tensor_peak, tensor_flops = _tensor_cost(tensor, use, inputs, recipe)
         read, flops = read + tensor_read, flops + tensor_flops
-        in_slices = use is None or get(use.name).streaming(use.parameters) is not None
+        streams = use is None or get(use.name).streaming(use.parameters) is not None
+        in_slices = streams and not _is_taken_apart(tensor, inputs, recipe)
         side_by_side = cores if in_slices or (use is not None and get(use.name).resources.one_core) else 1
         if tensor_peak * side_by_side > peak:
             peak, where = tensor_peak * side_by_side, tensor.name
-        if use is not None and in_slices and use.scale == AUTO and _look_bytes(tensor, inputs) > whole:
+        if use is not None and streams and use.scale == AUTO and _look_bytes(tensor, inputs) > whole:
             whole, largest = _look_bytes(tensor, inputs), tensor.name
         if in_slices and not inputs.factors(tensor.name):
             sliced = max(sliced, tensor_peak)
@@ -88,7 +90,9 @@ def _tensor_cost(
         within_tensor = streaming is not None and streaming.scope == "tensor"
         passes += 1 + (surveyed if within_tensor else 0)
     read = passes * (base_read + sum(expert.input_bytes(tensor.name) for expert in inputs.experts))
-    held = min(size, slice_limit(tensor.name, inputs)) if streaming is not None else size
+    taken_apart = _is_taken_apart(tensor, inputs, recipe)
+    in_slices = streaming is not None and not taken_apart
+    held = min(size, slice_limit(tensor.name, inputs)) if in_slices else size
     rows = tensor.shape[-2] if len(tensor.shape) > 1 else 1
     columns = tensor.shape[-1] if tensor.shape else 1
     if tensor.layout in ("transposed", "transposed_stack"):
@@ -106,8 +110,21 @@ def _tensor_cost(
     case = Case(count, rows, columns, use.parameters)
     workspace = method.resources.workspace(case) if deltas >= held else 2.0
     peak = int((deltas + held * (2 + workspace)) * _FLOAT32 * FRAGMENTATION) + min(stored, held * 8)
+    if taken_apart:  # one matrix, both its singular bases, and what LAPACK works in
+        peak += 6 * rows * columns * _FLOAT32
     matrices = size / max(1, rows * columns)
     return read, peak, matrices * method.resources.work(case)
+
+
+def _is_taken_apart(tensor: TensorPlan, inputs: Inputs, recipe: Recipe) -> bool:
+    """Whether a dense delta is made of the whole tensor, to be written as factors."""
+    if recipe.output.format != "adapter" or len(tensor.shape) < 2 or tensor.action is not Action.MERGE:
+        return False
+    return any(
+        isinstance(each, FullExpert) or each.rank(tensor.name) is None
+        for each in inputs.experts
+        if each.changes(tensor.name)
+    )
 
 
 def _look_bytes(tensor: TensorPlan, inputs: Inputs) -> int:
@@ -129,6 +146,14 @@ def _adapter_bytes(tensors: Sequence[TensorPlan], inputs: Inputs, recipe: Recipe
     total = 0
     for tensor in tensors:
         if tensor.action is not Action.MERGE or len(tensor.shape) < 2:
+            continue
+        place = stack_place(tensor.name, inputs)
+        if place is not None and place.piece.expert is None:
+            experts, *sides_of_one = place.shape
+            most = min(sides_of_one)
+            total += (
+                experts * sum(sides_of_one) * min(recipe.output.rank or place.rank or most, most) * _FLOAT32
+            )
             continue
         size = prod(tensor.shape)
         sides = tensor.shape[0] + size // tensor.shape[0]

@@ -16,6 +16,7 @@ from optmerge.engine.changes import is_kept, is_read_whole, with_squares
 from optmerge.engine.plan import Action, Cause, MethodUse, Plan, TensorPlan
 from optmerge.engine.planning.configs import config_warnings
 from optmerge.engine.planning.cost import cost_of
+from optmerge.engine.planning.found_by_peft import check_found_by_peft
 from optmerge.engine.planning.inputs import AdapterExpert, Base, FullExpert, Inputs
 from optmerge.engine.planning.request import parse_bytes
 from optmerge.engine.planning.sampling import sample_squares
@@ -40,6 +41,7 @@ def make_plan(recipe: Recipe, inputs: Inputs) -> Plan:
     choices = (recipe.method, *(rule.method for rule in recipe.rules))
     uses = tuple(_decide(choice, recipe, inputs) if choice else None for choice in choices)
     tensors = plan_tensors(recipe, inputs, uses)
+    unknown = check_found_by_peft(recipe, tensors, inputs)
     shards = _shards(recipe, tensors)
     given = _given(recipe, inputs)
     experts = tuple(
@@ -63,7 +65,7 @@ def make_plan(recipe: Recipe, inputs: Inputs) -> Plan:
         shards=shards,
         side_files=_donor(recipe, inputs),
         cost=cost_of(tensors, uses, inputs, recipe),
-        warnings=_warnings(recipe, tensors, inputs),
+        warnings=(*_warnings(recipe, tensors, inputs), *unknown),
         fingerprint=_digest(
             [
                 given,
@@ -142,6 +144,11 @@ def _warnings(recipe: Recipe, tensors: tuple[TensorPlan, ...], inputs: Inputs) -
                 f"({len(header.tensors)} tensor{'s' if len(header.tensors) > 1 else ''})"
                 for file, header in expert.adapter.beside.items()
             ]
+            if not expert.adapter.listed:
+                found.append(
+                    f"adapter {expert.name!r}: it isn't known whether pickles lie beside it on the hub, and "
+                    "any are left out: the cache has no list of its files; merge once with the hub in reach"
+                )
             if expert.renamed:
                 found.append(
                     f"adapter {expert.name!r} names its targets as another model does: "

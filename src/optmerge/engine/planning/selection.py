@@ -12,6 +12,7 @@ from optmerge.checkpoints.safetensors_format import TensorInfo
 from optmerge.engine.plan import MERGEABLE, Action, Cause, MethodUse, Reason, TensorPlan
 from optmerge.engine.planning.ends import end_targets, tied_pairs, two_changes
 from optmerge.engine.planning.inputs import AdapterExpert, Base, Inputs
+from optmerge.engine.planning.stacks import check_stacks, stack_place
 from optmerge.errors import RecipeError
 from optmerge.methods import Layout
 from optmerge.recipe import BASE, Match, Recipe
@@ -215,7 +216,9 @@ def _check_adapter_output(recipe: Recipe, tensors: Sequence[TensorPlan], inputs:
     for tensor in tensors:
         if tensor.action is Action.MERGE:
             single = EXPERT.search(inputs.base.architecture.canonical(tensor.name)) is not None
-            fits = (tensor.layout in FACTORED and not single) or _module(tensor) in replaceable
+            factored = tensor.layout in FACTORED and not single
+            stacked = stack_place(tensor.name, inputs) is not None
+            fits = factored or stacked or _module(tensor) in replaceable
         else:
             fits = tensor.action is Action.ALIAS or tensor.source == BASE
         if not fits and EXPERT.search(inputs.base.architecture.canonical(tensor.name)):
@@ -223,7 +226,7 @@ def _check_adapter_output(recipe: Recipe, tensors: Sequence[TensorPlan], inputs:
                 "an adapter can't hold the change of single experts",
                 where="output",
                 got=tensor.name,
-                expected="changes that PEFT finds in the class, which holds experts in stacks",
+                expected="changes of whole stacks, as adapters by target_parameters make them",
                 hint="write output: dense; or leave experts out with select: {exclude: ['experts']}",
             )
         if not fits:
@@ -234,6 +237,7 @@ def _check_adapter_output(recipe: Recipe, tensors: Sequence[TensorPlan], inputs:
                 expected="merged matrices, or merged whole modules without one",
                 hint="leave it out with select: {exclude: […]}, or write output: dense",
             )
+    check_stacks([tensor for tensor in tensors if tensor.action is Action.MERGE], inputs)
 
 
 def _replaceable_modules(tensors: Sequence[TensorPlan]) -> frozenset[str]:
