@@ -202,9 +202,9 @@ def _gathered(reader: Reader, name: str, rows: Rows, width: int) -> Tensor:
     if len(rows) > 1 and bool((np.diff(rows) < 0).any()):
         order = np.argsort(rows, kind="stable")
         ordered = _gathered(reader, name, rows[order], width)
-        found = torch.empty_like(ordered)
-        found[torch.from_numpy(order)] = ordered
-        return found
+        placed = torch.empty_like(ordered)
+        placed[torch.from_numpy(order)] = ordered
+        return placed
     breaks = np.flatnonzero((np.diff(rows) != 1) | (rows[:-1] < 0)) + 1
     bounds = [0, *breaks.tolist(), len(rows)]
     found: Tensor | None = None
