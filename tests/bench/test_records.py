@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import json
 import multiprocessing
+import os
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from optmerge.bench import records
-from optmerge.errors import CheckpointError, InputError, OptMergeError
+from optmerge.checkpoints import locks
+from optmerge.errors import CheckpointError, InputError, OptMergeError, OutputError
 
 
 def made(number: int = 0, words: str = "") -> records.Record:
@@ -33,12 +37,26 @@ def test_records_come_back_as_they_were_written_one_a_line_oldest_first(tmp_path
     assert records.read(file) == written and len(file.read_bytes().splitlines()) == 3
 
 
+def without_flock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a file system that has no `flock`."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+
+
 def _append(file: Path, first: int) -> None:
     for number in range(first, first + 100):
         records.append(made(number, "x" * 5000), file)
 
 
-def test_processes_that_append_at_the_same_time_lose_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("system", ["flock", "none"])
+def test_processes_that_append_at_the_same_time_lose_nothing(
+    system: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if system == "none":
+        without_flock(monkeypatch)
     context, file = multiprocessing.get_context("fork"), tmp_path / "some.jsonl"
     processes = [context.Process(target=_append, args=(file, first)) for first in (0, 100, 200)]
     for process in processes:
@@ -48,6 +66,26 @@ def test_processes_that_append_at_the_same_time_lose_nothing(tmp_path: Path) -> 
     found = numbers(file)
     assert sorted(found) == list(range(300))
     assert [number for number in found if number < 100] == list(range(100))
+
+
+def test_without_flock_a_writer_waits_for_another_and_readers_leave_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_flock(monkeypatch)
+    file = tmp_path / "some.jsonl"
+    records.append(made(), file)
+    assert numbers(file) == [0] and list(tmp_path.iterdir()) == [file]
+
+    monkeypatch.setattr(locks, "PATIENCE_SECONDS", 0.1)
+    with (
+        file.open("ab") as opened,
+        locks.waited_for(opened, file),
+        pytest.raises(OutputError, match="another process is writing") as found,
+    ):
+        records.append(made(1), file)
+    assert str(os.getpid()) in str(found.value.got) and "remove" in str(found.value.hint)
+    records.append(made(2), file)
+    assert numbers(file) == [0, 2]
 
 
 @pytest.mark.parametrize("left", [1, 10, -2])

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import peft
 import pytest
 import tokenizers
@@ -16,7 +17,13 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 import optmerge
+from optmerge.checkpoints.checkpoint import open_checkpoint
 from optmerge.engine.merge import Options
+from optmerge.engine.output import dense
+from optmerge.engine.plan import TensorPlan
+from optmerge.engine.planning.cost import BLOCK_BYTES, PURSUIT_BYTES
+from optmerge.engine.running.budget import around_tensors
+from optmerge.engine.running.token_rows import _gathered
 from optmerge.errors import CheckpointError, RecipeError
 from worlds.merges import (
     CONFIG,
@@ -31,6 +38,7 @@ from worlds.merges import (
     load,
     save,
     tuned,
+    watching,
     weights,
     world,
 )
@@ -196,13 +204,72 @@ def test_equal_vocabularies_are_merged_as_ever(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("method", ["average", "ties", "dare_ties", "slerp", "optmerge"])
-def test_no_budget_and_no_interruption_changes_a_united_byte(method: str, tmp_path: Path) -> None:
+def test_no_budget_changes_a_united_byte(method: str, tmp_path: Path) -> None:
     models = grown(tmp_path, [["<a>", "<s>"], ["<b>", "<s>"]])
     recipe = models.recipe(select=ALL_OF_LANGUAGE, vocabulary="union", method=method)
     first = load(optmerge.merge(recipe, tmp_path / "first").path)
     again = load(optmerge.merge(recipe, tmp_path / "again", Options(memory="4GiB")).path)
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert first[EMBEDDING].shape == (15, WIDTH) and bool(torch.isfinite(first[HEAD]).all())
+
+
+def test_the_plan_counts_rows_that_are_made(tmp_path: Path) -> None:
+    models = grown(tmp_path, [["<a>"], ["<b>"]])
+
+    def beside(**vocabulary: str) -> int:
+        return optmerge.plan(models.recipe(vocabulary={"tokens": "union", **vocabulary})).cost.beside_bytes
+
+    assert optmerge.plan(models.recipe(vocabulary="base")).cost.beside_bytes == 0
+    assert 2 * BLOCK_BYTES < beside() < 3 * BLOCK_BYTES < 2 * PURSUIT_BYTES < beside(unknown="omp")
+    with pytest.raises(RecipeError, match="budget can't be kept"):
+        optmerge.merge(
+            models.recipe(vocabulary={"tokens": "union", "unknown": "omp"}),
+            models.out,
+            Options(memory=around_tensors() + PURSUIT_BYTES),
+        )
+
+
+def test_rows_that_are_permuted_a_little_are_read_together(tmp_path: Path) -> None:
+    table = torch.randn(64, 3)
+    save(tmp_path / "m", {"x": table}, config=None)
+    rows = np.array([3, 1, 2, -1, 0, 9, 8, 10, -1, 8])
+    with open_checkpoint(tmp_path / "m").reader() as reader:
+        told: list[tuple[int, int]] = []
+        read = reader.read_flat
+        reader.read_flat = lambda name, start, stop: told.append((start, stop)) or read(name, start, stop)  # type: ignore[func-returns-value, method-assign]
+        found = _gathered(reader, "x", rows, 3)
+    expected = table[torch.from_numpy(rows)]
+    expected[torch.from_numpy(rows) < 0] = 0
+    assert torch.equal(found, expected) and told == [(0, 12), (24, 27), (24, 33)]
+
+
+class Stop(BaseException):
+    """Neither an `Exception` nor anything the engine knows, as a signal's would be."""
+
+
+@pytest.mark.parametrize("unknown", ["owners", "omp"])
+@pytest.mark.parametrize("after", [1, 4, 7, 10])
+def test_no_interruption_changes_a_united_byte(
+    after: int, unknown: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dense, "SYNC_SECONDS", 0.0)
+    models = grown(tmp_path, [["<a>", "<s>"], ["<b>", "<s>"]])
+    vocabulary = {"tokens": "union", "unknown": unknown}
+    recipe = models.recipe(select=ALL_OF_LANGUAGE, vocabulary=vocabulary, method="dare_ties")
+    written: list[str] = []
+
+    def count(tensor: TensorPlan, size: int) -> None:
+        written.append(tensor.name)
+        if len(written) == after:
+            raise Stop
+
+    with pytest.raises(Stop):
+        optmerge.merge(recipe, models.out, Options(), watching(count))
+    assert not (models.out / "config.json").exists()
+    resumed = optmerge.merge(recipe, models.out, Options(mode="resume"))
+
+    assert resumed.resumed_tensors >= after - 1
+    assert contents(models.out) == contents(optmerge.merge(recipe, tmp_path / "whole").path)
 
 
 # --- adapters and transformers

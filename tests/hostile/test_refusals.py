@@ -190,6 +190,24 @@ def test_a_folder_of_something_else_says_what_it_is(tmp_path: Path, case: str) -
     assert FOLDERS[case][1] in (found.hint or ""), str(found)
 
 
+def test_a_link_that_leads_nowhere_is_not_offered_itself(tmp_path: Path) -> None:
+    models = world(tmp_path, experts=1)
+    weights = models.experts[0] / "model.safetensors"
+    weights.unlink()
+    weights.symlink_to("gone.safetensors")
+    found = refusal(models)
+
+    assert "the link leads nowhere" in (found.hint or ""), str(found)
+
+
+def test_a_file_that_lies_is_told_from_a_missing_one(tmp_path: Path) -> None:
+    models = world(tmp_path, experts=1)
+    for content in (b"{", b"[]", b'{"a": "\xff"}', b"[" * 100_000):
+        (models.experts[0] / "config.json").write_bytes(content)
+        found = refusal(models)
+        assert found.hint and "damaged" in found.hint and "config.json" in str(found.where), str(found)
+
+
 def test_scale_0_is_told_from_an_empty_selection(tmp_path: Path) -> None:
     models = world(tmp_path)
     found = refusal(models, method={"name": "ties", "scale": 0})

@@ -7,7 +7,6 @@ such a line, since its record was never finished, and the next `append` removes 
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from optmerge.checkpoints.checkpoint import read_blocks
+from optmerge.checkpoints.locks import waited_for
 from optmerge.checkpoints.output_files import disk_errors
 from optmerge.errors import CheckpointError, InputError
 
@@ -106,8 +106,7 @@ def append(value: Record | Mapping[str, Any], file: Path) -> None:
     with disk_errors(file):
         file.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(file, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
-        with os.fdopen(descriptor, "r+b", buffering=0) as opened:
-            fcntl.flock(opened, fcntl.LOCK_EX)
+        with os.fdopen(descriptor, "r+b", buffering=0) as opened, waited_for(opened, file):
             _mend(opened)
             while line:
                 line = line[os.write(descriptor, line) :]
@@ -135,10 +134,8 @@ def read(file: Path) -> list[Record]:
     Raises:
         InputError: another line isn't a record, or is one of another schema; with file and line number.
     """
-    with file.open("rb") as opened:
-        fcntl.flock(
-            opened, fcntl.LOCK_SH
-        )  # what another process appends right now is read whole or not at all
+    with file.open("rb") as opened, waited_for(opened, file, shared=True):
+        # What another process appends right now is read whole or not at all.
         lines = opened.read().split(b"\n")
     last = lines.pop()
     if _is_json(last):

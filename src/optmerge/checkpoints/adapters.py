@@ -146,6 +146,8 @@ class Adapter:
     def misfit(self, target: AdapterTensor, shape: tuple[int, ...]) -> AdapterError:
         """The refusal of a target whose parameter of the base has another shape."""
         trained = f"it was trained on {self.base_model_name}; " if self.base_model_name else ""
+        if (target.embedding or target.kind == "full") and target.shape[1:] == shape[1:]:
+            trained += "if it has tokens of its own, write in the recipe: vocabulary: union; "
         pattern = re.escape(target.name)
         return AdapterError(
             f"the adapter doesn't fit {target.name}",

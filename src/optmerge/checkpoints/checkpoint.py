@@ -12,7 +12,7 @@ from optmerge.checkpoints.digests import TensorDigests
 from optmerge.checkpoints.hub import locate
 from optmerge.checkpoints.json_files import read_object
 from optmerge.checkpoints.layout import check_index, find_weights, is_adapter
-from optmerge.checkpoints.paths import member
+from optmerge.checkpoints.paths import READABLE, member
 from optmerge.checkpoints.pickles import PickleSource, pickle_header
 from optmerge.checkpoints.reader import FileSource, Reader, Source
 from optmerge.checkpoints.safetensors_format import Header, TensorInfo, read_header
@@ -121,7 +121,9 @@ def read_blocks(path: Path) -> Iterator[bytes]:
             while block := file.read(_HASH_BLOCK_BYTES):
                 yield block
     except OSError as problem:
-        raise CheckpointError("the file can't be read", where=path, got=problem.strerror) from None
+        raise CheckpointError(
+            "the file can't be read", where=path, got=problem.strerror, hint=READABLE
+        ) from None
 
 
 def open_checkpoint(ref: str | Path, *, allow_pickle: bool = False) -> Checkpoint:

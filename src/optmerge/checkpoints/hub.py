@@ -132,7 +132,8 @@ def download(ref: str, *, allow_pickle: bool = False) -> Path:
         hint = f"accept the terms on the hub's page of {name} and run `hf auth login`"
         raise CheckpointError("the repository is gated", where=ref, hint=hint) from None
     except RevisionNotFoundError:
-        raise CheckpointError("no such revision on the hub", where=ref, got=revision) from None
+        hint = f"write a branch, tag or commit that the hub's page of {name} lists, or leave @{revision} out"
+        raise CheckpointError("no such revision on the hub", where=ref, got=revision, hint=hint) from None
     except RepositoryNotFoundError:
         hint = "check the spelling; run `hf auth login` if it is private; write ./name for a local folder"
         raise CheckpointError("no such checkpoint, locally or on the hub", where=ref, hint=hint) from None
@@ -141,7 +142,11 @@ def download(ref: str, *, allow_pickle: bool = False) -> Path:
         raise CheckpointError("the checkpoint isn't in the local cache", where=ref, hint=hint) from None
     except HFValidationError as problem:
         raise CheckpointError(
-            "not a hub id", where=ref, got=problem, expected="org/name[@revision]"
+            "not a hub id",
+            where=ref,
+            got=problem,
+            expected="org/name[@revision]",
+            hint="correct the id, or write ./name for a local folder",
         ) from None
     except (HfHubHTTPError, OSError) as problem:
         raise RunError(f"{ref}: the download failed: {problem}") from problem

@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from optmerge.checkpoints.paths import require_regular_file
+from optmerge.checkpoints.paths import READABLE, require_regular_file
 from optmerge.errors import CheckpointError, InputError
 
 LIMIT_BYTES = 100_000_000
+_DAMAGED = "the file is damaged, or isn't what its name says: download it again, or save it again"
 
 
 def parse_object(
@@ -29,13 +30,23 @@ def parse_object(
     try:
         value = json.loads(data.decode("utf-8"), object_pairs_hook=_no_duplicates)
     except UnicodeDecodeError as problem:
-        raise error(f"the {what} isn't UTF-8 text", where=where, got=f"byte {problem.start}") from None
+        raise error(
+            f"the {what} isn't UTF-8 text", where=where, got=f"byte {problem.start}", hint=_DAMAGED
+        ) from None
     except RecursionError:
-        raise error(f"the {what} is nested too deeply", where=where) from None
+        raise error(f"the {what} is nested too deeply", where=where, hint=_DAMAGED) from None
     except ValueError as problem:  # includes JSONDecodeError and integers of thousands of digits
-        raise error(f"the {what} can't be parsed", where=where, got=problem, expected="JSON") from None
+        raise error(
+            f"the {what} can't be parsed", where=where, got=problem, expected="JSON", hint=_DAMAGED
+        ) from None
     if not isinstance(value, dict):
-        raise error(f"the {what} isn't a JSON object", where=where, got=type(value).__name__, expected="{…}")
+        raise error(
+            f"the {what} isn't a JSON object",
+            where=where,
+            got=type(value).__name__,
+            expected="{…}",
+            hint=_DAMAGED,
+        )
     return value
 
 
@@ -56,9 +67,15 @@ def read_object(path: Path, what: str, error: type[InputError] = CheckpointError
     """
     size = require_regular_file(path, error).st_size
     if size > LIMIT_BYTES:
-        raise error(f"the {what} is too large", where=path, got=f"{size} bytes", expected=f"≤ {LIMIT_BYTES}")
+        raise error(
+            f"the {what} is too large",
+            where=path,
+            got=f"{size} bytes",
+            expected=f"≤ {LIMIT_BYTES}",
+            hint=_DAMAGED,
+        )
     try:
         data = path.read_bytes()
     except OSError as problem:
-        raise error(f"the {what} can't be read", where=path, got=problem.strerror) from None
+        raise error(f"the {what} can't be read", where=path, got=problem.strerror, hint=READABLE) from None
     return parse_object(data, path, what, error)

@@ -147,16 +147,28 @@ def _weights(folder: Path, name: str, *, pickled: bool) -> Weights:
     weight_map, metadata = index.get("weight_map"), index.get("metadata")
     if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
         expected = "weight_map: an object from tensor names to file names"
-        raise CheckpointError("the index has no usable weight_map", where=path, expected=expected)
+        raise CheckpointError(
+            "the index has no usable weight_map", where=path, expected=expected, hint=_INDEX_AGAIN
+        )
     names = sorted(set(weight_map.values()))
     files = tuple(_shard(folder, file, path, pickled) for file in names)
     return Weights(files, weight_map, path, _total_size(metadata), pickled)
 
 
+_INDEX_AGAIN = "download the index again, or remove it and load and save the checkpoint with transformers"
+
+
 def _shard(folder: Path, name: str, index: Path, pickled: bool) -> Path:
     path = member(folder, name, index)
     if not name.endswith(".bin" if pickled else ".safetensors"):
-        raise CheckpointError("the index names a file of another format", where=index, got=name)
+        expected = "PyTorch pickles (.bin)" if pickled else "safetensors files"
+        raise CheckpointError(
+            "the index names a file of another format",
+            where=index,
+            got=name,
+            expected=expected,
+            hint=_INDEX_AGAIN,
+        )
     if not is_file(path):
         hint = f"download {name} again, or remove the folder from the cache"
         raise CheckpointError("a shard that the index names is missing", where=index, got=name, hint=hint)
@@ -190,4 +202,10 @@ def check_index(folder: Path, weights: Weights, by_file: Mapping[Path, Mapping[s
                 raise CheckpointError(f"tensor {name} isn't in the index", where=file, hint=hint)
             if folder / home != file:
                 got = f"{file.name} and {home}"
-                raise CheckpointError(f"tensor {name} is in two shards", where=weights.index_path, got=got)
+                raise CheckpointError(
+                    f"tensor {name} is in two shards",
+                    where=weights.index_path,
+                    got=got,
+                    expected=home,
+                    hint="the shards come from different saves; download them again",
+                )

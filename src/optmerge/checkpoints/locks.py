@@ -11,11 +11,14 @@ import errno
 import json
 import os
 import platform
-from contextlib import suppress
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 from optmerge.checkpoints.output_files import NOT_SUPPORTED
+from optmerge.errors import OutputError
 
 try:
     import fcntl
@@ -23,6 +26,9 @@ except ImportError:  # a Python built without it
     fcntl = None  # type: ignore[assignment]
 
 _NO_LOCKS = NOT_SUPPORTED | {errno.ENOLCK}
+PATIENCE_SECONDS, _LOOK_SECONDS = 60.0, 0.02
+"""How long a writer without `flock` waits for another one's write, and how often it looks."""
+
 _HELD = frozenset({errno.EAGAIN, errno.EACCES})
 
 
@@ -85,6 +91,61 @@ def lock(path: Path) -> Lock:
             raise
     file.close()
     return _owned(path.with_name(path.name + ".owner"))
+
+
+@contextmanager
+def waited_for(file: IO[bytes], path: Path, *, shared: bool = False) -> Iterator[None]:
+    """Holds the lock on an open file, for as long as a write or a read of it takes; waits for others.
+
+    Without `flock` a reader holds nothing, since it may have no right to write beside the file; it may meet a
+    line that another process is writing.
+
+    Args:
+        file: open.
+        path: of the file. The owner's file, where there is one, is PATH.owner.
+        shared: other readers may hold it, too.
+
+    Raises:
+        OutputError: without `flock`, another process holds it for longer than a write can take.
+        OSError: the owner's file can't be made.
+    """
+    if _has_flock(file, shared):
+        yield
+        return
+    held = Lock(None) if shared else _patient(path.with_name(path.name + ".owner"))
+    try:
+        yield
+    finally:
+        held.close()
+
+
+def _has_flock(file: IO[bytes], shared: bool) -> bool:
+    """Waits for `flock` on a file; False where the file system has none."""
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+    except OSError as problem:
+        if problem.errno not in _NO_LOCKS:
+            raise
+        return False
+    return True
+
+
+def _patient(path: Path) -> Lock:
+    for _ in range(int(PATIENCE_SECONDS / _LOOK_SECONDS)):
+        with suppress(Held):
+            return _owned(path)
+        time.sleep(_LOOK_SECONDS)
+    try:
+        return _owned(path)
+    except Held as found:
+        raise OutputError(
+            "another process is writing into this file",
+            where=path.with_name(path.name.removesuffix(".owner")),
+            got=found.owner,
+            hint=f"wait for it to end; if it has ended, remove {found.file}",
+        ) from None
 
 
 def _owned(path: Path) -> Lock:

@@ -9,6 +9,11 @@ from pathlib import Path
 
 from optmerge.errors import CheckpointError, InputError
 
+READABLE = "check that the file is there and that you may read it; download it again if it is damaged"
+"""The next step where the system gives no file."""
+
+DANGLING = "the link leads nowhere: put the file in its place, or download it again"
+
 
 def require_regular_file(path: Path, error: type[InputError] = CheckpointError) -> os.stat_result:
     """The status of a regular file, links followed.
@@ -19,13 +24,21 @@ def require_regular_file(path: Path, error: type[InputError] = CheckpointError) 
     try:
         status = path.stat()
     except OSError as problem:
-        hint = similar_siblings(path)
+        dangling = os.path.islink(path)  # noqa: PTH114 (False for a name that no file can have)
+        hint = DANGLING if dangling else similar_siblings(path) or READABLE
         raise error("the file can't be read", where=path, got=problem.strerror, hint=hint) from None
     except ValueError:
-        raise error("the file name holds a null character", where=repr(str(path))) from None
+        hint = "correct the name"
+        raise error("the file name holds a null character", where=repr(str(path)), hint=hint) from None
     if not stat.S_ISREG(status.st_mode):
         got = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe, socket or device"
-        raise error("expected a file", where=path, got=got)
+        raise error(
+            "this isn't a file",
+            where=path,
+            got=got,
+            expected="a regular file",
+            hint="give the path of a file",
+        )
     return status
 
 
@@ -52,12 +65,19 @@ def member(folder: Path, name: str, named_by: object, error: type[InputError] = 
     parts = name.split("/")
     if not name or "\\" in name or "\0" in name or name.startswith("/") or {"", ".", ".."} & set(parts):
         expected = "a relative path with forward slashes and no '..'"
-        raise error("a file name may not be used", where=named_by, got=repr(name[:200]), expected=expected)
+        raise error(
+            "a file name may not be used",
+            where=named_by,
+            got=repr(name[:200]),
+            expected=expected,
+            hint="give the file a name inside the folder, or download the checkpoint again",
+        )
     path = folder / name
     try:
         inside = is_inside(folder, path) or {path.suffix, path.resolve().suffix} == {_TENSORS_ONLY}
     except (OSError, ValueError, RuntimeError):  # too long; no text; links in a circle (before Python 3.13)
-        raise error("a file name leads nowhere", where=named_by, got=repr(name[:200])) from None
+        hint = "give the file a name inside the folder, or download the checkpoint again"
+        raise error("a file name leads nowhere", where=named_by, got=repr(name[:200]), hint=hint) from None
     if not inside:
         raise error(
             "a file leads outside its checkpoint folder",

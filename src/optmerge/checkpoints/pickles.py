@@ -48,7 +48,13 @@ def pickle_header(path: Path) -> Header:
         try:
             dtype = dtype_name(tensor.dtype)
         except KeyError:
-            raise CheckpointError(f"tensor {name}: unsupported type", where=path, got=tensor.dtype) from None
+            raise CheckpointError(
+                f"tensor {name}: unsupported type",
+                where=path,
+                got=tensor.dtype,
+                expected=", ".join(DTYPES),
+                hint="convert the checkpoint to safetensors with types that it knows",
+            ) from None
         end = begin + tensor.numel() * DTYPES[dtype].itemsize
         tensors[name] = TensorInfo(name, dtype, tuple(tensor.shape), path, begin, end)
         begin = end

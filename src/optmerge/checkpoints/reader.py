@@ -19,6 +19,7 @@ from torch import Tensor
 from optmerge.checkpoints.digests import TensorDigests
 from optmerge.checkpoints.dtypes import DTYPES
 from optmerge.checkpoints.output_files import LARGEST_CALL
+from optmerge.checkpoints.paths import READABLE
 from optmerge.checkpoints.safetensors_format import TensorInfo
 from optmerge.errors import CheckpointError, RunError
 
@@ -49,7 +50,9 @@ class FileSource:
         try:
             self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as problem:
-            raise CheckpointError("the file can't be opened", where=path, got=problem.strerror) from None
+            raise CheckpointError(
+                "the file can't be opened", where=path, got=problem.strerror, hint=READABLE
+            ) from None
         status = os.fstat(self._descriptor)
         if (status.st_size, status.st_mtime_ns) != stamp:
             self.close()

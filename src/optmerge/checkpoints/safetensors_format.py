@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from optmerge.checkpoints.dtypes import DTYPES, RANKS
 from optmerge.checkpoints.json_files import parse_object
-from optmerge.checkpoints.paths import require_regular_file, seems_to_be
+from optmerge.checkpoints.paths import READABLE, require_regular_file, seems_to_be
 from optmerge.errors import CheckpointError
 
 HEADER_LIMIT_BYTES = 100_000_000
@@ -104,9 +104,12 @@ def read_header(path: Path) -> Header:
             file.seek(8)
             raw = file.read(size)
     except OSError as problem:
-        raise CheckpointError("the file can't be read", where=path, got=problem.strerror) from None
+        raise CheckpointError(
+            "the file can't be read", where=path, got=problem.strerror, hint=READABLE
+        ) from None
     if len(raw) < size:
-        raise CheckpointError("the file shrank while it was read", where=path)
+        hint = "nothing may write to the checkpoint while it is read; start again"
+        raise CheckpointError("the file shrank while it was read", where=path, hint=hint)
     entries = parse_object(raw, path, "safetensors header")
     metadata = _metadata(path, entries.pop("__metadata__", None))
     tensors = _tensors(path, entries, first=8 + size, end_of_file=status.st_size)
@@ -138,7 +141,7 @@ def _metadata(path: Path, value: Any) -> dict[str, str]:
     if value is None:
         return {}
     if not isinstance(value, dict) or not all(_is_text(text) for pair in value.items() for text in pair):
-        raise CheckpointError("__metadata__ must map text to text", where=path)
+        raise CheckpointError("__metadata__ must map text to text", where=path, hint=_CONVERT)
     return value
 
 
@@ -192,7 +195,9 @@ def _naturals(values: Any) -> bool:
 
 def _bad(path: Path, name: str, fault: str, got: object, expected: object) -> CheckpointError:
     shown = None if got is None else str(got)[:200]
-    return CheckpointError(f"tensor {name[:200]}: {fault}", where=path, got=shown, expected=expected)
+    return CheckpointError(
+        f"tensor {name[:200]}: {fault}", where=path, got=shown, expected=expected, hint=_CONVERT
+    )
 
 
 def _library_order(spec: TensorSpec) -> tuple[int, str]:

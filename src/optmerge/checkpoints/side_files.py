@@ -133,5 +133,8 @@ def copy_side_files(donor: Path, out: Path) -> list[Path]:
         except OSError as problem:
             if problem.errno in DISK_FULL:
                 raise explained(out / file, problem) from None
-            raise OutputError("a side file can't be copied", where=source, got=problem) from None
+            hint = (
+                f"make {out / file} writable and the donor's file readable, or name another donor: side_files"
+            )
+            raise OutputError("a side file can't be copied", where=source, got=problem, hint=hint) from None
     return files

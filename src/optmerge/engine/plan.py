@@ -148,6 +148,8 @@ class Cost:
         whole_tensor_bytes: what the largest tensor that isn't sliced needs alone; no budget can be below it.
         whole_tensor: its name.
         slice_bytes: what the largest slice needs.
+        beside_bytes: what slices need beside themselves, however small they are: rows of new tokens, and what
+            an adapter holds as whole tensors.
         flops: floating-point operations.
     """
 
@@ -158,6 +160,7 @@ class Cost:
     whole_tensor_bytes: int
     whole_tensor: str
     slice_bytes: int
+    beside_bytes: int
     flops: float
 
 

@@ -37,7 +37,9 @@ def read_recipe_data(path: Path) -> dict[str, Any]:
         with path.open("rb") as file:
             raw = file.read(LIMIT_BYTES + 1)
         if len(raw) > LIMIT_BYTES:
-            raise RecipeError("the recipe is too large", where=path, expected=f"≤ {LIMIT_BYTES} bytes")
+            raise RecipeError(
+                "the recipe is too large", where=path, expected=f"≤ {LIMIT_BYTES} bytes", hint=EXAMPLE
+            )
         data = yaml.load(raw.decode("utf-8"), Loader=PlainLoader)
     except OSError as problem:
         raise RecipeError(
@@ -65,7 +67,7 @@ def _nearby(path: Path) -> str:
     if path.is_dir():
         return "give the path of a YAML recipe; a model goes after --base or --expert"
     try:
-        names = [each.name for each in path.parent.iterdir() if each.is_file()]
+        names = [each.name for each in path.parent.iterdir() if each.is_file() and each.name != path.name]
     except OSError:
         names = []
     close = get_close_matches(path.name, sorted(names), n=1)

@@ -48,7 +48,10 @@ def _value(text: str, key: str) -> Any:
         return yaml.load(text, Loader=PlainLoader)
     except (yaml.YAMLError, ValueError, RecursionError) as problem:
         raise RecipeError(
-            "the value isn't valid YAML", where=f"--set {key}", got=yaml_problem(problem)
+            "the value isn't valid YAML",
+            where=f"--set {key}",
+            got=yaml_problem(problem),
+            hint="quote it for the shell and for YAML, as in: --set \"ignore=['^head']\"",
         ) from None
 
 
@@ -74,4 +77,10 @@ def _index(holder: Any, part: str, key: str) -> Any:
     if isinstance(holder, list) and part.isdecimal() and int(part) < len(holder):
         return int(part)
     expected = f"an index below {len(holder)}" if isinstance(holder, list) else "a key of the recipe"
-    raise RecipeError("--set leads nowhere in the recipe", where=f"--set {key}", got=part, expected=expected)
+    raise RecipeError(
+        "--set leads nowhere in the recipe",
+        where=f"--set {key}",
+        got=part,
+        expected=expected,
+        hint="write a key of the recipe with dots between its parts, as in: --set select.kinds=[matrix]",
+    )

@@ -253,7 +253,11 @@ class Recipe(_Strict):
             if expert.name is None:
                 name = next(each for each in _numbered(name) if each not in names and each not in given)
             if name in names or name == BASE:
-                raise RecipeError(f"two models are called {name!r}", where="experts", hint="rename one")
+                raise RecipeError(
+                    f"two models are called {name!r}",
+                    where="experts",
+                    hint="give one of them another name: {model: PATH, name: NAME}",
+                )
             names.append(name)
         return names
 

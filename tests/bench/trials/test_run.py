@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import os
 from collections import deque
 from dataclasses import replace
 from pathlib import Path
@@ -176,7 +179,16 @@ def test_other_weights_are_other_trials(tmp_path: Path) -> None:
     assert len(pool.done) == len(others)
 
 
-def test_two_runs_in_one_scratch_folder_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("system", ["flock", "none"])
+def test_two_runs_in_one_scratch_folder_are_refused(
+    system: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    if system == "none":
+        monkeypatch.setattr(fcntl, "flock", refuse)
+
     class Nested(Pool):
         def take(self) -> Any:
             with pytest.raises(InputError, match="another run"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from optmerge.bench.trials.jobs import Job, failed
 from optmerge.bench.trials.record_choice import SCALES, best_scale
 from optmerge.bench.trials.trials import TrialResult
 from optmerge.bench.trials.workers import WorkerError
+from optmerge.checkpoints.locks import Held, lock
 from optmerge.errors import InputError
 
 
@@ -149,13 +149,17 @@ class _Sweeps:
 def _alone(scratch: Path) -> Iterator[None]:
     """Keeps a second run out of the folder."""
     scratch.mkdir(parents=True, exist_ok=True)
-    with (scratch / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise InputError(
-                "another run is at work in this folder",
-                where=scratch,
-                hint="wait for it, or choose another --scratch",
-            ) from error
+    try:
+        held = lock(scratch / ".lock")
+    except Held as found:
+        left = f"; if it has ended, remove {found.file}" if found.file else ""
+        raise InputError(
+            "another run is at work in this folder",
+            where=scratch,
+            got=found.owner or None,
+            hint=f"wait for it, or choose another --scratch{left}",
+        ) from None
+    try:
         yield
+    finally:
+        held.close()

@@ -324,9 +324,10 @@ def _stored(values: Tensor, tensor: TensorPlan, *, check: bool = True) -> Tensor
     stored = values.to("cpu", DTYPES[tensor.out_dtype].torch)
     if check and stored.is_floating_point() and not all_finite(stored):
         raise CheckpointError(
-            f"{tensor.name} isn't finite in {str(stored.dtype).removeprefix('torch.')}",
+            f"the merged tensor isn't finite in {str(stored.dtype).removeprefix('torch.')}",
+            where=tensor.name,
             got=f"values up to {float(values.abs().max()):.3g}",
             expected=f"at most {torch.finfo(stored.dtype).max:.3g}",
-            hint="choose another dtype or a smaller scale",
+            hint="write in the recipe a wider dtype or a smaller scale, as in dtype: float32",
         )
     return stored

@@ -9,7 +9,7 @@ import torch
 
 from optmerge.checkpoints.dtypes import DTYPES
 from optmerge.engine.plan import Action, Cost, MethodUse, TensorPlan
-from optmerge.engine.planning.inputs import AdapterExpert, FullExpert, Inputs
+from optmerge.engine.planning.inputs import AdapterExpert, FullExpert, Inputs, shape_of
 from optmerge.engine.planning.stacks import stack_place
 from optmerge.methods import Case, get
 from optmerge.methods._scales import sketch_width
@@ -26,6 +26,15 @@ AUTO_SLICE_ELEMENTS = 1 << 16
 """Elements of a tensor that are looked at together for a scale that is chosen; few, since no budget may
 change where the slices end."""
 
+BLOCK_BYTES = 8 << 20
+"""Of rows of tokens that are read at a time, in float64."""
+
+PURSUIT_BYTES = 32 << 20
+"""Of rows that combinations hold at a time."""
+
+TABLES_BY_TOKEN = 11
+"""Whole float32 tables that an adapter's change of rows by token holds at its height (measured)."""
+
 AROUND_BYTES = 16 << 20
 """What threads, their stacks and the allocator take around the tensors (measured)."""
 
@@ -39,7 +48,7 @@ def cost_of(
     tensors: Sequence[TensorPlan], uses: Sequence[MethodUse | None], inputs: Inputs, recipe: Recipe
 ) -> Cost:
     """Adds up every tensor."""
-    read = written = peak = whole = sliced = 0
+    read = written = peak = whole = sliced = beside = 0
     cores = torch.get_num_threads()
     where, largest, flops = "", "", 0.0
     for tensor in tensors:
@@ -52,17 +61,21 @@ def cost_of(
         streams = use is None or get(use.name).streaming(use.parameters) is not None
         in_slices = streams and not _is_taken_apart(tensor, inputs, recipe)
         side_by_side = cores if in_slices or (use is not None and get(use.name).resources.one_core) else 1
-        if tensor_peak * side_by_side > peak:
-            peak, where = tensor_peak * side_by_side, tensor.name
+        made, rows = _made_whole(tensor, use, inputs), _new_rows(tensor.name, inputs)
+        if (tensor_peak + made) * side_by_side + rows > peak:
+            peak, where = (tensor_peak + made) * side_by_side + rows, tensor.name
         if use is not None and streams and use.scale == AUTO and _look_bytes(tensor, inputs) > whole:
             whole, largest = _look_bytes(tensor, inputs), tensor.name
         if in_slices and not inputs.factors(tensor.name):
-            sliced = max(sliced, tensor_peak)
-        elif tensor_peak > whole:
-            whole, largest = tensor_peak, tensor.name
+            sliced, beside = max(sliced, tensor_peak), max(beside, made * side_by_side + rows)
+            least = made * side_by_side + rows
+        else:
+            least = tensor_peak + made + rows
+        if least > whole:
+            whole, largest = least, tensor.name
     if recipe.output.format == "adapter":
         written = _adapter_bytes(tensors, inputs, recipe)
-    return Cost(read, written, peak + AROUND_BYTES, where, whole, largest, sliced, flops)
+    return Cost(read, written, peak + AROUND_BYTES, where, whole, largest, sliced, beside, flops)
 
 
 def slice_limit(name: str, inputs: Inputs, slice_elements: int = SLICE_ELEMENTS) -> int:
@@ -125,6 +138,50 @@ def _is_taken_apart(tensor: TensorPlan, inputs: Inputs, recipe: Recipe) -> bool:
         for each in inputs.experts
         if each.changes(tensor.name)
     )
+
+
+def _made_whole(tensor: TensorPlan, use: MethodUse | None, inputs: Inputs) -> int:
+    """What adapters need to make their deltas of a tensor that aren't plain factors, however it is sliced.
+
+    The adapter's own tensor, the base's, the change and their sum are float32 and whole. Where rows meet by
+    token, both are also put into the output's rows.
+    """
+    total = 0
+    for expert in inputs.experts:
+        used = use is not None or tensor.source == expert.name
+        if not used or not isinstance(expert, AdapterExpert) or not expert.changes(tensor.name):
+            continue
+        if expert.has_factors_alone(tensor.name) or expert.tensors[tensor.name].expert is not None:
+            continue
+        own = prod(shape_of(expert, tensor.name)) * _FLOAT32
+        total += (TABLES_BY_TOKEN if _by_token(tensor.name, inputs) else 4) * own
+    return total
+
+
+def _by_token(name: str, inputs: Inputs) -> bool:
+    return inputs.tokens is not None and name in inputs.tokens.tensors
+
+
+def _new_rows(name: str, inputs: Inputs) -> int:
+    """What the rows of tokens that the base lacks need, while they are made and until they are written."""
+    tokens = inputs.tokens
+    if tokens is None or name not in tokens.tensors or not tokens.added:
+        return 0
+    stored = tokens.stored.tensors[name]
+    rows = len(tokens.added) * (stored.numel // max(1, stored.shape[0])) * _FLOAT32
+    total = 6 * rows + 2 * BLOCK_BYTES  # two float32 tensors of them, and two in float64
+    if tokens.unknown == "omp":
+        total += 2 * PURSUIT_BYTES + BLOCK_BYTES
+    if tokens.unknown != "mean":  # an adapter's table is made whole, one adapter after the other
+        total += max(
+            (
+                5 * prod(shape_of(expert, name)) * _FLOAT32
+                for expert in inputs.experts
+                if isinstance(expert, AdapterExpert) and expert.changes(name)
+            ),
+            default=0,
+        )
+    return total
 
 
 def _look_bytes(tensor: TensorPlan, inputs: Inputs) -> int:

@@ -358,7 +358,8 @@ def _check_ends_whole(expert: AdapterExpert, ends: EndTargets, base: Base) -> No
             where=adapter.file,
             got=start.name,
             expected=f"the values of {name}, as at its ends",
-            hint="give the base that the adapter was trained on",
+            hint=f"to merge the adapter's own {name}, write in the recipe: {UNTIE}; "
+            f"to leave the change out: select: {{exclude: ['^{re.escape(name)}$']}}",
         )
 
 

@@ -124,6 +124,7 @@ def _merged(choice: Choice, info: TensorInfo) -> Choice:
         exclude = f"select: {{exclude: ['^{info.name}$']}}"
         raise RecipeError(
             f"tensor {info.name} can't be merged in its type",
+            where=info.file,
             got=info.dtype,
             expected=", ".join(MERGEABLE),
             hint=f"dequantise the checkpoints, or write in the recipe: {exclude}",

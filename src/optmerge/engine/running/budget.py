@@ -58,7 +58,9 @@ def fit_memory(plan: Plan, memory: str | int | None) -> Budget:
         )
     sliced = max(1, cost.slice_bytes * workers)
     return Budget(
-        slice_elements=max(FEWEST_ELEMENTS, min(SLICE_ELEMENTS, SLICE_ELEMENTS * left // sliced)),
+        slice_elements=max(
+            FEWEST_ELEMENTS, min(SLICE_ELEMENTS, SLICE_ELEMENTS * (left - cost.beside_bytes) // sliced)
+        ),
         whole_tensors=max(1, min(workers, left // max(1, cost.whole_tensor_bytes))),
     )
 

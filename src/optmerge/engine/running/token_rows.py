@@ -14,14 +14,9 @@ from torch import Tensor
 
 from optmerge.checkpoints.reader import Reader
 from optmerge.deltas import Delta, Dense, LowRank
+from optmerge.engine.planning.cost import BLOCK_BYTES, PURSUIT_BYTES
 from optmerge.engine.planning.inputs import AdapterExpert, FullExpert, Inputs, TokenRows, shape_of
 from optmerge.engine.running.pursuit import MOST, combinations
-
-BLOCK_BYTES = 8 << 20
-"""Of rows read at a time."""
-
-PURSUIT_BYTES = 32 << 20
-"""Of rows that combinations hold at a time."""
 
 Rows = NDArray[np.int64]
 
@@ -199,7 +194,17 @@ def _blocks(rows: Rows, width: int) -> Iterator[tuple[int, Rows]]:
 
 
 def _gathered(reader: Reader, name: str, rows: Rows, width: int) -> Tensor:
-    """(rows, width) of a tensor; zeros where a row is −1. Neighbours are read at once."""
+    """(rows, width) of a tensor; zeros where a row is −1.
+
+    Neighbours are read at once. Rows in any other order are read in that of the file, so that rows which a
+    tokenizer has permuted by a little are neighbours, too.
+    """
+    if len(rows) > 1 and bool((np.diff(rows) < 0).any()):
+        order = np.argsort(rows, kind="stable")
+        ordered = _gathered(reader, name, rows[order], width)
+        placed = torch.empty_like(ordered)
+        placed[torch.from_numpy(order)] = ordered
+        return placed
     breaks = np.flatnonzero((np.diff(rows) != 1) | (rows[:-1] < 0)) + 1
     bounds = [0, *breaks.tolist(), len(rows)]
     found: Tensor | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,8 @@ def _transformers() -> Any:
         import transformers
     except ImportError:
         raise InputError(
-            "transformers isn't installed", hint="pip install 'optmerge[verify]', or use --no-load"
+            "transformers isn't installed",
+            where=sys.executable,
+            hint="pip install 'optmerge[verify]', or use --no-load",
         ) from None
     return transformers
