@@ -17,6 +17,10 @@ from transformers import AutoConfig
 
 from optmerge.architectures import Role, Way, _meta_model, resolve
 from optmerge.architectures._from_class import ClassArchitecture, ModelClass, _model, read_class
+from optmerge.architectures._meta_model import meta_model
+from optmerge.architectures._modules import roles
+from worlds import model_types, samples
+from worlds.models import TINY
 from worlds.saved import Saved
 
 TEXT = {
@@ -160,11 +164,12 @@ def test_the_default_selection_is_the_language_models_matrices(kind: str) -> Non
     assert not any("embed_tokens" in name or name.endswith("lm_head.weight") for name in merged)
 
 
-@pytest.fixture(scope="module", params=sorted(CONFIGS))
+@pytest.fixture(scope="module", params=samples.sample(sorted(CONFIGS), 4))
 def written(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Written:
     return write(request.param, tmp_path_factory.mktemp(request.param.replace("-", "_")))
 
 
+@pytest.mark.sampled
 def test_a_tensor_on_disk_is_the_parameter_that_holds_its_values(written: Written) -> None:
     family = resolve(written.config, written.on_disk)
     assert family.way is Way.CLASS
@@ -176,21 +181,26 @@ def test_a_tensor_on_disk_is_the_parameter_that_holds_its_values(written: Writte
         assert numbers == written.numbers[trace.parameter]
 
 
+@pytest.mark.sampled
 def test_names_in_memory_are_canonical(written: Written) -> None:
     family = resolve(written.config, written.on_disk)
     assert [name for name in written.numbers if family.canonical(name) != name] == []
 
 
+@pytest.mark.sampled
 def test_no_two_tensors_on_disk_share_a_canonical_name_of_the_class(written: Written) -> None:
     family = resolve(written.config, written.on_disk)
     assert len({family.canonical(name) for name in written.on_disk}) == len(written.on_disk)
 
 
+@pytest.mark.sampled
 def test_ties_are_those_of_the_class(written: Written) -> None:
     family = resolve(written.config, written.on_disk)
     assert dict(family.tied(written.config)) == written.ties
 
 
+@pytest.mark.sampled
+@pytest.mark.parametrize("saved", samples.sample(sorted(TINY), 8), indirect=True)
 def test_a_declared_family_agrees_with_its_class(saved: Saved) -> None:
     declared, read = saved.architecture, read_class(saved.config, saved.on_disk)
     assert isinstance(read, ClassArchitecture)
@@ -208,11 +218,64 @@ def test_square_experts_are_transposed_where_the_class_multiplies_from_the_right
     assert family.role(name, (3, 32, 32)) == Role("language", "matrix", transposed=True)
 
 
+def test_raw_weights_of_heads_and_convolutions_are_told_by_their_class() -> None:
+    assert roles(model_types.build("csm"))["depth_decoder.codebooks_head.weight"].kind == "head"
+    phi = roles(model_types.build("phi4_multimodal"))
+    assert phi["model.embed_tokens_extend.audio_embed.encoder.encoders.0.conv.glu.b1"].kind == "other"
+    assert roles(model_types.build("siglip2"))["vision_model.head.probe"].kind == "other"
+    talker = roles(model_types.build("qwen3_omni_moe"))
+    assert talker["talker.code_predictor.lm_head.0.weight"].kind == "head"
+
+
 def test_queries_and_tables_per_layer_are_no_matrices() -> None:
     assert class_of("blip-2").roles["query_tokens"] == Role("projector", "other")
     assert class_of("gemma3n_text").roles["model.embed_tokens_per_layer.weight"] == Role(
         "language", "embedding"
     )
+
+
+SOUND: dict[str, tuple[str, str]] = {
+    "dia": (r"model\.encoder\.", r"model\.decoder\.|logits_dense\."),
+    "musicgen": (r"text_encoder\.", r"decoder\."),
+    "musicgen_melody": (r"text_encoder\.", r"decoder\."),
+    "pop2piano": (r"shared\.", r"(decoder|lm_head|mel_conditioner)\."),
+}
+"""What of a model that makes sound alone reads text, and what makes sound."""
+
+
+@pytest.mark.parametrize("kind", sorted(SOUND))
+def test_what_makes_sound_is_no_language_model(kind: str) -> None:
+    text, sound = SOUND[kind]
+    found = roles(meta_model({"model_type": kind}))
+    assert {role.component for name, role in found.items() if re.match(sound, name)} == {"other"}
+    assert {role.component for name, role in found.items() if re.match(text, name)} <= {"language"}
+
+
+def test_a_tower_within_a_tower_ends_in_no_projector() -> None:
+    found = roles(model_types.build("deepseek_ocr2"))
+    inner = {role.component for name, role in found.items() if "sam_encoder.proj." in name}
+    assert inner == {"vision"}
+    outer = roles(model_types.build("muse_spark"))
+    assert outer["model.audio_tower.proj.weight"].component == "projector"
+
+
+def test_patches_of_an_image_are_vision_within_a_model_of_text() -> None:
+    found = roles(model_types.build("udop"))
+    assert found["encoder.embed_patches.proj.weight"] == Role("vision", "conv")
+    assert found["encoder.block.0.layer.1.DenseReluDense.wi.weight"] == Role("language", "matrix")
+
+
+@pytest.mark.parametrize(
+    ("kind", "right", "left"),
+    [
+        ("dbrx", r"\.ffn\.experts\.mlp\.w2$", r"\.ffn\.experts\.mlp\.[vw]1$"),
+        ("t5gemma2", r"mm_input_projection_weight$", r"mm_input_projection\.weight$"),
+    ],
+)
+def test_what_multiplies_from_the_right_is_transposed(kind: str, right: str, left: str) -> None:
+    found = roles(model_types.build(kind))
+    assert {role.transposed for name, role in found.items() if re.search(right, name)} == {True}
+    assert not any(role.transposed for name, role in found.items() if re.search(left, name))
 
 
 def test_a_router_is_a_kind_of_its_own() -> None:

@@ -14,8 +14,8 @@ BARE = Architecture(name="bare", way=Way.NAMES)
 """A checkpoint without a config: every tensor is component `other`, with a kind by the shared rules."""
 
 GENERATORS = (
-    r"\w*codec\w*|talker|(code|token)2wav|perception|sam\w*|\w*diffusion\w*|depth_?decoder|vocoder|ctc\w*|vq\w*"
-    r"|semantic_tokenizer\w*"
+    r"\w*codec\w*|talker|(code|token)2wav|perception|sam\w*|\w*diffusion\w*|depth_?decoder|vocoder|ctc\w*"
+    r"|vq\w*"
 )
 """Parts that make pictures or sound, and encoders that aren't called one."""
 
@@ -43,7 +43,7 @@ GENERIC = Architecture(
         (r"(.*\.)?(language_model|text_model|llm)\.", "language"),
         (rf"(.*\.)?({PROJECTORS})(\.|$)", "projector"),
         (r"(.*\.)?video\w*(\.|$)", "video"),
-        (r"(.*\.)?(audio|speech|acoustic)\w*(\.|$)", "audio"),
+        (r"(.*\.)?(audio|speech|acoustic|semantic_tokenizer)\w*(\.|$)", "audio"),
         (r"(.*\.)?(vision|visual|image|img|vit|vpm|clip|siglip)\w*(\.|$)", "vision"),
         (r"(\w+\.){0,2}(decoder\.)?(?<!encoder\.)(\w*layers?|blocks?|h)\.\d+\.", "language"),
         (r"(model\.)?(altup|per_layer)_\w+\.", "language"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import prod
 
 from torch import nn
 from transformers import PreTrainedModel
@@ -20,6 +21,8 @@ MODALITIES = {
 }
 """What a model is that takes these and no text."""
 
+TOWERS = frozenset(MODALITIES.values())
+
 MAIN_INPUTS = {"pixel_values": "image", "pixel_values_videos": "video", "input_features": "audio"}
 """What a model takes that doesn't declare its modalities, by its `main_input_name`; text by any other."""
 
@@ -28,7 +31,7 @@ PARTS = (
         "other",
         re.compile(
             r"talker|(code|token)2wav|codec|depth_?decoder|diffusion|vocoder|^dit$|^protein_"
-            r"|semantic_(tokenizer|model)|(prediction|flow|timestep)_head|ctc_timestamp|^generation_",
+            r"|semantic_model|t2u_|(prediction|flow|timestep)_head|ctc_timestamp|^generation_",
             re.IGNORECASE,
         ),
     ),
@@ -40,10 +43,10 @@ PARTS = (
             re.IGNORECASE,
         ),
     ),
-    ("language", re.compile(r"^(language_model|text_model|text_decoder|llm)$")),
+    ("language", re.compile(r"^(language_model|text_model|text_decoder|llm|embed_text_tokens)$")),
     ("video", re.compile(r"^video_")),
     ("vision", re.compile(r"^(image|sam|vit)(_|$)|^vq_?(model|vae)|(^|_)(vision|visual)(_|$)")),
-    ("audio", re.compile(r"^(audio|speech|acoustic|perception|sound)(_|$)")),
+    ("audio", re.compile(r"^(audio|speech|acoustic|semantic_tokenizer|perception|sound)(_|$)")),
 )
 """Components by names that models share, outermost first. What makes pictures, sound or codes is `other`."""
 
@@ -54,7 +57,13 @@ IN_TOWERS = re.compile(r"merger|connector|^multi_modal_projector$", re.IGNORECAS
 """Projectors that lie inside a tower."""
 
 LAST_IN_TOWERS = re.compile(r"^(proj\d?|audio_bos_eos_token)$")
-"""What a tower ends with where it gives the language model's width itself."""
+"""What a tower ends with where it gives the language model's width itself; a tower within one doesn't."""
+
+READERS = re.compile(r"(^|[._])(encoder|text_decoder)$")
+"""Parts of a model of sound that are made for text."""
+
+PATCHES = re.compile(r"PatchEmbed(ding)?s?$")
+"""Classes that embed an image, also within a model of text."""
 
 ROUTERS = re.compile(r"(Router|Gating|Gate)$")
 """Classes that choose among experts, where they stand beside experts."""
@@ -62,8 +71,15 @@ ROUTERS = re.compile(r"(Router|Gating|Gate)$")
 HEADS = re.compile(r"^((\w+_)?lm_heads?|embed_out|score)$")
 """Output layers that `get_output_embeddings` may not give, since there are several or none is of words."""
 
-IN_OUT = frozenset(("Llama4TextExperts", "Gemma3MultiModalProjector"))
-"""Classes whose own parameters multiply from the right (x @ W), and that have no `is_transposed`."""
+IN_OUT = {
+    "Llama4TextExperts": ("gate_up_proj", "down_proj"),
+    "DbrxExpertGLU": ("w2",),
+    **dict.fromkeys(
+        ("Gemma3MultiModalProjector", "T5Gemma2MultiModalProjector"), ("mm_input_projection_weight",)
+    ),
+    **dict.fromkeys(("InklingRelativeLogits", "Inkling2RelativeLogits"), ("proj",)),
+}
+"""Parameters that multiply from the right (x @ W), by class; most classes of such have `is_transposed`."""
 
 
 @dataclass(frozen=True)
@@ -75,12 +91,16 @@ class Place:
         module: the module.
         component: the part of the model it belongs to; None where nothing around it says so.
         router: whether it chooses among experts, or is part of what does.
+        tower: whether it is a tower as a whole.
+        mute: whether the model around it makes something else than text.
     """
 
     path: str
     module: nn.Module
     component: str | None
     router: bool = False
+    tower: bool = False
+    mute: bool = False
 
 
 def roles(model: PreTrainedModel) -> dict[str, Role]:
@@ -91,7 +111,7 @@ def roles(model: PreTrainedModel) -> dict[str, Role]:
         prefix = f"{place.path}." if place.path else ""
         for leaf, parameter in place.module.named_parameters(recurse=False):
             kind = _kind(place, leaf, tuple(parameter.shape), place.module in heads)
-            transposed = kind == "matrix" and _is_transposed(place.module)
+            transposed = kind == "matrix" and _is_transposed(place.module, leaf)
             part = place.component or ("language" if place.module in heads else _by_name(leaf) or "other")
             found[prefix + leaf] = Role(part, kind, transposed)
         for leaf, _ in place.module.named_buffers(recurse=False):
@@ -104,7 +124,8 @@ def roles(model: PreTrainedModel) -> dict[str, Role]:
 def _places(model: PreTrainedModel) -> Iterator[Place]:
     """Every module of the model, each after the module that holds it."""
     family, embeddings = type(model).__name__, _text_embeddings(model)
-    waiting = [Place("", model, _by_modality(model))]
+    mute, part = _is_mute(model), _by_modality(model)
+    waiting = [Place("", model, _of_mute("", model, part) if mute else part, tower=True, mute=mute)]
     while waiting:
         place = waiting.pop()
         yield place
@@ -113,17 +134,41 @@ def _places(model: PreTrainedModel) -> Iterator[Place]:
         sparse = any("expert" in f"{name} {type(child).__name__}".lower() for name, child in children.items())
         for name, child in children.items():
             path = f"{place.path}.{name}" if place.path else name
-            part = place.component
-            if part in ("vision", "video", "audio"):
-                last = isinstance(place.module, PreTrainedModel) and LAST_IN_TOWERS.match(name)
+            mute = place.mute or _is_mute(child)
+            part = place.component or _part(name, child, children, family)
+            if place.component is None and part is None and beside and not _holds_others(child):
+                part = "language"  # what stands beside the embedding of the text is the model of the text
+            if place.component is None and mute:
+                part = _of_mute(name, child, part)
+            if place.component in TOWERS:
+                last = (
+                    place.tower and isinstance(place.module, PreTrainedModel) and LAST_IN_TOWERS.match(name)
+                )
                 part = "projector" if last or IN_TOWERS.search(name) else part
-            elif part is None:
-                words = (name, _own_name(type(child).__name__, family))
-                part = _by_name(*words) or _by_half(name, children) or _by_modality(child)
-                if part is None and beside and not _holds_others(child):
-                    part = "language"  # what stands beside the embedding of the text is the model of the text
+            elif part in (None, "language") and PATCHES.search(type(child).__name__):
+                part = "vision"
             router = place.router or _is_router(name, child, sparse)
-            waiting.append(Place(path, child, part, router))
+            waiting.append(Place(path, child, part, router, tower=place.component is None, mute=mute))
+
+
+def _part(name: str, module: nn.Module, beside: Mapping[str, nn.Module], family: str) -> str | None:
+    """Component of a module by its name, by the half of a model that it is, or by what it takes."""
+    words = (name, _own_name(type(module).__name__, family))
+    return _by_name(*words) or _by_half(name, beside) or _by_modality(module)
+
+
+def _is_mute(module: nn.Module) -> bool:
+    """Whether a model says that it makes something, and no text."""
+    return isinstance(module, PreTrainedModel) and "text" not in getattr(
+        module, "output_modalities", ("text",)
+    )
+
+
+def _of_mute(name: str, module: nn.Module, part: str | None) -> str | None:
+    """Component in a model that makes no text: what reads or writes text stays, and the rest makes sound."""
+    if part not in (None, "language") or isinstance(module, nn.Embedding) or READERS.search(name):
+        return part
+    return None if any(READERS.search(path) for path, _ in module.named_modules()) else "other"
 
 
 def _by_name(*words: str) -> str | None:
@@ -223,8 +268,8 @@ def _heads(model: PreTrainedModel) -> set[nn.Module]:
             head := module.get_output_embeddings(), nn.Module
         ):
             found.add(head)
-        names = path.split(".")[-2:]
-        if isinstance(module, nn.Linear) and (HEADS.match(names[-1]) or names[0] == "lm_heads"):
+        name = path.removesuffix(f".{path.rpartition('.')[2]}") if path[-1:].isdigit() else path
+        if isinstance(module, nn.Linear) and HEADS.match(name.rpartition(".")[2]):
             found.add(module)
     return found
 
@@ -251,10 +296,14 @@ def _kind(place: Place, leaf: str, shape: tuple[int, ...], is_head: bool) -> str
         return "matrix"
     if isinstance(module, nn.Embedding | nn.EmbeddingBag):
         return "embedding"
-    if isinstance(module, nn.modules.conv._ConvNd) or (len(shape) > 1 and "Conv" in name):
+    if isinstance(module, nn.modules.conv._ConvNd) or (
+        "Conv" in name and prod(shape) > max(shape, default=1)
+    ):
         return "conv"
     if len(shape) > 1 and re.search(r"Experts?(GLU|MLP)?$|Linear$", name):
         return "matrix"
+    if len(shape) > 1 and leaf == "weight" and name.endswith("Head"):
+        return "head"
     if len(shape) == 2 and leaf == "proj":
         return "matrix"
     if len(shape) > 1 and leaf == "weight" and re.search(r"Embeddings?$", name):
@@ -262,10 +311,10 @@ def _kind(place: Place, leaf: str, shape: tuple[int, ...], is_head: bool) -> str
     return kind_of(f"{place.path}.{leaf}", shape)
 
 
-def _is_transposed(module: nn.Module) -> bool:
-    """Whether a module's matrices are stored (in, out)."""
+def _is_transposed(module: nn.Module, leaf: str) -> bool:
+    """Whether a matrix of a module is stored (in, out)."""
     return (
         isinstance(module, Conv1D)
         or bool(getattr(module, "is_transposed", False))
-        or type(module).__name__ in IN_OUT
+        or leaf in IN_OUT.get(type(module).__name__, ())
     )

@@ -55,7 +55,7 @@ KIND_RULES: tuple[KindRule, ...] = (
     KindRule("norm", r"(^|\.)(\w*norm\d*|ln_\w+)\.weight$"),  # one row per head, say
     KindRule(
         "router",
-        r"(^|\.)(mlp|block_sparse_moe|feed_forward|ffn|moe|mixer)\.gate\.weight$",
+        r"(^|\.)(mlp|block_sparse_moe|feed_forward|ffn|moe|mixer)\.gate(\.wg)?\.weight$",
         (2,),
     ),
     KindRule("router", r"(^|\.)router(\.(classifier|layer))?\.weight$", (2,)),

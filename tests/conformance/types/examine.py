@@ -284,6 +284,10 @@ class World:
             load_file(self.folder / each / "model.safetensors")
             for each in ("base", "ours", "theirs", "loaded")
         )
+        if (
+            loaded.keys() != base.keys()
+        ):  # transformers can't load the base, and gives it new values and names
+            return _changed_alike(_changes(base, ours), _changes(loaded, theirs))
         # What transformers itself changes on the way through memory says nothing.
         kept = {key for key in ours.keys() & theirs.keys() if torch.equal(loaded[key], base[key])}
         unequal = {key for key in kept if not _close(ours[key], theirs[key])}
@@ -324,6 +328,19 @@ def _always(truth: Truth, chosen: tuple[frozenset[str], frozenset[str]]) -> bool
 
 def _ever(truth: Truth, chosen: tuple[frozenset[str], frozenset[str]]) -> bool:
     return bool(truth.components & chosen[0] and truth.kinds & chosen[1])
+
+
+def _changes(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The difference of every tensor that differs."""
+    return {key: after[key] - before[key] for key in after if not torch.equal(after[key], before[key])}
+
+
+def _changed_alike(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> str:
+    """Whether each of our changes is one of theirs, by any name."""
+    unlike = {
+        key for key, change in ours.items() if not any(_close(change, each) for each in theirs.values())
+    }
+    return _counted({"wrong": unlike | ({"none"} if not ours or len(ours) != len(theirs) else set())})
 
 
 def _close(ours: Tensor, theirs: Tensor) -> bool:

@@ -62,6 +62,7 @@ _JOINT_SPACE = (
     (r"text_model\.head\.", "language|projector"),
 )
 _CODEC = (r"(codec_model|depth_decoder|talker|token2wav|code2wav)\.", "audio|other")
+# The last layer of an audio tower that gives the language model's width.
 _AUDIO_PROJECTION = (r"(thinker\.)?model\.audio_tower\.(proj\d?|audio_bos_eos_token)\b", "projector|audio")
 _LANGUAGE_AT_ROOT = (r"(model\.(embed_tokens|layers|norm|gated_cross_attn_layers)|lm_head)\b", "language")
 
@@ -78,7 +79,8 @@ EXCEPTIONS: dict[str, tuple[tuple[str, str], ...]] = {
         ("minicpm_ocr", "minicpmv4_6", "minicpmv4_7"), ((r".*\.vit_merger\.", "vision|projector"),)
     ),
     **dict.fromkeys(
-        ("muse_glimmer", "muse_spark"), ((r"model\.(vision_adapter|vision_projection)\.", "projector"),)
+        ("muse_glimmer", "muse_spark"),
+        (_AUDIO_PROJECTION, (r"model\.(vision_adapter|vision_projection)\.", "projector")),
     ),
     **dict.fromkeys(("idefics", "mistral4", "moshi"), (_LANGUAGE_AT_ROOT,)),
     # The two streams' own halves of layers that see both.
@@ -240,7 +242,9 @@ def kinds_of(module: nn.Module, name: str, parameter: nn.Parameter, *, is_head: 
     if isinstance(module, nn.Linear | Conv1D):
         if re.search(r"(audio|codec|code)\w*_head(s?\.\d+)?\.weight$|lm_heads\.", name):
             return frozenset(("head", "matrix"))  # of codes, which are no words
-        return frozenset(("head",) if is_head or re.search(r"(^|\.)lm_head\.", name) else ("matrix",))
+        return frozenset(
+            ("head",) if is_head or re.search(r"(^|\.)lm_head\.(\d+\.)?weight$", name) else ("matrix",)
+        )
     for pattern, kinds in _RAW:
         if re.search(pattern, name):
             return frozenset(kinds.split("|"))
