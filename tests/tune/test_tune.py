@@ -23,7 +23,6 @@ from optmerge.tune.candidates import Candidate, Space
 from optmerge.tune.study import Search, Tried, best_of, locked, pareto, search
 from optmerge.tune.subject import Subject
 from optmerge.tune.tuning import divided
-from optmerge.tune.unlabelled import Strengths
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +92,7 @@ def test_too_few_questions_or_none_with_answers_are_refused() -> None:
     question = FileQuestion("?", ("yes",), "few", {}, "exact", "1", "q, line 1", None)
     with pytest.raises(InputError, match="'few' has too few"):
         divided([question], 0)
-    with pytest.raises(InputError, match="--unlabelled"):
+    with pytest.raises(InputError, match="no question has an answer"):
         divided([FileQuestion("?", (), "", {}, "exact", "1", "q, line 1", None)], 0)
 
 
@@ -109,11 +108,6 @@ def test_the_default_stays_unless_a_candidate_is_better_by_more_than_a_standard_
 def test_the_pareto_front_holds_what_no_other_beats_everywhere() -> None:
     found = [tried(0, 0.5, 0.5), tried(1, 0.6, 0.4), tried(2, 0.4, 0.4), tried(3, 0.9, 0.9, whole=False)]
     assert [each.number for each in pareto(found)] == [0, 1]
-
-
-def test_a_strength_is_chosen_by_stability_the_nearest_to_one_of_equals() -> None:
-    found = Strengths((0.4, 0.7, 1.0, 1.5), (0.9, 0.95, 0.95, 0.8), (0.5, 0.6, 0.7, 0.9))
-    assert found.chosen("stability") == 1.0 and found.chosen("agreement") == 1.5
 
 
 def test_a_search_goes_on_where_it_was_stopped_and_is_the_same(
@@ -153,27 +147,6 @@ def test_the_command_writes_a_recipe_that_merges_and_a_result(
     assert run(arguments) == 0
     shown = capsys.readouterr().out
     assert all(words in shown for words in ("held out", "default", "best − default", "optmerge merge"))
-
-
-def test_without_answers_a_strength_is_chosen_by_what_merges_say(
-    recipe: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "q.jsonl").write_text('{"question": "what color is it?"}\n{"question": "how many?"}')
-    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    arguments = [
-        "tune",
-        str(tmp_path / "recipe.yaml"),
-        "--questions",
-        str(tmp_path / "q.jsonl"),
-        "--longest",
-        "3",
-    ]
-    assert run([*arguments, "--out", str(tmp_path / "t"), "--unlabelled", "--json"]) == 0
-    found = Strengths(**json.loads(capsys.readouterr().out))
-    assert len(found.stability) == len(found.agreement) == len(found.strengths)
-    assert all(0 <= each <= 1 for each in (*found.stability, *found.agreement))
-    written = yaml.safe_load((tmp_path / "t" / "recipe.yaml").read_text())
-    assert written["method"].get("strength", 1.0) == found.chosen("stability")
 
 
 def test_wrong_input_is_said_before_a_model_is_loaded(

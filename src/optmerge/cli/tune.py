@@ -6,7 +6,6 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,9 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from optmerge.recipe import Recipe
-    from optmerge.tune.study import Search, Tried
+    from optmerge.tune.study import Tried
     from optmerge.tune.tuning import Tuned
-    from optmerge.tune.unlabelled import Strengths
 
 RECIPE, RESULT = "recipe.yaml", "result.json"
 """Files of a finished search in its folder."""
@@ -55,9 +53,6 @@ def command(
     among: Annotated[
         list[str] | None, typer.Option(help="Only these methods; repeat.", metavar="NAME")
     ] = None,
-    unlabelled: Annotated[
-        bool, typer.Option("--unlabelled", help="Choose the strength without answers, by what merges say.")
-    ] = False,
     jobs: Annotated[int, typer.Option(help="Processes, each with models of its own.", min=1)] = 1,
     longest: Annotated[int, typer.Option(help="Tokens of an answer, at most.", min=1)] = CHAT_TOKENS,
     device: Annotated[str, typer.Option(help="Where models are merged and answer: cpu, cuda.")] = "cpu",
@@ -83,7 +78,7 @@ def command(
     parts = parts_of(search or ["method", "strength"])
     names = methods_for(asked, among or [] if "method" in parts else [asked.method.name])
     found = read_questions(questions)
-    chosen, held_out = (tuple(found), ()) if unlabelled else divided(found, seed)
+    chosen, held_out = divided(found, seed)
     merged = [each for each in plan(asked).tensors if each.action == "merge"]
     if not merged:
         raise InputError("the recipe merges nothing", hint="look at `optmerge plan`")
@@ -91,11 +86,6 @@ def command(
     space = Space(asked, names, parts, components)
     told = Search(space, chosen, out, longest, seed, device, show_for(_model_type(asked.base)))
     with locked(out):
-        if unlabelled:
-            strengths, best = _by_what_merges_say(told)
-            _write(out, best, asdict(strengths))
-            print(json.dumps(asdict(strengths), indent=2)) if as_json else _print_strengths(strengths, out)
-            return
         with _progress(trials) as report:
             tuned = tune(told, held_out, trials, jobs=jobs, report=report)
         _write(out, tuned.recipe, tuned.plain())
@@ -132,26 +122,6 @@ def _progress(trials: int) -> Iterator[Callable[[Tried], None]]:
             bar.update(task, advance=1, description=f"candidates, best {percent(best)}")
 
         yield report
-
-
-def _by_what_merges_say(told: Search) -> tuple[Strengths, Recipe]:
-    """What merges say at every strength of the recipe's method, and the recipe of the most stable one."""
-    from optmerge.evaluate import chat
-    from optmerge.tune.candidates import Candidate
-    from optmerge.tune.study import Examiner
-    from optmerge.tune.unlabelled import compare_strengths
-
-    asked = told.space.asked
-    experts = []
-    for expert in asked.experts:
-        model = chat.load(expert.model, device=told.device, dtype="float32")
-        inputs = [told.show(model, question) for question in told.questions]
-        experts.append(model.answers(inputs, longest=told.longest))
-    default = told.space.default()
-    found = compare_strengths(Examiner(told), default, experts, told.questions)
-    strength = found.chosen("stability")
-    chosen = Candidate(default.method, dict.fromkeys(default.strengths, strength), {}, default.weights)
-    return found, chosen.recipe(asked)
 
 
 def _write(out: Path, recipe: Recipe, result: object) -> None:
@@ -241,22 +211,3 @@ def _words(tried: Tried) -> str:
     if set(candidate.weights) != {1.0}:
         parts.append("weights " + "/".join(f"{weight:.2f}" for weight in candidate.weights))
     return candidate.method + factor + (f" ({', '.join(parts)})" if parts else "")
-
-
-def _print_strengths(found: Strengths, out: Path) -> None:
-    """What the merges say at every strength."""
-    from rich.table import Table
-
-    from optmerge.cli.console import console, escape
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("strength", "says the same as its neighbours", "experts that say the same"):
-        table.add_column(column, justify="right")
-    for row, strength in enumerate(found.strengths):
-        marks = "  ←" if strength == found.chosen("stability") else ""
-        table.add_row(
-            f"{strength:g}", f"{percent(found.stability[row])} %{marks}", f"{percent(found.agreement[row])} %"
-        )
-    screen = console()
-    screen.print(table)
-    screen.print(f"next: optmerge merge {escape(out / RECIPE)} --out merged")

@@ -91,9 +91,7 @@ def divided(
         if question.answers:
             groups.setdefault(question.group, []).append(question)
     if not groups:
-        raise InputError(
-            "no question has an answer to choose by", hint="without answers choose with --unlabelled"
-        )
+        raise InputError("no question has an answer to choose by", hint="give each line its `answer`")
     chosen: list[FileQuestion] = []
     kept: list[FileQuestion] = []
     for name, group in groups.items():
