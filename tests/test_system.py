@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from numba.core import caching
+from numba.core.caching import FunctionCache
 
 from optmerge import _compiled
 from optmerge._system import cache_folder, require_posix
@@ -59,7 +60,7 @@ def test_a_read_only_installation_keeps_its_loops_in_the_cache_folder(
 def test_without_any_place_loops_are_compiled_in_memory_and_it_is_said(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_compiled.FunctionCache._impl_class, "_locator_classes", [])
+    monkeypatch.setattr(FunctionCache._impl_class, "_locator_classes", [])
 
     assert _compiled.compiled(double)(4) == 8
     assert "OPTMERGE_CACHE" in str(_compiled.uncached())

@@ -119,7 +119,7 @@ MERGED: dict[str, tuple[int, str]] = {
 
 
 def config_of(kind: str) -> dict[str, Any]:
-    return json.loads(json.dumps({"model_type": kind, **CONFIGS[kind]}))  # type: ignore[no-any-return]
+    return json.loads(json.dumps({"model_type": kind, **CONFIGS[kind]}))
 
 
 def class_of(kind: str) -> ModelClass:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -202,7 +203,7 @@ def test_a_class_that_gives_no_loading_info_is_loaded_all_the_same(
     whole = transformers.LlamaForCausalLM.from_pretrained
 
     def from_pretrained(path: Path, **options: object) -> object:
-        model = whole(path, **options)
+        model: Any = whole(path, **options)
         return model.speakers if isinstance(model, tuple) else model
 
     monkeypatch.setattr(transformers.LlamaForCausalLM, "from_pretrained", from_pretrained)

@@ -236,7 +236,7 @@ def test_rows_that_are_permuted_a_little_are_read_together(tmp_path: Path) -> No
     with open_checkpoint(tmp_path / "m").reader() as reader:
         told: list[tuple[int, int]] = []
         read = reader.read_flat
-        reader.read_flat = lambda name, start, stop: told.append((start, stop)) or read(name, start, stop)  # type: ignore[func-returns-value, method-assign]
+        reader.read_flat = lambda name, start, stop: told.append((start, stop)) or read(name, start, stop)
         found = _gathered(reader, "x", rows, 3)
     expected = table[torch.from_numpy(rows)]
     expected[torch.from_numpy(rows) < 0] = 0

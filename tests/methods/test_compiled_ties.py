@@ -30,7 +30,7 @@ def test_the_compiled_loop_gives_the_bits_of_the_tensor_code(
     compiled = ties([Dense(delta) for delta in deltas], trim="model", context=context).dense()
     trimmed = [d * (d.abs() >= least[index]) for index, d in enumerate(deltas)]
     assert torch.equal(compiled, agree(trimmed, majority))
-    assert mean_of_agreeing.signatures, "the compiled loop was not used"
+    assert mean_of_agreeing.signatures, "the compiled loop was not used"  # type: ignore[attr-defined]
 
 
 def test_factors_are_trimmed_like_their_product() -> None:
