@@ -204,7 +204,7 @@ def test_a_class_that_gives_no_loading_info_is_loaded_all_the_same(
 
     def from_pretrained(path: Path, **options: object) -> object:
         model: Any = whole(path, **options)
-        return model.speakers if isinstance(model, tuple) else model
+        return getattr(model, "speakers", model)
 
     monkeypatch.setattr(transformers.LlamaForCausalLM, "from_pretrained", from_pretrained)
 
