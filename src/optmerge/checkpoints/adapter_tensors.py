@@ -94,7 +94,7 @@ class AdapterTensor:
 
 
 @dataclass(frozen=True)
-class Piece:
+class TargetPiece:
     """Where in a target of an adapter one tensor of the base lies.
 
     Args:
@@ -369,7 +369,7 @@ def factors(target: AdapterTensor, parts: Mapping[Part, Tensor], transposed: boo
 
 
 def expert_factors(
-    target: AdapterTensor, down: Tensor, up: Tensor, piece: Piece, experts: tuple[int, int]
+    target: AdapterTensor, down: Tensor, up: Tensor, piece: TargetPiece, experts: tuple[int, int]
 ) -> tuple[Tensor, Tensor]:
     """Factors of some experts of a stack, as stored: (E, m, r) with the scale folded in, and (E, r, n).
 

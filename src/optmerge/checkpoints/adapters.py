@@ -19,7 +19,7 @@ from torch import Tensor
 from optmerge.checkpoints.adapter_config import CONVERT, read_adapter_config
 from optmerge.checkpoints.adapter_tensors import (
     AdapterTensor,
-    Piece,
+    TargetPiece,
     dora,
     expert_factors,
     factors,
@@ -37,7 +37,7 @@ from optmerge.checkpoints.side_files import list_side_files
 from optmerge.deltas import Delta, Dense, LowRank
 from optmerge.errors import AdapterError, CheckpointError
 
-__all__ = ["Adapter", "AdapterTensor", "Piece", "is_adapter", "open_adapter", "open_model"]
+__all__ = ["Adapter", "AdapterTensor", "TargetPiece", "is_adapter", "open_adapter", "open_model"]
 
 _WEIGHTS, _PICKLED = "adapter_model.safetensors", "adapter_model.bin"
 
@@ -200,7 +200,7 @@ class Adapter:
             change = dora(start, change, parts["magnitude"], outputs)
         return Dense(change if start is before else change + (start - before))
 
-    def piece_delta(self, piece: Piece, experts: tuple[int, int] | None = None) -> Delta:
+    def piece_delta(self, piece: TargetPiece, experts: tuple[int, int] | None = None) -> Delta:
         """Change that the adapter makes to a stack of experts, or to one expert's matrix of it.
 
         Args:

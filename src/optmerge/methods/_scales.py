@@ -90,14 +90,14 @@ def scale_of(
         return math.sqrt(math.fsum(each.squared_norm() for each in deltas) / length) if length else 1.0
     if rule == "own":
         return 1.0
-    terms: list[Term] = []
+    terms: list[ScaleTerm] = []
     for *matrices, target in _matrices([*deltas, merged], layout):
         terms += [_term(delta, weight, target) for delta, weight in zip(matrices, weights, strict=True)]
     return FACTORS[rule] * least_squares(terms)
 
 
 @dataclass(frozen=True)
-class Term:
+class ScaleTerm:
     """One expert's part of a least-squares scale, in one matrix.
 
     Args:
@@ -109,21 +109,21 @@ class Term:
     bottom: float
 
 
-def least_squares(terms: Sequence[Term]) -> float:
+def least_squares(terms: Sequence[ScaleTerm]) -> float:
     """Σtop/Σbottom in the order given; 1 where the experts' outputs share nothing with M."""
     bottom = math.fsum(term.bottom for term in terms)
     return math.fsum(term.top for term in terms) / bottom if bottom > 0 else 1.0
 
 
-def nearness(deltas: Sequence[Delta], merged: Delta) -> list[Term]:
+def nearness(deltas: Sequence[Delta], merged: Delta) -> list[ScaleTerm]:
     """Terms of the scale at which M is nearest to the experts that change a tensor without matrices."""
     length = merged.squared_norm()
     target = Dense(merged.dense())
     moved = [Dense(each.dense()) for each in deltas if each.squared_norm() > 0]
-    return [Term(inner_product(each, target), length) for each in moved]
+    return [ScaleTerm(inner_product(each, target), length) for each in moved]
 
 
-def _term(delta: Delta, weight: float, merged: Delta) -> Term:
+def _term(delta: Delta, weight: float, merged: Delta) -> ScaleTerm:
     """A matrix's term, from the products of the smaller side or of factors: never m×n beyond the deltas."""
     if isinstance(delta, LowRank):
         up, down = delta.up.double(), delta.down.double()
@@ -147,10 +147,10 @@ def _term(delta: Delta, weight: float, merged: Delta) -> Term:
     return _weighted(own, top, bottom, weight)
 
 
-def _weighted(own: float, top: float, bottom: float, weight: float) -> Term:
+def _weighted(own: float, top: float, bottom: float, weight: float) -> ScaleTerm:
     """The term with wᵢ, from ‖τᵢᵀτᵢ‖² of the weighted delta."""
     unweighted = own / weight**4 if weight else 0.0
-    return Term(top / unweighted, bottom / unweighted) if unweighted > 0 else Term(0.0, 0.0)
+    return ScaleTerm(top / unweighted, bottom / unweighted) if unweighted > 0 else ScaleTerm(0.0, 0.0)
 
 
 def _dot(first: Tensor, second: Tensor) -> float:
@@ -219,7 +219,7 @@ class Interaction:
             else:
                 self._add(_products(_sides(matrices, self._left, self._right)))
 
-    def terms(self, weights: Sequence[float]) -> list[Term]:
+    def terms(self, weights: Sequence[float]) -> list[ScaleTerm]:
         """The experts' terms in every matrix of the tensor, once all slices have been observed.
 
         Args:

@@ -23,7 +23,7 @@ KEPT = 4
 
 
 @dataclass(frozen=True)
-class Change:
+class ParameterChange:
     """What a merge makes of one parameter at strength 1.
 
     Args:
@@ -48,7 +48,7 @@ class Subject:
         self._asked, self._scratch, self._device = asked, scratch, device
         self.chat: Chat = chat.load(asked.base, device=device, dtype="float32")
         self._base = {name: value.clone() for name, value in self.chat.model.state_dict().items()}
-        self._made: OrderedDict[tuple[object, ...], Mapping[str, Change]] = OrderedDict()
+        self._made: OrderedDict[tuple[object, ...], Mapping[str, ParameterChange]] = OrderedDict()
         self._changed: set[str] = set()
 
     def become(self, candidate: Candidate | None) -> Chat:
@@ -68,7 +68,7 @@ class Subject:
         self._changed = set(changes)
         return self.chat
 
-    def _changes(self, candidate: Candidate) -> Mapping[str, Change]:
+    def _changes(self, candidate: Candidate) -> Mapping[str, ParameterChange]:
         key = candidate.merge
         if key not in self._made:
             self._made[key] = self._merged(candidate)
@@ -77,7 +77,7 @@ class Subject:
         self._made.move_to_end(key)
         return self._made[key]
 
-    def _merged(self, candidate: Candidate) -> Mapping[str, Change]:
+    def _merged(self, candidate: Candidate) -> Mapping[str, ParameterChange]:
         """The merge at strength 1, by the engine, as differences of the loaded model's parameters."""
         recipe = candidate.recipe(self._asked, with_strengths=False).plain()
         recipe |= {"dtype": "float32", "output": {"format": "dense"}}
@@ -89,5 +89,5 @@ class Subject:
         for name, value in loaded.state_dict().items():
             if value.is_floating_point() and not torch.equal(value, self._base[name]):
                 component = architecture.role(name, tuple(value.shape)).component
-                found[name] = Change(value - self._base[name], component)
+                found[name] = ParameterChange(value - self._base[name], component)
         return found

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from optmerge.checkpoints.adapter_writer import StackFactors
-from optmerge.checkpoints.adapters import Piece
+from optmerge.checkpoints.adapters import TargetPiece
 from optmerge.deltas import Delta, Dense, LowRank
 from optmerge.engine.output.truncation import truncated
 from optmerge.engine.planning.stacks import StackPlace
@@ -58,7 +58,7 @@ def _one_expert(
     return (_turned(factors) if parts[0][0].piece.transposed else factors), lost
 
 
-def _in_rows(up: Tensor, piece: Piece, rows: int) -> Tensor:
+def _in_rows(up: Tensor, piece: TargetPiece, rows: int) -> Tensor:
     start, stop = piece.rows or (0, rows)
     return torch.nn.functional.pad(up, (0, 0, start, rows - stop))
 

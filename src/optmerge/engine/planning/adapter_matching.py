@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from optmerge.checkpoints.adapter_config import CONVERT
-from optmerge.checkpoints.adapter_tensors import AdapterTensor, Piece, inner_name
+from optmerge.checkpoints.adapter_tensors import AdapterTensor, TargetPiece, inner_name
 from optmerge.checkpoints.adapters import Adapter
 from optmerge.checkpoints.hub import names_hub_model
 from optmerge.checkpoints.safetensors_format import Header
@@ -41,7 +41,7 @@ def match_adapter(
     base: Base,
     ignored: Iterable[re.Pattern[str]],
     by_token: frozenset[str] = frozenset(),
-) -> dict[str, Piece]:
+) -> dict[str, TargetPiece]:
     """The base's tensor → where in the adapter its change is; refuses targets that the base lacks.
 
     Args:
@@ -186,7 +186,7 @@ def _fits(target: AdapterTensor, place: _Place) -> bool:
 
 
 def _orientations(target: AdapterTensor, place: _Place) -> list[bool]:
-    """In which of both ways (outputs, inputs) and (inputs, outputs) a stack's factors fit; see `Piece`."""
+    """In which ways, (outputs, inputs) or (inputs, outputs), a stack's factors fit; see `TargetPiece`."""
     if place.expert is None:
         outputs, inputs = target.shape[1:]
         fits = {False: (target.shape[0], outputs, inputs), True: (target.shape[0], inputs, outputs)}
@@ -201,7 +201,9 @@ def _orientations(target: AdapterTensor, place: _Place) -> list[bool]:
     ]
 
 
-def _checked(adapter: Adapter, base: Base, kept: Sequence[tuple[AdapterTensor, _Place]]) -> dict[str, Piece]:
+def _checked(
+    adapter: Adapter, base: Base, kept: Sequence[tuple[AdapterTensor, _Place]]
+) -> dict[str, TargetPiece]:
     """Pieces, once shapes fit and orientations are known and no tensor is changed twice."""
     stacks = {
         place.stored: _orientations(target, place)
@@ -209,7 +211,7 @@ def _checked(adapter: Adapter, base: Base, kept: Sequence[tuple[AdapterTensor, _
         if place.expert is not None or (target.stacked and len(target.shape) == 3)
     }
     known = {found[0] for found in stacks.values() if len(found) == 1}
-    matched: dict[str, Piece] = {}
+    matched: dict[str, TargetPiece] = {}
     tied = dict(tied_pairs(base))
     for target, place in kept:
         if place.stored in matched and base.architecture.canonical(target.name) in tied:
@@ -227,7 +229,7 @@ def _checked(adapter: Adapter, base: Base, kept: Sequence[tuple[AdapterTensor, _
             if not stacks[place.stored]:
                 raise adapter.misfit(target, place.shape)
             transposed = _settled(adapter, target, place, stacks[place.stored], known, base)
-        matched[place.stored] = Piece(target.name, place.expert, place.rows, transposed)
+        matched[place.stored] = TargetPiece(target.name, place.expert, place.rows, transposed)
     whole = {target.name: place.shape for target, place in kept if place.stored not in stacks}
     adapter.check_shapes(whole)
     _check_whole(adapter, kept)

@@ -53,7 +53,7 @@ _DEEPEST = 6
 
 
 @dataclass(frozen=True)
-class Difference:
+class ConfigDifference:
     """A setting that an expert's config and the base's give different values.
 
     Args:
@@ -72,7 +72,7 @@ class Difference:
         return _COMPUTES.fullmatch(_setting(self.key)) is not None
 
 
-def differences(base: Mapping[str, Any] | None, expert: Mapping[str, Any] | None) -> list[Difference]:
+def differences(base: Mapping[str, Any] | None, expert: Mapping[str, Any] | None) -> list[ConfigDifference]:
     """Settings that differ and matter, or are worth a warning; none where a model has no config."""
     if base is None or expert is None or base == expert:
         return []
@@ -120,10 +120,12 @@ def config_warnings(checkpoint: Checkpoint, name: str, base: Base) -> list[str]:
     return [f"the config of {name} says {'; '.join(words[:_SHOWN])}{more}: the output has the base's config"]
 
 
-def _compared(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[Difference]:
+def _compared(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[ConfigDifference]:
     keys = sorted({*ours, *theirs})
     found = [
-        Difference(key, ours.get(key), theirs.get(key)) for key in keys if ours.get(key) != theirs.get(key)
+        ConfigDifference(key, ours.get(key), theirs.get(key))
+        for key in keys
+        if ours.get(key) != theirs.get(key)
     ]
     return [each for each in found if each.matters or _NAMED.fullmatch(_setting(each.key))]
 

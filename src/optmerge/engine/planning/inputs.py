@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from optmerge.architectures import Architecture
-from optmerge.checkpoints.adapters import Adapter, Piece
+from optmerge.checkpoints.adapters import Adapter, TargetPiece
 from optmerge.checkpoints.checkpoint import Checkpoint
 from optmerge.checkpoints.digests import TensorDigests
 from optmerge.checkpoints.reader import Reader
@@ -124,7 +124,7 @@ class AdapterExpert:
     name: str
     spec: Expert
     adapter: Adapter
-    tensors: Mapping[str, Piece]
+    tensors: Mapping[str, TargetPiece]
     renamed: tuple[str, str] | None = None
 
     @property

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from optmerge.architectures import Architecture, resolve
-from optmerge.checkpoints.adapters import Adapter, Piece, open_model
+from optmerge.checkpoints.adapters import Adapter, TargetPiece, open_model
 from optmerge.checkpoints.checkpoint import Checkpoint, is_adapter, open_checkpoint
 from optmerge.checkpoints.hub import locate
 from optmerge.checkpoints.safetensors_format import TensorInfo
@@ -82,7 +82,7 @@ def _open_expert(spec: Expert, name: str, base: Base, recipe: Recipe, by_token: 
         adapter, renamed = in_the_bases_names(with_beside(model, base, ignored), base)
         adapter, also = apart(adapter, base)
         pieces = match_adapter(adapter, spec, base, ignored, by_token)
-        both = {name: Piece(target) for name, target in also.items() if not _any(ignored, name)}
+        both = {name: TargetPiece(target) for name, target in also.items() if not _any(ignored, name)}
         return AdapterExpert(name, spec, adapter, pieces | both, renamed)
     _refuse_quantised(model)
     model = unwrapped(model, base)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from optmerge.checkpoints.adapter_tensors import DEFINED
-from optmerge.checkpoints.adapters import Piece
+from optmerge.checkpoints.adapters import TargetPiece
 from optmerge.engine.plan import TensorPlan
 from optmerge.engine.planning.inputs import AdapterExpert, Inputs
 from optmerge.errors import RecipeError
@@ -32,7 +32,7 @@ class StackPlace:
     parameter: str
     shape: tuple[int, ...]
     rank: int | None
-    piece: Piece
+    piece: TargetPiece
 
 
 def check_stacks(tensors: Sequence[TensorPlan], inputs: Inputs) -> None:

@@ -25,7 +25,7 @@ from optmerge.methods._scales import (
     FACTORS,
     RULE_WORDS,
     Interaction,
-    Term,
+    ScaleTerm,
     caution,
     least_squares,
     nearness,
@@ -174,8 +174,8 @@ class _Seen:
     """
 
     squares: tuple[float, ...]
-    terms: tuple[Term, ...] = ()
-    nearness: tuple[Term, ...] = ()
+    terms: tuple[ScaleTerm, ...] = ()
+    nearness: tuple[ScaleTerm, ...] = ()
 
 
 def _chosen(plan: Plan, index: int, seen: Sequence[_Seen]) -> Chosen:
