@@ -170,8 +170,10 @@ ASYMMETRIC = {"slerp", "tsv"}
 """slerp goes from one to the other; TSV takes the SVD of them side by side."""
 
 
-@pytest.mark.parametrize("kind", WORLDS[:2])
-@pytest.mark.parametrize("method", sorted(METHODS.keys() - ASYMMETRIC))
+@pytest.mark.sampled
+@pytest.mark.parametrize(
+    ("kind", "method"), sample(itertools.product(WORLDS[:2], sorted(METHODS.keys() - ASYMMETRIC)), 8)
+)
 def test_two_checkpoints_in_either_order_change_no_byte(
     models: Mapping[str, World], kind: str, method: str
 ) -> None:
@@ -180,7 +182,8 @@ def test_two_checkpoints_in_either_order_change_no_byte(
     assert same(one, other)
 
 
-@pytest.mark.parametrize("method", sorted(METHODS.keys() - ALL_CORES))
+@pytest.mark.sampled
+@pytest.mark.parametrize("method", sample(sorted(METHODS.keys() - ALL_CORES), 4))
 def test_two_adapters_in_either_order_change_roundings_only(models: Mapping[str, World], method: str) -> None:
     """TSV and Iso-C give the null space of low-rank changes a weight, where rounding is all there is."""
     one, other = in_either_order(models["adapters"], method)
@@ -197,7 +200,8 @@ def in_either_order(models: World, method: str) -> tuple[Tensors, Tensors]:
 
 @pytest.mark.sampled
 @pytest.mark.parametrize(
-    "method", sorted(name for name in METHODS if registered()[METHODS[name]["name"]].exactly is None)
+    "method",
+    sample(sorted(name for name in METHODS if registered()[METHODS[name]["name"]].exactly is None), 5),
 )
 def test_three_experts_in_any_order_change_roundings_only(tmp_path: Path, method: str) -> None:
     generator = torch.Generator().manual_seed(2)

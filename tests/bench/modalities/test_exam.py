@@ -77,7 +77,7 @@ def test_prompts_hold_just_what_is_given_and_told() -> None:
     assert alone.opening == "<|im_start|>user\n" and alone.question.startswith(item.question.text)
 
 
-@pytest.mark.parametrize("method", ["naivemc", "damc"])
+@pytest.mark.parametrize("method", ["naivemc", pytest.param("damc", marks=pytest.mark.slow)])
 def test_embeddings_that_are_kept_give_the_answers_that_signals_give(
     trained: Any, tmp_path: Path, method: str
 ) -> None:
