@@ -130,6 +130,14 @@ def test_a_search_goes_on_where_it_was_stopped_and_is_the_same(
         search(Search(there, chosen[:3], tmp_path / "one", 4, 0, "cpu", chat.show), 3)
 
 
+def test_what_a_killed_search_has_left_keeps_nobody_out(tmp_path: Path) -> None:
+    (tmp_path / "lock").touch()
+    with locked(tmp_path), pytest.raises(OutputError, match="another search"), locked(tmp_path):
+        pytest.fail("two searches in one folder")
+    with locked(tmp_path):
+        pass
+
+
 def test_the_command_writes_a_recipe_that_merges_and_a_result(
     recipe: dict[str, Any], questions: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

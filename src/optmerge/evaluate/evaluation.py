@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -116,8 +116,8 @@ class Evaluation:
         total = {"n": 0, "score": None, "low": None, "high": None}
         return {
             "model": self.model,
-            **(total if self.score is None else _plain(self.score)),
-            "groups": {name: _plain(each) for name, each in self.groups.items()},
+            **(total if self.score is None else plain_estimate(self.score)),
+            "groups": {name: plain_estimate(each) for name, each in self.groups.items()},
             "differences": {
                 other: {"mean": each.mean, "low": each.low, "high": each.high, "p": each.p}
                 for other, each in self.differences.items()
@@ -125,7 +125,8 @@ class Evaluation:
         }
 
 
-def _plain(score: Estimate) -> dict[str, Any]:
+def plain_estimate(score: Estimate) -> dict[str, Any]:
+    """A score with its interval as JSON-ready data, in [0, 1]."""
     return {"n": score.n, "score": score.score, "low": score.low, "high": score.high}
 
 
@@ -138,7 +139,10 @@ def evaluations(said: Mapping[str, Sequence[Reply]]) -> list[Evaluation]:
     Args:
         said: model → its replies, in the order of the file.
     """
-    groups = {name: _by_group(replies) for name, replies in said.items()}
+    groups = {
+        name: by_group((each.question.group, each.score) for each in replies if each.score is not None)
+        for name, replies in said.items()
+    }
     return [
         Evaluation(
             model=name,
@@ -154,10 +158,9 @@ def evaluations(said: Mapping[str, Sequence[Reply]]) -> list[Evaluation]:
     ]
 
 
-def _by_group(replies: Sequence[Reply]) -> dict[str, Scores]:
-    """Group → scores (1, question) of its questions that have answers."""
+def by_group(scored: Iterable[tuple[str, float]]) -> dict[str, Scores]:
+    """Group → its scores, (1, question), of (group, score) pairs."""
     found: dict[str, list[float]] = {}
-    for each in replies:
-        if each.score is not None:
-            found.setdefault(each.question.group, []).append(each.score)
+    for group, score in scored:
+        found.setdefault(group, []).append(score)
     return {group: np.array([scores]) for group, scores in found.items()}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -16,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from optmerge.checkpoints.locks import Held, lock
 from optmerge.errors import InputError, OutputError
 from optmerge.evaluate.answering import BATCH
-from optmerge.evaluate.evaluation import Show
+from optmerge.evaluate.evaluation import Show, by_group
 from optmerge.evaluate.question_files import FileQuestion
 from optmerge.evaluate.statistics import Scores
 from optmerge.tune.candidates import Candidate, Space
@@ -171,17 +171,16 @@ def _work(asked: Search, trials: int, report: Callable[[Tried], None] = lambda t
 
     def objective(trial: Trial) -> float:
         candidate = asked.space.draw(trial)
-        found: dict[str, list[float]] = {}
+        found: list[tuple[str, float]] = []
         value = 0.0
         for step, block in enumerate(examiner.blocks):
-            for group, score in examiner.scores(candidate, block):
-                found.setdefault(group, []).append(score)
-            scores = {group: np.array([each]) for group, each in found.items()}
+            found += examiner.scores(candidate, block)
+            scores = by_group(found)
             value = mean_over_groups(scores)
             trial.report(value, step)
             last = step == len(examiner.blocks) - 1
             if last or trial.should_prune():
-                trial.set_user_attr("scores", found)
+                trial.set_user_attr("scores", {group: each[0].tolist() for group, each in scores.items()})
                 trial.set_user_attr("whole", last)
                 report(Tried(trial.number, candidate, scores, last))
                 if not last:
@@ -278,19 +277,23 @@ def best_of(tried: Sequence[Tried], space: Space) -> Tried:
 
 @contextmanager
 def locked(out: Path) -> Iterator[None]:
-    """Keeps a second search out of the folder while this one runs."""
+    """Keeps a second search out of the folder while this one runs.
+
+    Raises:
+        OutputError: another search is at work there.
+    """
     out.mkdir(parents=True, exist_ok=True)
-    path = out / ".tuning"
     try:
-        handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
-    except FileExistsError:
+        held = lock(out / "lock")
+    except Held as found:
+        left = f"; if it has ended, remove {found.file}" if found.file else ""
         raise OutputError(
             "another search is at work in this folder",
-            where=path,
-            hint="wait for it; if it was killed, remove the file",
+            where=out,
+            got=found.owner or None,
+            hint=f"wait for it, or choose another --out{left}",
         ) from None
     try:
         yield
     finally:
-        os.close(handle)
-        path.unlink(missing_ok=True)
+        held.close()

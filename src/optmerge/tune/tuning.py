@@ -7,11 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from optmerge.errors import InputError
+from optmerge.evaluate.evaluation import by_group, plain_estimate
 from optmerge.evaluate.question_files import FileQuestion
-from optmerge.evaluate.statistics import Difference, Estimate, Scores, compare, estimate
+from optmerge.evaluate.statistics import Difference, Estimate, compare, estimate
 from optmerge.recipe import Recipe
 from optmerge.tune.study import Examiner, Search, Tried, best_of, default_of, pareto, search
 
@@ -51,8 +50,8 @@ class Tuned:
             "chosen_score": self.best.score,
             "held_out": {
                 name: {
-                    **_plain(score),
-                    "groups": {group: _plain(each) for group, each in self.groups[name].items()},
+                    **plain_estimate(score),
+                    "groups": {group: plain_estimate(each) for group, each in self.groups[name].items()},
                 }
                 for name, score in self.held_out.items()
             },
@@ -72,10 +71,6 @@ class Tuned:
                 for each in self.tried
             ],
         }
-
-
-def _plain(score: Estimate) -> dict[str, Any]:
-    return {"n": score.n, "score": score.score, "low": score.low, "high": score.high}
 
 
 def divided(
@@ -131,11 +126,8 @@ def tune(
     tried = search(asked, trials, jobs=jobs, report=report)
     best, default = best_of(tried, asked.space), default_of(tried, asked.space)
     examiner = Examiner(asked)
-    scores = {
-        "base": _scores(examiner, None, held_out),
-        "default": _scores(examiner, default, held_out),
-        "best": _scores(examiner, best, held_out),
-    }
+    asked_of = {"base": None, "default": default.candidate, "best": best.candidate}
+    scores = {name: by_group(examiner.scores(each, held_out)) for name, each in asked_of.items()}
     return Tuned(
         recipe=best.candidate.recipe(asked.space.asked),
         best=best,
@@ -147,10 +139,3 @@ def tune(
         },
         gain=compare(list(scores["best"].values()), list(scores["default"].values())),
     )
-
-
-def _scores(examiner: Examiner, tried: Tried | None, questions: Sequence[FileQuestion]) -> dict[str, Scores]:
-    found: dict[str, list[float]] = {}
-    for group, score in examiner.scores(None if tried is None else tried.candidate, questions):
-        found.setdefault(group, []).append(score)
-    return {group: np.array([each]) for group, each in found.items()}
