@@ -93,6 +93,31 @@ def lock(path: Path) -> Lock:
     return _owned(path.with_name(path.name + ".owner"))
 
 
+def lock_alone(path: Path, what: str, *, where: Path, option: str) -> Lock:
+    """Takes the lock of a folder that one process at a time works in.
+
+    Args:
+        path: as for `lock`.
+        what: of the refusal: what another process does.
+        where: the folder.
+        option: of the command line, which names another folder.
+
+    Raises:
+        OutputError: another process holds the lock.
+        OSError: the file can't be made.
+    """
+    try:
+        return lock(path)
+    except Held as held:
+        left = f"; if that process is gone, remove {held.file}" if held.file is not None else ""
+        raise OutputError(
+            what,
+            where=where,
+            got=held.owner or None,
+            hint=f"wait for it to end, or choose another {option}{left}",
+        ) from None
+
+
 @contextmanager
 def waited_for(file: IO[bytes], path: Path, *, shared: bool = False) -> Iterator[None]:
     """Holds the lock on an open file, for as long as a write or a read of it takes; waits for others.

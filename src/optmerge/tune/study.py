@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from optmerge.checkpoints.locks import Held, lock
+from optmerge.checkpoints.locks import lock_alone
 from optmerge.errors import InputError, OutputError
 from optmerge.evaluate.answering import BATCH
 from optmerge.evaluate.evaluation import Show, by_group
@@ -283,16 +283,8 @@ def locked(out: Path) -> Iterator[None]:
         OutputError: another search is at work there.
     """
     out.mkdir(parents=True, exist_ok=True)
-    try:
-        held = lock(out / "lock")
-    except Held as found:
-        left = f"; if it has ended, remove {found.file}" if found.file else ""
-        raise OutputError(
-            "another search is at work in this folder",
-            where=out,
-            got=found.owner or None,
-            hint=f"wait for it, or choose another --out{left}",
-        ) from None
+    what = "another search is at work in this folder"
+    held = lock_alone(out / "lock", what, where=out, option="--out")
     try:
         yield
     finally:

@@ -14,8 +14,7 @@ from optmerge.bench.trials.jobs import Job, failed
 from optmerge.bench.trials.record_choice import SCALES, best_scale
 from optmerge.bench.trials.trials import TrialResult
 from optmerge.bench.trials.workers import WorkerError
-from optmerge.checkpoints.locks import Held, lock
-from optmerge.errors import InputError
+from optmerge.checkpoints.locks import lock_alone
 
 
 @dataclass(frozen=True)
@@ -149,16 +148,8 @@ class _Sweeps:
 def _alone(scratch: Path) -> Iterator[None]:
     """Keeps a second run out of the folder."""
     scratch.mkdir(parents=True, exist_ok=True)
-    try:
-        held = lock(scratch / ".lock")
-    except Held as found:
-        left = f"; if it has ended, remove {found.file}" if found.file else ""
-        raise InputError(
-            "another run is at work in this folder",
-            where=scratch,
-            got=found.owner or None,
-            hint=f"wait for it, or choose another --scratch{left}",
-        ) from None
+    what = "another run is at work in this folder"
+    held = lock_alone(scratch / ".lock", what, where=scratch, option="--scratch")
     try:
         yield
     finally:

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any, Literal
 
 from optmerge.checkpoints.json_files import parse_object, read_object
-from optmerge.checkpoints.locks import Held, Lock, lock
+from optmerge.checkpoints.locks import Lock, lock_alone
 from optmerge.checkpoints.output_files import disk_errors, sync_folder, write_all, write_file
 from optmerge.checkpoints.paths import is_inside
 from optmerge.checkpoints.shards import INDEX_NAME
@@ -304,16 +304,8 @@ def _inside(files: list[Any]) -> list[Path]:
 
 
 def _locked(path: Path) -> Lock:
-    try:
-        return lock(path / STATE / "lock")
-    except Held as held:
-        left = f"; if that process is gone, remove {held.file}" if held.file is not None else ""
-        raise OutputError(
-            "another merge is writing into this folder",
-            where=path,
-            got=held.owner or None,
-            hint=f"wait for it to end, or choose another --out{left}",
-        ) from None
+    what = "another merge is writing into this folder"
+    return lock_alone(path / STATE / "lock", what, where=path, option="--out")
 
 
 def _read_journal(path: Path) -> tuple[list[dict[str, Any]], int]:
