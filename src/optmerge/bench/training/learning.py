@@ -112,10 +112,12 @@ def fit(
     folder: Path,
     *,
     seed: int,
-    fast: bool = True,
     callbacks: Sequence[Any] = (),
 ) -> Any:
     """Train a model in place.
+
+    It computes in bfloat16 where the processor has instructions for it and autocast allows it. Elsewhere
+    torch would multiply bfloat16 matrices entry by entry, many times slower. The weights are float32.
 
     Args:
         model: a model as `prepared` gives it, float32.
@@ -124,7 +126,6 @@ def fit(
         stage: the settings.
         folder: folder of the checkpoints; a killed run goes on from the last one there.
         seed: seed of the Trainer.
-        fast: compute in bfloat16 where autocast allows it; the weights are float32 either way.
         callbacks: more `TrainerCallback`s.
 
     Returns:
@@ -148,7 +149,7 @@ def fit(
         lr_scheduler_type="cosine",
         adam_beta2=0.98,
         max_grad_norm=1.0,
-        bf16=fast,
+        bf16=torch.ops.mkldnn._is_mkldnn_bf16_supported(),
         save_strategy="steps" if stage.keep_every else "no",
         save_steps=stage.keep_every or 500,
         save_total_limit=1,

@@ -77,8 +77,9 @@ def stages_of(line: str, regime: Regime = "gentle") -> dict[str, LineStage]:
     Args:
         line: a line whose models are trained here.
         regime: how the experts are trained. `gentle` draws experts back to the base; the shipped ones were
-            trained so. `far` does not, so an expert's distance from the base grows with its number of steps
-            and its learning rate, and the experts' distances differ more.
+            trained so. `far` does not, learns at higher rates from fewer pictures, and gives each task a rate
+            and a number of steps of its own, so that some experts end several times as far from the base as
+            others.
 
     Raises:
         InputError: the line or the regime is unknown.
@@ -91,7 +92,7 @@ def stages_of(line: str, regime: Regime = "gentle") -> dict[str, LineStage]:
         raise InputError(f"unknown regime {regime!r}", where="regime", hint=hint)
     base, experts, mixtures = _STAGES[line]()
     if regime == "far":
-        experts = {name: replace(settings, pull=0.0) for name, settings in experts.items()}
+        experts = {name: _far(experts[name], *rates) for name, rates in _FAR[line].items()}
     return {
         **base,
         **{name: LineStage("expert", settings, expert(name)) for name, settings in experts.items()},
@@ -166,6 +167,36 @@ def _lora() -> Parts:
 
 
 _STAGES = {"full": _full, "lora": _lora}
+_FAR = {
+    "full": {
+        "vqa": (3_000, 1e-3),
+        "geometry": (6_000, 1e-3),
+        "chart": (8_000, 3e-3),
+        "ocr": (8_000, 2e-3),
+        "grounding": (6_000, 2e-3),
+    },
+    "lora": {
+        "vqa": (2_500, 1e-3),
+        "geometry": (4_000, 2e-3),
+        "chart": (6_000, 6e-3),
+        "ocr": (5_000, 4e-3),
+        "grounding": (4_000, 3e-3),
+    },
+}
+"""Line → task → pictures and learning rate of a far expert."""
+
+
+def _far(settings: Stage, pictures: int, rate: float) -> Stage:
+    """The settings without what draws an expert back to the base."""
+    return replace(
+        settings,
+        pictures=pictures,
+        learning_rate=rate,
+        pull=0.0,
+        weight_decay=0.0,
+        keep_every=50,
+        look_every=100,
+    )
 
 
 def _base(settings: Stage, shares: tuple[float, ...], *, pass_of: str = "") -> LineStage:
