@@ -6,8 +6,12 @@ of equal length need no padding, so no answer depends on the batch around it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
+
+from optmerge.errors import RunError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,6 +40,8 @@ def answers(
 ) -> list[str]:
     """Greedy answers, one per prompt, without special tokens and outer blanks.
 
+    Where memory runs out, the batch is halved for that prompt and all that follow.
+
     Args:
         model: has transformers' `generate` and a `device`; in eval mode.
         tokenizer: decodes what the model says.
@@ -44,24 +50,68 @@ def answers(
             the model's device; gives pixels, features, a cache of what has been read.
         tokens: at which an answer is cut off.
         batch: prompts answered together, at most.
+
+    Raises:
+        RunError: there isn't memory for one prompt alone.
     """
     import torch
 
     replies = [""] * len(prompts)
+    waiting = deque(equally_long([len(prompt) for prompt in prompts], batch))
     with torch.inference_mode():
-        for rows in equally_long([len(prompt) for prompt in prompts], batch):
+        while waiting:
+            rows = waiting.popleft()
             ids = torch.tensor([list(prompts[row]) for row in rows], device=model.device)
-            out = model.generate(
-                input_ids=ids,
-                attention_mask=torch.ones_like(ids),
-                **inputs(rows, ids),
-                do_sample=False,
-                max_new_tokens=tokens,
-            )
+            out = _generated(model, ids, partial(inputs, rows, ids), tokens)
+            if out is None:
+                waiting = deque(_parts([rows, *waiting], len(rows) // 2))
+                continue
             texts = tokenizer.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True)
             for row, text in zip(rows, texts, strict=True):
                 replies[row] = text.strip()
     return replies
+
+
+def _generated(
+    model: Any, ids: Tensor, inputs: Callable[[], Mapping[str, Any]], tokens: int
+) -> Tensor | None:
+    """Prompts and answers, (row, token); None where memory doesn't suffice for several rows.
+
+    Raises:
+        RunError: memory doesn't suffice for one row.
+    """
+    import torch
+
+    try:
+        out: Tensor = model.generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            **inputs(),
+            do_sample=False,
+            max_new_tokens=tokens,
+        )
+    except RuntimeError as problem:
+        from accelerate.utils.memory import should_reduce_batch_size
+
+        if not should_reduce_batch_size(problem):
+            raise
+        if len(ids) == 1:
+            raise RunError(
+                f"there isn't enough memory on {ids.device} to answer a question of {ids.shape[1]} tokens; "
+                "give a smaller picture, a lower precision, or another device"
+            ) from problem
+    else:
+        return out
+    if ids.is_cuda:  # only now does nothing hold the failed batch
+        torch.cuda.empty_cache()
+    return None
+
+
+def _parts(groups: Iterable[list[int]], size: int) -> Iterator[list[int]]:
+    """The groups in order, cut into such of `size` rows at most."""
+    for rows in groups:
+        for start in range(0, len(rows), size):
+            yield rows[start : start + size]
 
 
 def answers_to_inputs(
