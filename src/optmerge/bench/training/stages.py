@@ -169,11 +169,11 @@ def _lora() -> Parts:
 _STAGES = {"full": _full, "lora": _lora}
 _FAR = {
     "full": {
-        "vqa": (3_000, 1e-3),
-        "geometry": (6_000, 1e-3),
+        "vqa": (2_500, 1e-3),
+        "geometry": (4_000, 2e-3),
         "chart": (8_000, 3e-3),
-        "ocr": (8_000, 2e-3),
-        "grounding": (6_000, 2e-3),
+        "ocr": (6_000, 5e-3),
+        "grounding": (5_000, 3e-3),
     },
     "lora": {
         "vqa": (2_500, 1e-3),
