@@ -15,28 +15,31 @@ from optmerge.evaluate.scoring.boxes import Box
 @pytest.mark.usefixtures("without_processes")
 def test_the_demo_makes_a_table_a_picture_and_records(zoo: Path, tmp_path: Path) -> None:
     for _ in range(2):  # a second demo replaces the first
-        console = Console(record=True, width=220)
+        console = Console(record=True, width=80)
         found = demo.run(
             tmp_path,
             line="lora",
             zoo=zoo,
             n=2,
-            methods=["average", "swudi"],
+            methods=["average"],
             console=console,
         )
-        names = [result.trial.label for result in found]
         trained = [name for name, task in registered().items() if task.trained]
-        assert sorted(names) == sorted(
-            ["base", "average", "swudi", "mixture", *(f"expert:{name}" for name in trained)]
-        )
-        merges = {each.trial.model: each.trial.scale for each in found if each.trial.kind == "merge"}
-        assert merges == {"average": 1.0, "swudi": "auto"}
-        text = console.export_text()
-        for title in (registered()[name].title for name in trained):
-            assert title in text
+        asked = {result.trial.name: set(result.trial.tasks) for result in found}
+        chosen = {"lora set 0: swudi ×auto, validation", "lora set 0: average ×1, validation"}
+        whole = {"lora: base, test", "lora set 0: swudi ×auto, test", "lora: mixture, test"}
+        experts = {f"lora set 0: expert:{name}, test": {name} for name in trained}
+        assert {name: asked[name] for name in experts} == experts
+        others = {name: set(trained) for name in (*whole, *chosen)}
+        assert {name: asked[name] for name in others} == others
+        assert set(asked) - set(others) - set(experts) <= {"lora set 0: average ×1, test"}
+        lines = console.export_text().splitlines()
+        assert max(len(line) for line in lines[: lines.index("") + 4]) <= 80
+        rows = [line for line in lines if line.startswith(("base", "its own", "merged", "trained on"))]
+        assert len(rows) == 5 and all(registered()[name].title in lines[0] for name in trained)
         assert len(trials.read_all(tmp_path / "records")) == len(found)
     with Image.open(tmp_path / "answers.png") as image:
-        assert image.width > 5 * 224
+        assert image.width > 5 * 224  # a column a capability
 
 
 def test_a_missing_zoo_is_named_with_what_to_do(tmp_path: Path) -> None:

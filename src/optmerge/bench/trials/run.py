@@ -85,7 +85,7 @@ def run(
     finished = {each.trial.identity(each.versions): each for each in earlier if each.error is None}
     waiting, sweeps = deque(jobs), _Sweeps()
     results: list[TrialResult] = []
-    total = len(waiting) + sum(job.trial.split == "validation" for job in waiting) // len(SCALES)
+    total = len(waiting) + sum(job.test is not None for job in waiting) // len(SCALES)
     wanted = {job.trial.identity() for job in waiting}
 
     def done(job: Job, result: TrialResult, *, reused: bool) -> None:
