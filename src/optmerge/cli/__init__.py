@@ -13,7 +13,21 @@ from typing import Annotated, NoReturn
 import typer
 
 from optmerge._system import require_posix
-from optmerge.cli import ask, bench, diff, eval, inspect, merge, methods, omni, plan, tune, verify
+from optmerge.cli import (
+    analyze,
+    ask,
+    bench,
+    diff,
+    eval,
+    inspect,
+    merge,
+    methods,
+    omni,
+    plan,
+    report,
+    tune,
+    verify,
+)
 from optmerge.errors import InputError, OptMergeError, printable
 
 app = typer.Typer(
@@ -24,7 +38,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-for _module in (merge, plan, verify, inspect, diff, methods, ask, eval, tune):
+for _module in (merge, plan, verify, inspect, diff, analyze, report, methods, ask, eval, tune):
     app.command(_module.__name__.rpartition(".")[2])(_module.command)
 app.add_typer(bench.app, name="bench")
 app.add_typer(omni.app, name="omni")

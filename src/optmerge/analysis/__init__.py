@@ -1,0 +1,1 @@
+"""What experts changed and what a merge does to them, measured on weights alone."""

@@ -1,0 +1,1 @@
+"""Reports that people read: one page without network, Markdown, or JSON."""
