@@ -9,8 +9,8 @@ import pytest
 
 from optmerge.bench.trials import trials
 from optmerge.cli import run
-from optmerge.report.benchmark_report import benchmark_report, read_benchmark
-from optmerge.report.blocks import html, markdown
+from optmerge.report.benchmark_report import BenchmarkRecord, benchmark_report, read_benchmark
+from optmerge.report.blocks import Report, html, markdown
 from report.test_merge_report import tables
 from worlds import records
 
@@ -18,15 +18,24 @@ from worlds import records
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("bench")
-    for result in records.line(sets=2, n=60):
+    for result in records.line(sets=2, n=30):
         trials.write(result, root)
     return root
 
 
-def test_every_score_of_the_page_is_a_row_of_the_records(folder: Path) -> None:
-    record = read_benchmark(folder)
+@pytest.fixture(scope="module")
+def record(folder: Path) -> BenchmarkRecord:
+    return read_benchmark(folder)
+
+
+@pytest.fixture(scope="module")
+def made(record: BenchmarkRecord) -> Report:
+    return benchmark_report(record)
+
+
+def test_every_score_of_the_page_is_a_row_of_the_records(record: BenchmarkRecord, made: Report) -> None:
     found = record.plain()
-    scores, *_ = tables(html(benchmark_report(record))).values()
+    scores, *_ = tables(html(made)).values()
     columns, *models = scores
     shown = {
         (model, scale, column): cell
@@ -41,9 +50,9 @@ def test_every_score_of_the_page_is_a_row_of_the_records(folder: Path) -> None:
         assert shown[row["model"], scale, row["capability"]] == f"{100 * row['score']:.1f} ± {half:.1f}"
 
 
-def test_the_best_average_comes_first_and_real_differences_are_counted(folder: Path) -> None:
-    record = read_benchmark(folder)
-    made = benchmark_report(record)
+def test_the_best_average_comes_first_and_real_differences_are_counted(
+    record: BenchmarkRecord, made: Report
+) -> None:
     columns, *models = next(iter(tables(html(made)).values()))
     place = columns.index("average")
     averages = [float(row[place].split()[0]) for row in models if row[place] != "–"]
@@ -54,6 +63,7 @@ def test_the_best_average_comes_first_and_real_differences_are_counted(folder: P
     assert f"At the fixed scale {real} of {len(pairs)} differences" in markdown(made)
 
 
+@pytest.mark.slow  # every pair of methods is tested once more
 def test_the_command_tells_records_from_a_merge(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["report", str(folder), "--format", "json"]) == 0
     assert json.loads(capsys.readouterr().out)["kind"] == "benchmark"

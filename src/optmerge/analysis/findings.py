@@ -18,6 +18,12 @@ OPPOSED = -0.05
 UNHEARD = 0.7
 """Interference from which an expert is said to be hardly kept."""
 
+EVEN = 0.05
+"""Difference of interference below which experts are said to be kept evenly."""
+
+CLOSE = 2.0
+"""Ratio to chance from which two experts' shared directions are named."""
+
 MISSING = 0.5
 """Share of an expert's change from which the merge is said to lack it."""
 
@@ -54,7 +60,14 @@ def _interference(total: Figures, layers: Mapping[str, Figures]) -> Iterator[str
     if not known:
         return
     best, worst = min(known, key=known.__getitem__), max(known, key=known.__getitem__)
-    if best != worst:
+    if len(known) == 1:
+        yield f"interference with {best}: {known[best]:.2f}; 0 is the expert itself, 1 the base"
+    elif known[worst] - known[best] < EVEN:
+        yield (
+            f"the merge keeps the experts evenly (interference {known[best]:.2f} to {known[worst]:.2f}); "
+            "0 is the expert itself, 1 the base"
+        )
+    else:
         yield (
             f"the merge keeps {best} best (interference {known[best]:.2f}) and {worst} worst "
             f"({known[worst]:.2f}); 0 is the expert itself, 1 the base"
@@ -105,6 +118,8 @@ def _cosines(total: Figures) -> Iterator[str]:
     ]
     if shared:
         ratio, pair = max(shared, key=lambda each: each[0])
+        if ratio < CLOSE:
+            return
         yield (
             f"{pair.first} and {pair.second} listen most to the same inputs: their leading directions share "
             f"{100 * (pair.inputs_shared or 0):.0f} %, {ratio:.1f} times what chance gives"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -29,13 +30,20 @@ class BenchmarkRecord:
     name: str
     lines: tuple[LineScores, ...]
 
+    @cached_property
+    def pairs(self) -> dict[str, dict[Rule, list[Pair]]]:
+        """Line → rule → every pair of methods, where there are two."""
+        return {line.line: dict(_pairs(line)) for line in self.lines}
+
     def plain(self) -> dict[str, Any]:
         """JSON-ready data: the rows that `optmerge bench table --json` prints, and the pairs."""
         return {
             "kind": "benchmark",
             "name": self.name,
             "rows": [row.printed() for line in self.lines for row in rows(line)],
-            "pairs": [pair.printed() for line in self.lines for _, found in _pairs(line) for pair in found],
+            "pairs": [
+                pair.printed() for rules in self.pairs.values() for found in rules.values() for pair in found
+            ],
         }
 
 
@@ -56,7 +64,9 @@ def benchmark_report(record: BenchmarkRecord) -> Report:
         own = rows(line)
         sections += [
             Section(f"{line.line} line: scores", tuple(_scores(line, own))),
-            Section(f"{line.line} line: differences that are real", tuple(_differences(line))),
+            Section(
+                f"{line.line} line: differences that are real", tuple(_differences(record.pairs[line.line]))
+            ),
             Section(f"{line.line} line: scores by scale", tuple(_sweeps(line))),
         ]
     names = ", ".join(f"{line.line} ({line.n} questions a capability)" for line in record.lines)
@@ -118,11 +128,11 @@ def _ratio(row: ScoreRow | None) -> str:
     return "–" if row is None or row.normalised is None else f"{100 * row.normalised:.1f}"
 
 
-def _differences(line: LineScores) -> Iterable[Block]:
-    """Every pair of methods, those that are real first."""
-    none = True
-    for rule, found in _pairs(line):
-        none = False
+def _differences(compared: Mapping[Rule, Sequence[Pair]]) -> Iterable[Block]:
+    """Every pair of methods, the largest difference first."""
+    if not compared:
+        yield Text("There are no two merges to compare.")
+    for rule, found in compared.items():
         real = [pair for pair in found if pair.p_holm < ALPHA]
         yield Text(
             f"At the {rule} scale {len(real)} of {len(found)} differences between methods are real "
@@ -140,8 +150,6 @@ def _differences(line: LineScores) -> Iterable[Block]:
         )
         columns = ("methods", "points of the average", "95 % interval", "p (Holm)", "")
         yield Table(f"Every pair at the {rule} scale", columns, table, folded=True)
-    if none:
-        yield Text("There are no two merges to compare.")
 
 
 def _sweeps(line: LineScores) -> Iterable[Block]:
