@@ -58,8 +58,9 @@ def test_the_best_average_comes_first_and_real_differences_are_counted(
     averages = [float(row[place].split()[0]) for row in models if row[place] != "–"]
     assert averages == sorted(averages, reverse=True)
 
-    pairs = [pair for pair in record.plain()["pairs"] if pair["scale_rule"] == "fixed"]
-    real = sum(pair["p_holm"] < 0.05 for pair in pairs)
+    (rules,) = record.pairs.values()
+    pairs = rules["fixed"]
+    real = sum(pair.p_holm < 0.05 for pair in pairs)
     assert f"At the fixed scale {real} of {len(pairs)} differences" in markdown(made)
 
 
