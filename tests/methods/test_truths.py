@@ -30,6 +30,9 @@ from worlds.deltas import (
 )
 from worlds.methods import EVERY_METHOD, FACTORED, fits
 
+OF_DIRECTIONS = ("iso_c", "iso_cts", "tsv", "dc_merge")
+"""Methods whose result depends on how many directions a delta has, null ones included where it is dense."""
+
 light = settings(max_examples=20, deadline=None)
 every_method = pytest.mark.parametrize("entry", EVERY_METHOD)
 
@@ -125,7 +128,7 @@ def test_tsv_of_identical_experts_is_their_best_approximation(
 @given(deltas=dense_deltas(least=2, most=2) | dense_deltas(least=2), data=st.data())
 def test_the_order_of_the_experts_does_not_matter(entry: str, deltas: Tensor, data: st.DataObject) -> None:
     assume(fits(entry, len(deltas)))
-    if entry in ("iso_c", "tsv"):  # arbitrary null directions are as arbitrary as the rounding
+    if entry in OF_DIRECTIONS:  # arbitrary null directions are as arbitrary as the rounding
         deltas = randn(*deltas.shape, seed=1)
     if "ties" in entry:  # integers, since a sum of real numbers that cancels has the sign of its rounding
         deltas = torch.round(deltas * 8)
@@ -162,7 +165,7 @@ def test_elementwise_methods_commute_with_slicing(name: str, deltas: Tensor, cut
 
 
 ROTATING = ["tsv", "iso_c", "wudi exact", "optmerge solved", "optmerge lora", "swudi", "aswudi"]
-ROTATING += ["optmerge full closed_form"]
+ROTATING += ["optmerge full closed_form", "actmat", "ace_ridge", "iso_cts", "cart", "dc_merge"]
 
 
 @pytest.mark.parametrize("entry", ROTATING)
@@ -182,7 +185,7 @@ def test_solvers_commute_with_orthogonal_changes_of_basis(
 
 def well_conditioned(entry: str, deltas: Tensor) -> bool:
     """Singular values far enough from each other, and from zero, for truncation to be well defined."""
-    if not entry.startswith(("tsv", "optmerge", "iso_c")):
+    if not entry.startswith(("tsv", "optmerge", "iso_c", "cart", "dc_merge")):
         return True
     parts = [*deltas, *(deltas - deltas.mean(0)), deltas.sum(0)] if len(deltas) > 1 else [*deltas]
     spectra = [torch.linalg.svdvals(part) for part in parts]
@@ -194,8 +197,8 @@ def well_conditioned(entry: str, deltas: Tensor) -> bool:
 @given(deltas=low_rank_deltas(least=2, most=2) | low_rank_deltas())
 def test_factors_give_what_their_products_give(entry: str, deltas: list[LowRank]) -> None:
     assume(fits(entry, len(deltas)))
-    if entry in ("tsv", "iso_c"):
-        return  # below: only the real directions agree
+    if entry in OF_DIRECTIONS:
+        return  # tsv and iso_c below: only the real directions agree; the others count ranks, not sides
     scale = max(math.sqrt(delta.squared_norm()) for delta in deltas) or 1
     assume("optmerge" not in entry or distinct_spectra(deltas))
     assume(adam_is_stable(entry, [delta.squared_norm() for delta in deltas]))

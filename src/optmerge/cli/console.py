@@ -65,11 +65,11 @@ def print_plan(plan: Plan, *, every_tensor: bool) -> None:
     for index, use in enumerate(plan.methods):
         if use is not None:
             parameters = ", ".join(
-                f"{key}={value}" for key, value in use.parameters.items() if value is not None
+                f"{key}={value}" for key, value in use.all_parameters.items() if value is not None
             )
             who = "method" if index == 0 else f"rule {index - 1}"
             choice = plan.recipe.method if index == 0 else plan.recipe.rules[index - 1].method
-            name = f"auto: {use.name}" if choice and choice.name == "auto" else use.name
+            name = f"auto: {use.label}" if choice and choice.name == "auto" else use.label
             words = f"{name}, scale {scale_words(use)}{', ' + parameters if parameters else ''}"
             out.print(f"[bold]{who}[/]: {escape(words)}")
     out.print(f"[bold]architecture[/]: {escape(plan.architecture)} ({WAYS[plan.way]})")
@@ -105,13 +105,14 @@ def _print_changes(out: Console, changes: tuple[Change, ...]) -> None:
 
 def scale_words(use: MethodUse) -> str:
     """A planned scale: the number, or the rule by which it will be chosen."""
+    over_depth = f", over depth × {', '.join(f'{factor:g}' for factor in use.depth)}" if use.depth else ""
     if isinstance(use.scale, float):
-        return f"{use.scale:g}"
+        return f"{use.scale:g}{over_depth}"
     from optmerge.methods import RULE_WORDS
 
     assert use.auto is not None
     factor = "" if use.strength == 1 else f"{use.strength:g} × "
-    return f"{factor}auto ({RULE_WORDS[use.auto]})"
+    return f"{factor}auto ({RULE_WORDS[use.auto]}){over_depth}"
 
 
 def _folded(tensors: tuple[TensorPlan, ...], every_tensor: bool) -> dict[tuple[str, ...], list[TensorPlan]]:
@@ -174,10 +175,22 @@ def print_methods(methods: list[dict[str, Any]]) -> None:
     console().print(table)
 
 
+def print_modifiers(modifiers: list[dict[str, Any]]) -> None:
+    """One line per modifier."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("around a method", "parameters", "what it does"):
+        table.add_column(column, overflow="fold")
+    for modifier in modifiers:
+        pairs = (f"{name}={each['default']}" for name, each in modifier["parameters"].items())
+        table.add_row(f"+{modifier['name']}", escape(", ".join(pairs)), escape(modifier["summary"]))
+    console().print(table)
+
+
 def print_method(method: dict[str, Any]) -> None:
-    """A method's whole documentation."""
+    """The whole documentation of a method or a modifier."""
     out = console()
-    out.print(f"[bold]{method['name']}[/]  (default scale {method['default_scale']})")
+    scale = f"default scale {method['default_scale']}" if "default_scale" in method else "around a method"
+    out.print(f"[bold]{method['name']}[/]  ({scale})")
     out.print(escape(method["doc"]))
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from optmerge.architectures import Way
 from optmerge.checkpoints.shards import Shard
-from optmerge.methods import AutoRule, Layout
+from optmerge.methods import AutoRule, Layout, Method, ModifierUse, get
 from optmerge.recipe import Recipe
 
 MERGEABLE = ("F64", "F32", "F16", "BF16")
@@ -28,6 +28,9 @@ class MethodUse:
         weights: one per expert.
         auto: rule of that choice; None where the scale is given.
         strength: factor on what the rule chooses; 1 where the scale is given, which holds it already.
+        depth: factors on the scale over the model's depth, from the first layer to the last; empty where
+            all layers have one.
+        modifiers: around the method, each around what stands before it.
     """
 
     name: str
@@ -36,6 +39,45 @@ class MethodUse:
     weights: tuple[float, ...]
     auto: AutoRule | None = None
     strength: float = 1.0
+    depth: tuple[float, ...] = ()
+    modifiers: tuple[ModifierUse, ...] = ()
+
+    @property
+    def method(self) -> Method:
+        """The method with its modifiers."""
+        return get(self.name, self.modifiers)
+
+    @property
+    def label(self) -> str:
+        """Names of the method and its modifiers, as a recipe writes them together."""
+        return self.method.name
+
+    @property
+    def all_parameters(self) -> dict[str, Any]:
+        """Parameters of the method and, under MODIFIER.NAME, of its modifiers."""
+        of_modifiers = {
+            f"{use.name}.{key}": value for use in self.modifiers for key, value in use.parameters.items()
+        }
+        return {**self.parameters, **of_modifiers}
+
+    def plain(self) -> dict[str, Any]:
+        """The method as JSON-ready data; `with` and `depth` where there are any."""
+        found = asdict(self)
+        depth, modifiers = list(found.pop("depth")), list(found.pop("modifiers"))
+        return found | ({"depth": depth} if depth else {}) | ({"with": modifiers} if modifiers else {})
+
+    def factor(self, depth: float | None) -> float:
+        """Factor on the scale of a tensor.
+
+        Args:
+            depth: of its layer, 0 for the first and 1 for the last; None outside of layers.
+        """
+        if not self.depth:
+            return 1.0
+        place = (depth or 0.0) * (len(self.depth) - 1)
+        index = min(int(place), len(self.depth) - 2)
+        low, high = self.depth[index : index + 2]
+        return low + (high - low) * (place - index)
 
 
 class Action(StrEnum):
@@ -104,6 +146,7 @@ class TensorPlan:
             rule i; None where the tensor isn't merged. JSON calls it `group`.
         source: where it is copied from, or what it is an alias of.
         layout: how it holds matrices.
+        depth: place of its layer among the layers of its stack, from 0 to 1; None outside of layers.
     """
 
     name: str
@@ -117,6 +160,7 @@ class TensorPlan:
     method_index: int | None
     source: str
     layout: Layout
+    depth: float | None = None
 
     def plain(self) -> dict[str, Any]:
         """The tensor's plan as JSON-ready data."""
@@ -274,7 +318,7 @@ class Plan:
             "architecture": {"name": self.architecture, "generic": self.generic, "way": self.way.value},
             "base": self.base,
             "experts": list(self.experts),
-            "methods": [asdict(use) if use else None for use in self.methods],
+            "methods": [use.plain() if use else None for use in self.methods],
             "counts": self.counts(),
             "cost": asdict(self.cost),
             "warnings": list(self.warnings),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, overload
@@ -13,11 +15,35 @@ from optmerge.deltas import Delta, Dense, LowRank, as_deltas, mean
 from optmerge.errors import MethodError
 from optmerge.methods._context import Context, Layout
 from optmerge.methods._method import Method, Parameters
-from optmerge.methods._registry import get
+from optmerge.methods._modifier import (
+    JOINT,
+    MODIFIERS,
+    Merge,
+    ModifiedMethod,
+    ModifierUse,
+    modified_resources,
+    modifier_use,
+)
+from optmerge.methods._registry import registered_method
 
 MatrixMethod = Callable[[Sequence[Delta], Context], Delta]
 
 _DIMENSIONS = {"matrix": 2, "transposed": 2, "stack": 3, "transposed_stack": 3}
+
+
+def get(name: str, uses: Sequence[ModifierUse] = ()) -> Method:
+    """The method of that name; `auto` is the default one, and `tsv+svc` is `tsv` with a modifier around it.
+
+    Args:
+        name: of a method, and of modifiers with their defaults.
+        uses: further modifiers, around those.
+
+    Raises:
+        MethodError: there is no such method or modifier; with the closest name.
+    """
+    own, *modifiers = (part.strip() for part in name.split(JOINT))
+    method = registered_method(own)
+    return modified(method, (*(modifier_use(each, {}) for each in modifiers), *uses))
 
 
 @overload
@@ -91,16 +117,20 @@ def merge_deltas(
         if len(weights) != len(items):
             raise MethodError("one weight per expert is needed", got=len(weights), expected=len(items))
         items = chosen.weighted(items, weights)
-    context = context or Context()
-    streaming = chosen.streaming(values)
-    if streaming is not None and streaming.survey is not None and context.survey is None:
-        survey = streaming.survey(len(items))
-        while survey.begin_pass():
-            survey.observe(items, context)
-            survey.end_pass()
-        context = replace(context, survey=survey.result())
-    merged = apply(chosen, items, values, context)
+    merged = apply(chosen, items, values, _surveyed(chosen, items, values, context or Context()))
     return merged.dense() if all(isinstance(delta, Tensor) for delta in deltas) else merged
+
+
+def _surveyed(method: Method, deltas: Sequence[Delta], parameters: Parameters, context: Context) -> Context:
+    """The context with what the method's survey finds in these deltas, where it makes one."""
+    streaming = method.streaming(parameters)
+    if streaming is None or streaming.survey is None or context.survey is not None:
+        return context
+    survey = streaming.survey(len(deltas))
+    while survey.begin_pass():
+        survey.observe(deltas, context)
+        survey.end_pass()
+    return replace(context, survey=survey.result())
 
 
 def _check_deltas(deltas: Sequence[Delta]) -> None:
@@ -136,6 +166,48 @@ def apply(method: Method, deltas: Sequence[Delta], parameters: Parameters, conte
         return _as_delta(method.function(deltas, **parameters, **extra), method)
 
     return by_matrices(merge, deltas, context) if method.granularity == "matrix" else merge(deltas, context)
+
+
+def modified(method: Method, uses: Sequence[ModifierUse]) -> Method:
+    """The method with modifiers around it, each around what stands before; the method itself without any.
+
+    The modifiers work on every matrix that a tensor holds, as matrix methods do. What holds no matrix is
+    merged by the method alone.
+    """
+    if not uses:
+        return method
+    inner = method.inner if isinstance(method, ModifiedMethod) else method
+    every = (*(method.modifiers if isinstance(method, ModifiedMethod) else ()), *uses)
+
+    def function(deltas: Sequence[Delta], *, context: Context | None = None, **parameters: Any) -> Delta:
+        context = context or Context()
+
+        def merge(deltas: Sequence[Delta], context: Context) -> Delta:
+            return _around(inner, every, parameters, context)(deltas)
+
+        if _layout(deltas[0].shape, context) == "vector":
+            return _alone(inner, deltas, parameters, context)
+        return by_matrices(merge, deltas, context)
+
+    function.__doc__ = inspect.getdoc(inner.function)
+    declared = modified_resources(inner, every)
+    fields = {field.name: getattr(declared, field.name) for field in dataclasses.fields(declared)}
+    return ModifiedMethod(**{**fields, "function": function}, inner=inner, modifiers=every)
+
+
+def _around(inner: Method, uses: Sequence[ModifierUse], parameters: Parameters, context: Context) -> Merge:
+    """What merges the deltas of one matrix by the method and the modifiers."""
+    if not uses:
+        return lambda deltas: _alone(inner, deltas, parameters, context)
+    *before, use = uses
+    chosen = MODIFIERS.get(use.name)
+    extra = {"context": context} if chosen.takes_context else {}
+    merge = _around(inner, before, parameters, context)
+    return lambda deltas: chosen.function(deltas, merge, **use.parameters, **extra)
+
+
+def _alone(method: Method, deltas: Sequence[Delta], parameters: Parameters, context: Context) -> Delta:
+    return apply(method, deltas, parameters, _surveyed(method, deltas, parameters, context))
 
 
 def _as_delta(found: object, method: Method) -> Delta:

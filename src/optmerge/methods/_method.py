@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, get_type_hints
+from typing import Any, ClassVar, Literal, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from torch import Tensor
@@ -105,7 +105,74 @@ def as_given(parameters: dict[str, Any], low_rank: bool) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Method:
+class Described:
+    """A function with a name, a docstring and parameters: a method, or a modifier of methods.
+
+    Args:
+        function: what is called.
+    """
+
+    function: Callable[..., Any]
+    _what: ClassVar[str] = "method"
+
+    @property
+    def name(self) -> str:
+        """Name of the function, by which recipes call it."""
+        return getattr(self.function, "__name__", "")
+
+    @property
+    def summary(self) -> str:
+        """First line of the docstring."""
+        return (inspect.getdoc(self.function) or "").partition("\n")[0]
+
+    @cached_property
+    def parameters(self) -> type[BaseModel]:
+        """Pydantic model of the keyword-only arguments, `context` left out."""
+        hints = get_type_hints(self.function, include_extras=True)
+        fields: dict[str, Any] = {
+            name: (hints[name], argument.default)
+            for name, argument in self._keywords.items()
+            if name != "context"
+        }
+        return create_model(self.name, __config__=ConfigDict(extra="forbid", allow_inf_nan=False), **fields)
+
+    @property
+    def takes_context(self) -> bool:
+        """Whether the function has a `context` argument."""
+        return "context" in self._keywords
+
+    @cached_property
+    def _keywords(self) -> dict[str, inspect.Parameter]:
+        arguments = inspect.signature(self.function).parameters
+        return {name: each for name, each in arguments.items() if each.kind is inspect.Parameter.KEYWORD_ONLY}
+
+    def validate(self, parameters: Parameters) -> dict[str, Any]:
+        """The parameters with defaults filled in; raises `MethodError` on an unknown name or a bad value."""
+        known = self.parameters.model_fields
+        for key in parameters:
+            if key not in known:
+                raise MethodError(
+                    f"{self.name} has no parameter {key!r}",
+                    where=f"{self._what} {self.name}",
+                    expected=", ".join(known) or "no parameters",
+                    hint=did_you_mean(key, known) if known else f"remove {key!r}",
+                )
+        try:
+            return self.parameters.model_validate(dict(parameters)).model_dump()
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(str(part) for part in first["loc"])
+            raise MethodError(
+                f"parameter {key!r} of {self.name} is out of its domain",
+                where=f"{self._what} {self.name}, parameter {key}",
+                got=repr(first["input"]),
+                expected=first["msg"],
+                hint=f"see `optmerge methods {self.name}`",
+            ) from None
+
+
+@dataclass(frozen=True)
+class Method(Described):
     """A registered method. Name, summary and parameters are read from its function.
 
     Args:
@@ -142,64 +209,14 @@ class Method:
     streaming: Callable[[Parameters], Streaming | None]
 
     @property
-    def name(self) -> str:
-        """Name of the function, by which recipes call the method."""
-        return getattr(self.function, "__name__", "")
-
-    @property
-    def summary(self) -> str:
-        """First line of the docstring."""
-        return (inspect.getdoc(self.function) or "").partition("\n")[0]
-
-    @property
     def fixed_scale(self) -> bool:
         """Whether the scale is part of the method and can't be set."""
         return self.affine
 
-    @cached_property
-    def parameters(self) -> type[BaseModel]:
-        """Pydantic model of the keyword-only arguments, `context` left out."""
-        hints = get_type_hints(self.function, include_extras=True)
-        fields: dict[str, Any] = {
-            name: (hints[name], argument.default)
-            for name, argument in self._keywords.items()
-            if name != "context"
-        }
-        return create_model(self.name, __config__=ConfigDict(extra="forbid", allow_inf_nan=False), **fields)
-
     @property
-    def takes_context(self) -> bool:
-        """Whether the function has a `context` argument."""
-        return "context" in self._keywords
-
-    @cached_property
-    def _keywords(self) -> dict[str, inspect.Parameter]:
-        arguments = inspect.signature(self.function).parameters
-        return {name: each for name, each in arguments.items() if each.kind is inspect.Parameter.KEYWORD_ONLY}
-
-    def validate(self, parameters: Parameters) -> dict[str, Any]:
-        """The parameters with defaults filled in; raises `MethodError` on an unknown name or a bad value."""
-        known = self.parameters.model_fields
-        for key in parameters:
-            if key not in known:
-                raise MethodError(
-                    f"{self.name} has no parameter {key!r}",
-                    where=f"method {self.name}",
-                    expected=", ".join(known) or "no parameters",
-                    hint=did_you_mean(key, known) if known else f"remove {key!r}",
-                )
-        try:
-            return self.parameters.model_validate(dict(parameters)).model_dump()
-        except ValidationError as error:
-            first = error.errors()[0]
-            key = ".".join(str(part) for part in first["loc"])
-            raise MethodError(
-                f"parameter {key!r} of {self.name} is out of its domain",
-                where=f"method {self.name}, parameter {key}",
-                got=repr(first["input"]),
-                expected=first["msg"],
-                hint=f"see `optmerge methods {self.name}`",
-            ) from None
+    def merges_weights(self) -> bool:
+        """Whether whole weights may be merged in place of deltas, so that the base isn't read."""
+        return self.affine
 
     def check_experts(self, count: int) -> None:
         """Raises `MethodError` where the method can't take so many experts."""

@@ -100,7 +100,7 @@ AUTO, DEFAULT = "auto", "swudi"
 """A name that stands for the method that keeps most on both of the benchmark's lines (docs/benchmark.md)."""
 
 
-def get(name: str) -> Method:
+def registered_method(name: str) -> Method:
     """The method of that name; `auto` is the default one.
 
     Raises:

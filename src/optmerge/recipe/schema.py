@@ -42,6 +42,10 @@ def _of_tokens(value: Any) -> Any:
     return {"tokens": value} if isinstance(value, str) else value
 
 
+def _one_or_more(value: Any) -> Any:
+    return [value] if isinstance(value, str | dict) else value
+
+
 def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
@@ -57,6 +61,24 @@ def _scale_or_auto(value: Any) -> Any:
         raise PydanticCustomError("finite_number", "a finite number")
     return number
 
+
+def _positive(value: Any) -> float:
+    number = _scale_or_auto(value)
+    if not isinstance(number, float) or number <= 0:
+        raise PydanticCustomError("greater_than", "a number greater than 0")
+    return number
+
+
+def _number_or_list(value: Any) -> Any:
+    if not isinstance(value, list | tuple):
+        return _positive(value)
+    if len(value) < 2:
+        raise PydanticCustomError("strength", "a list over depth of at least 2 numbers")
+    return [_positive(each) for each in value]
+
+
+Strength = Annotated[float | list[float], BeforeValidator(_number_or_list)]
+"""Factor on the scale; a list over the depth of the model, from the first layer to the last."""
 
 Scale = Annotated[float | Literal["auto"] | None, BeforeValidator(_scale_or_auto)]
 """Factor on the merged delta; `auto`: by the method's own rule, from the deltas; None for the default."""
@@ -86,27 +108,50 @@ class Expert(_Strict):
     any_base: bool = False
 
 
+class ModifierChoice(BaseModel):
+    """A modifier of the method. Further keys are its own parameters, which are checked against it.
+
+    Args:
+        name: of the modifier.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
+
+    name: str
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The modifier's own parameters."""
+        return dict(self.model_extra or {})
+
+
 class MethodChoice(BaseModel):
     """A method and what it is given.
 
     Further keys are the method's own parameters, which are checked against the method itself.
 
     Args:
-        name: of the method; `auto` for the default one.
+        name: of the method; `auto` for the default one. `tsv+svc` is `tsv` with the modifier `svc`.
         scale: factor on the merged delta; by default `auto` where the method has a rule, else the
             published one.
-        strength: factor on the scale, whoever chose it.
+        strength: factor on the scale, whoever chose it. A list gives factors over the depth of the model,
+            from the first layer to the last, with straight lines between; what isn't in a layer gets the
+            first.
+        modifiers: go around the method, each around what stands before it. Written `with` in a recipe.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
 
     name: str
     scale: Scale = None
-    strength: Annotated[float, Field(gt=0)] = 1.0
+    strength: Strength = 1.0
+    modifiers: Annotated[
+        list[Annotated[ModifierChoice, BeforeValidator(_named)]], BeforeValidator(_one_or_more)
+    ] = Field(default=[], alias="with")
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """The method's own parameters: every key but `name`, `scale` and `strength`."""
+        """The method's own parameters: every key but `name`, `scale`, `strength` and `with`."""
         return dict(self.model_extra or {})
 
 

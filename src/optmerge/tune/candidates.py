@@ -72,10 +72,17 @@ class Candidate:
         """The method as a recipe writes it."""
         same = get(self.method).name == get(asked.method.name).name
         own = asked.method.parameters if same else {}
+        if same and asked.method.modifiers:
+            own = {"with": asked.plain()["method"]["with"], **own}
         scale = {"scale": asked.method.scale} if same and asked.method.scale is not None else {}
-        factor = strength * asked.method.strength if same else strength
-        named = {} if factor == 1 or get(self.method).fixed_scale else {"strength": round(factor, 4)}
+        given = asked.method.strength if same else 1.0
+        factors = [round(strength * each, 4) for each in (given if isinstance(given, list) else [given])]
+        named = {} if factors == [1] or get(self.method).fixed_scale else {"strength": _one_or_list(factors)}
         return {"name": self.method, **scale, **named, **own, **self.parameters}
+
+
+def _one_or_list(factors: list[float]) -> float | list[float]:
+    return factors[0] if len(factors) == 1 else factors
 
 
 @dataclass(frozen=True)
@@ -166,10 +173,10 @@ def methods_for(asked: Recipe, names: Sequence[str]) -> tuple[str, ...]:
     """
     own = get(asked.method.name).name
     for name in names:
-        if name not in registered():
-            raise InputError(
-                f"unknown method {name!r}", where="--method", hint=did_you_mean(name, registered())
-            )
+        try:
+            get(name)
+        except InputError as problem:
+            raise InputError(problem.what, where="--method", hint=problem.hint) from None
     if names:
         return tuple(dict.fromkeys(names))
     able = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,7 +17,7 @@ from optmerge.bench.trials import trials
 from optmerge.bench.trials.record_choice import SCALES
 from optmerge.bench.trials.trials import BASE, MIXTURE, TaskScores, Trial, TrialResult
 from optmerge.errors import OptMergeError
-from optmerge.methods import get, registered
+from optmerge.methods import Method, ModifiedMethod, get, registered
 from optmerge.recipe import AUTO
 
 TEST, VALIDATION = 1000, 300
@@ -158,17 +158,23 @@ def merges(job: Job, *, adapters: bool, validation: Mapping[str, int] | None, n:
     if validation is None:
         parameters = method.resolve(method.validate({}), adapters)
         scale = method.scale(parameters) if method.auto(parameters) is None else AUTO
-        yield replace(job, trial=replace(job.trial, parameters=dict(parameters), scale=scale, default=True))
+        settings = {**parameters, **_modifiers(method)}
+        yield replace(job, trial=replace(job.trial, parameters=settings, scale=scale, default=True))
         return
     parameters = method.resolve(method.validate(method.published), adapters)
     default = method.scale(parameters)
     job = replace(job, parameters=method.published)
-    trial = replace(job.trial, parameters=dict(parameters))
+    trial = replace(job.trial, parameters={**parameters, **_modifiers(method)})
     yield replace(job, trial=replace(trial, scale=default, default=True))
     if not method.fixed_scale:
         for scale in SCALES:
             test = replace(trial, scale=scale, default=scale == default)
             yield replace(job, trial=replace(test, split="validation", n=n, tasks=validation), test=test)
+
+
+def _modifiers(method: Method) -> dict[str, Any]:
+    """What a record says of the modifiers around a method."""
+    return {"with": [asdict(use) for use in method.modifiers]} if isinstance(method, ModifiedMethod) else {}
 
 
 def _jobs(members: Members, methods: Sequence[str], n: int, *, sweep: bool) -> Iterator[Job]:

@@ -27,7 +27,6 @@ from optmerge.engine.running.compute import Surveys, merged_delta, merged_weight
 from optmerge.engine.running.pool import Pool
 from optmerge.engine.running.scales import Scales
 from optmerge.engine.running.sources import Sources
-from optmerge.methods import get
 
 
 def write_merged_adapter(
@@ -64,7 +63,7 @@ def write_merged_adapter(
                 progress(tensor, merged.nbytes)
 
     def one_core(place: tuple[int, TensorPlan]) -> bool:
-        return get(plan.use(place[1]).name).resources.one_core
+        return plan.use(place[1]).method.resources.one_core
 
     order = list(enumerate(merged_tensors))
     with Pool(budget.whole_tensors, sources.device) as pool:

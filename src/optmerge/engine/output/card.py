@@ -234,9 +234,10 @@ def _change_rows(changes: Sequence[Change]) -> list[str]:
 def _method_words(use: MethodUse | None, chosen: Mapping[str, Any] | None) -> str:
     if use is None:
         return "a copy"
-    parameters = ", ".join(f"{key} {value}" for key, value in use.parameters.items() if value is not None)
     scale = f"{use.scale:g}" if chosen is None else scale_words(chosen)
-    return f"`{use.name}` (scale {scale}{', ' + parameters if parameters else ''})"
+    over_depth = f"over depth × {', '.join(f'{factor:g}' for factor in use.depth)}" if use.depth else ""
+    parameters = (f"{key} {value}" for key, value in use.all_parameters.items() if value is not None)
+    return f"`{use.label}` ({', '.join(filter(None, [f'scale {scale}', over_depth, *parameters]))})"
 
 
 def _truncation_words(details: Mapping[str, Any]) -> list[str]:

@@ -35,7 +35,6 @@ from optmerge.engine.running.pool import Each, Pool, one_after_another
 from optmerge.engine.running.scales import Scales
 from optmerge.engine.running.sources import Rows, Sources, all_finite
 from optmerge.errors import CheckpointError, MergeWarning
-from optmerge.methods import get
 from optmerge.recipe import BASE
 
 ONE_THREAD_ELEMENTS = 1 << 23
@@ -123,7 +122,7 @@ def _queued(plan: Plan, writer: CheckpointWriter, scales: Scales) -> Queues:
             continue
         if not writer.needs(tensor.name) and scales.knows(plan, tensor):
             continue
-        method = get(plan.use(tensor).name) if tensor.action is Action.MERGE else None
+        method = plan.use(tensor).method if tensor.action is Action.MERGE else None
         if method is None or method.streaming(plan.use(tensor).parameters) is not None:
             (queues.large if prod(tensor.shape) > ONE_THREAD_ELEMENTS else queues.small).append(tensor)
         else:

@@ -18,7 +18,6 @@ from optmerge.engine.plan import Action, Plan, TensorPlan
 from optmerge.engine.planning.inputs import AdapterExpert, FullExpert, Inputs
 from optmerge.engine.running.pool import Pool
 from optmerge.engine.running.sources import Sources
-from optmerge.methods import get
 from optmerge.recipe import BASE
 
 PIECE_BYTES = 1 << 22
@@ -74,7 +73,7 @@ class Identities:
         if tensor.action is Action.COPY and tensor.source != BASE:
             source = self._inputs.expert(tensor.source)
             return not (isinstance(source, FullExpert) and source.changes(tensor.name))
-        if tensor.action is Action.MERGE and get(self._plan.use(tensor).name).affine:
+        if tensor.action is Action.MERGE and self._plan.use(tensor).method.merges_weights:
             return not all(isinstance(each, FullExpert) and each.changes(tensor.name) for each in experts)
         return True
 

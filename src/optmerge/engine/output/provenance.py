@@ -84,7 +84,7 @@ def _fate(plan: Plan, tensor: TensorPlan, scales: Mapping[str, float]) -> dict[s
     found: dict[str, Any] = {"action": tensor.action.value, "reason": tensor.reason.words}
     if tensor.action is not Action.MERGE:
         return found | {"source": tensor.source}
-    found |= {"method": plan.use(tensor).name, "group": tensor.method_index}
+    found |= {"method": plan.use(tensor).label, "group": tensor.method_index}
     return found | ({"scale": scales[tensor.name]} if tensor.name in scales else {})
 
 

@@ -11,7 +11,7 @@ from optmerge.checkpoints.dtypes import DTYPES
 from optmerge.engine.plan import Action, Cost, MethodUse, TensorPlan
 from optmerge.engine.planning.inputs import AdapterExpert, FullExpert, Inputs, shape_of
 from optmerge.engine.planning.stacks import stack_place
-from optmerge.methods import Case, get
+from optmerge.methods import Case
 from optmerge.methods._scales import sketch_width
 from optmerge.recipe import AUTO, Recipe
 
@@ -58,9 +58,9 @@ def cost_of(
         use = uses[tensor.method_index] if tensor.method_index is not None else None
         tensor_read, tensor_peak, tensor_flops = _tensor_cost(tensor, use, inputs, recipe)
         read, flops = read + tensor_read, flops + tensor_flops
-        streams = use is None or get(use.name).streaming(use.parameters) is not None
+        streams = use is None or use.method.streaming(use.parameters) is not None
         in_slices = streams and not _is_taken_apart(tensor, inputs, recipe)
-        side_by_side = cores if in_slices or (use is not None and get(use.name).resources.one_core) else 1
+        side_by_side = cores if in_slices or (use is not None and use.method.resources.one_core) else 1
         made, rows = _made_whole(tensor, use, inputs), _new_rows(tensor.name, inputs)
         if (tensor_peak + made) * side_by_side + rows > peak:
             peak, where = (tensor_peak + made) * side_by_side + rows, tensor.name
@@ -91,9 +91,9 @@ def _tensor_cost(
     stored = size * DTYPES[tensor.dtype].itemsize
     if use is None:
         return stored, min(stored, SLICE_ELEMENTS * 8), 0.0
-    method, count = get(use.name), len(inputs.experts)
+    method, count = use.method, len(inputs.experts)
     full = not any(isinstance(expert, AdapterExpert) for expert in inputs.experts)
-    base_read = 0 if method.affine and full else stored
+    base_read = 0 if method.merges_weights and full else stored
     streaming = method.streaming(use.parameters)
     surveyed = streaming.passes if streaming is not None else 0
     passes = 1 + surveyed

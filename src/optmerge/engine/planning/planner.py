@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,10 @@ from optmerge.engine.planning.configs import config_warnings
 from optmerge.engine.planning.cost import cost_of
 from optmerge.engine.planning.found_by_peft import check_found_by_peft
 from optmerge.engine.planning.inputs import AdapterExpert, Base, FullExpert, Inputs
-from optmerge.engine.planning.request import parse_bytes
+from optmerge.engine.planning.request import method_of, parse_bytes
 from optmerge.engine.planning.sampling import sample_squares
 from optmerge.engine.planning.selection import plan_tensors
-from optmerge.methods import get
+from optmerge.methods import ModifiedMethod
 from optmerge.recipe import AUTO, BASE, MethodChoice, Recipe
 
 TOWERS = ("vision", "video", "audio", "projector")
@@ -69,7 +69,7 @@ def make_plan(recipe: Recipe, inputs: Inputs) -> Plan:
         fingerprint=_digest(
             [
                 given,
-                [asdict(use) if use else None for use in uses],
+                [use.plain() if use else None for use in uses],
                 [tensor.plain() for tensor in tensors],
                 [shard.file_name for shard in shards],
             ]
@@ -88,7 +88,7 @@ def _with_measuring(plan: Plan, inputs: Inputs) -> Plan:
     read = 0
     full = not any(isinstance(expert, AdapterExpert) for expert in inputs.experts)
     for tensor in plan.tensors:
-        if tensor.action is Action.MERGE and full and get(plan.use(tensor).name).affine:
+        if tensor.action is Action.MERGE and full and plan.use(tensor).method.merges_weights:
             read += inputs.base.info(tensor.name).nbytes
         for expert in inputs.experts:
             sampled = plan.squares[expert.name].get(tensor.name)
@@ -98,17 +98,29 @@ def _with_measuring(plan: Plan, inputs: Inputs) -> Plan:
 
 
 def _decide(choice: MethodChoice, recipe: Recipe, inputs: Inputs) -> MethodUse:
-    method = get(choice.name)
+    method = method_of(choice)
     parameters = method.resolve(method.validate(choice.parameters), inputs.low_rank)
-    weights = tuple(expert.weight for expert in recipe.experts)
     rule = method.auto(parameters)
+    plain, modifiers = (
+        (method.inner, method.modifiers) if isinstance(method, ModifiedMethod) else (method, ())
+    )
+    over_depth = choice.strength if isinstance(choice.strength, list) else []
+    strength = 1.0 if isinstance(choice.strength, list) else choice.strength
+    use = MethodUse(
+        name=plain.name,
+        parameters=parameters,
+        scale=AUTO,
+        weights=tuple(expert.weight for expert in recipe.experts),
+        depth=tuple(over_depth),
+        modifiers=modifiers,
+    )
     if isinstance(choice.scale, float):
-        return MethodUse(method.name, parameters, choice.scale * choice.strength, weights)
+        return replace(use, scale=choice.scale * strength)
     if rule is None:
-        return MethodUse(method.name, parameters, method.scale(parameters) * choice.strength, weights)
+        return replace(use, scale=method.scale(parameters) * strength)
     if rule == "own":
-        return MethodUse(method.name, parameters, choice.strength, weights, rule)
-    return MethodUse(method.name, parameters, AUTO, weights, rule, choice.strength)
+        return replace(use, scale=strength, auto=rule)
+    return replace(use, auto=rule, strength=strength)
 
 
 def _shards(recipe: Recipe, tensors: tuple[TensorPlan, ...]) -> tuple[Shard, ...]:

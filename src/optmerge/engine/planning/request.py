@@ -10,7 +10,7 @@ import torch
 
 from optmerge.architectures import COMPONENTS, KINDS
 from optmerge.errors import MethodError, RecipeError, did_you_mean
-from optmerge.methods import get
+from optmerge.methods import Method, ModifiedMethod, Parameters, get, modifier_use
 from optmerge.recipe import AUTO, BASE, Match, MethodChoice, Recipe
 
 
@@ -53,14 +53,16 @@ def _choices(recipe: Recipe) -> Iterator[tuple[str, MethodChoice]]:
 
 
 def _check_method(choice: MethodChoice, weights: list[float]) -> None:
-    method = get(choice.name)
+    method = method_of(choice)
     method.check_experts(len(weights))
-    method.validate(choice.parameters)
+    parameters = method.validate(choice.parameters)
     method.expert_factors(weights)
+    if isinstance(method, ModifiedMethod):
+        _check_modified(method.inner, method.inner.resolve(parameters, False))
     if method.fixed_scale and (choice.scale not in (None, 1.0) or choice.strength != 1):
         raise MethodError(
             f"{choice.name} has no scale",
-            got=choice.scale if choice.strength == 1 else f"strength {choice.strength:g}",
+            got=choice.scale if choice.strength == 1 else f"strength {choice.strength}",
             hint="leave it out, or use task_arithmetic with scale/N",
         )
     if (
@@ -71,6 +73,25 @@ def _check_method(choice: MethodChoice, weights: list[float]) -> None:
             f"{choice.name} has no rule for its scale",
             got="scale: auto",
             hint="write a number, or leave it out for the published one",
+        )
+
+
+def method_of(choice: MethodChoice) -> Method:
+    """The method of a recipe with its modifiers.
+
+    Raises:
+        MethodError: the method, a modifier or a modifier's parameter is unknown or can't be.
+    """
+    return get(choice.name, [modifier_use(each.name, each.parameters) for each in choice.modifiers])
+
+
+def _check_modified(method: Method, parameters: Parameters) -> None:
+    streaming = method.streaming(parameters)
+    if streaming is not None and streaming.survey is not None and streaming.scope == "model":
+        raise MethodError(
+            f"{method.name} looks at the whole model before it merges, and modifiers work matrix by matrix",
+            got=", ".join(f"{key}: {value}" for key, value in parameters.items()),
+            hint="write trim: tensor" if "trim" in parameters else "leave the modifiers out",
         )
 
 

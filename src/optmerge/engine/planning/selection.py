@@ -60,7 +60,8 @@ def plan_tensors(recipe: Recipe, inputs: Inputs, uses: Sequence[MethodUse | None
     """
     stored = inputs.base.checkpoint.tensors.values()
     order = sorted(stored, key=lambda info: (str(info.file), info.begin, info.name))
-    tensors = tuple(_plan_tensor(info, recipe, inputs, uses) for info in order)
+    depths = _depths([info.name for info in order])
+    tensors = tuple(_plan_tensor(info, recipe, inputs, uses, depths.get(info.name)) for info in order)
     _check_something_merged(recipe, tensors, inputs)
     _check_adapter_output(recipe, tensors, inputs)
     _check_ends(tensors, inputs)
@@ -68,7 +69,11 @@ def plan_tensors(recipe: Recipe, inputs: Inputs, uses: Sequence[MethodUse | None
 
 
 def _plan_tensor(
-    info: TensorInfo, recipe: Recipe, inputs: Inputs, uses: Sequence[MethodUse | None]
+    info: TensorInfo,
+    recipe: Recipe,
+    inputs: Inputs,
+    uses: Sequence[MethodUse | None],
+    depth: float | None,
 ) -> TensorPlan:
     base = inputs.base
     role = base.architecture.role(info.name, info.shape)
@@ -93,7 +98,22 @@ def _plan_tensor(
         method_index=choice.method_index,
         source=choice.source,
         layout=layout_of(role, info.shape),
+        depth=depth,
     )
+
+
+_LAYER = re.compile(r"^(.*?)\.(\d{1,6})\.")
+"""A tensor's stack of layers and its layer there: the first number in its name."""
+
+
+def _depths(names: Sequence[str]) -> dict[str, float]:
+    """Place of each tensor's layer in its stack, from 0 to 1; what isn't in a layer has none."""
+    found = {name: _LAYER.match(name) for name in names}
+    layers = {name: (match[1], int(match[2])) for name, match in found.items() if match}
+    last: dict[str, int] = {}
+    for stack, layer in layers.values():
+        last[stack] = max(layer, last.get(stack, 0))
+    return {name: layer / max(1, last[stack]) for name, (stack, layer) in layers.items()}
 
 
 def _choose(recipe: Recipe, base: Base, name: str, role: Role) -> Choice:

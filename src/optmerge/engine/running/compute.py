@@ -14,7 +14,7 @@ from optmerge.engine.planning.cost import slice_limit
 from optmerge.engine.planning.inputs import FullExpert
 from optmerge.engine.running.pool import Each, Pool
 from optmerge.engine.running.sources import Rows, Sources
-from optmerge.methods import Context, Survey, apply, get
+from optmerge.methods import Context, Survey, apply
 from optmerge.methods._context import SurveyScope
 
 Surveys = Mapping[int, Any]
@@ -35,8 +35,8 @@ def merged_weights(
 ) -> Tensor:
     """W₀ + s·M for a tensor or some of its rows; float32 or float64, on the sources' device."""
     use = plan.use(tensor)
-    method = get(use.name)
-    if method.affine and all(isinstance(expert, FullExpert) for expert in sources.inputs.experts):
+    method = use.method
+    if method.merges_weights and all(isinstance(expert, FullExpert) for expert in sources.inputs.experts):
         weights = method.weighted(sources.weights(tensor, rows), use.weights)
         return apply(method, weights, use.parameters, context_of(plan, tensor, surveys, rows)).dense()
     base = sources.base(tensor, rows)
@@ -81,7 +81,7 @@ def _merged(
 ) -> tuple[Delta, float]:
     """M and s for a whole tensor."""
     use = plan.use(tensor)
-    method = get(use.name)
+    method = use.method
     weighted = method.weighted(deltas, use.weights)
     merged = apply(method, weighted, use.parameters, context_of(plan, tensor, surveys, None))
     return merged, scale_of(tensor, use, weighted, merged)
@@ -127,7 +127,7 @@ def run_surveys(plan: Plan, sources: Sources, pool: Pool, slice_elements: int) -
 
 def _survey_of(plan: Plan, use: MethodUse, scope: SurveyScope) -> Survey | None:
     """A fresh survey of the method; None where it needs none of that scope."""
-    streaming = get(use.name).streaming(use.parameters)
+    streaming = use.method.streaming(use.parameters)
     if streaming is None or streaming.survey is None or streaming.scope != scope:
         return None
     return streaming.survey(len(plan.expert_names))
@@ -146,7 +146,7 @@ def _surveyed(
         tensor, rows = place
         use = plan.use(tensor)
         deltas = sources.deltas(tensor, sources.base(tensor, rows), rows)
-        survey.observe(get(use.name).weighted(deltas, use.weights), context_of(plan, tensor, {}, rows))
+        survey.observe(use.method.weighted(deltas, use.weights), context_of(plan, tensor, {}, rows))
 
     while survey.begin_pass():
         each(observe, places())

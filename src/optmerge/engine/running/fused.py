@@ -23,7 +23,7 @@ from optmerge.engine.planning.inputs import FullExpert
 from optmerge.engine.running.compute import Surveys, context_of
 from optmerge.engine.running.pool import Each
 from optmerge.engine.running.sources import Rows, Sources
-from optmerge.methods import Context, get
+from optmerge.methods import Context
 from optmerge.methods._fast.stored import CompiledMerge, StoredDeltas, StoredTensor
 
 FLOATS = ("BF16", "F16", "F32")
@@ -66,7 +66,7 @@ class FusedSlices:
     def fused(self, tensor: TensorPlan) -> FusedMerge | None:
         """How a tensor is merged here; None where it has to go the general way."""
         use, inputs = self._plan.use(tensor), self._sources.inputs
-        method = get(use.name)
+        method = use.method
         streaming = method.streaming(use.parameters)
         if streaming is None or streaming.compiled is None or self._sources.device.type != "cpu":
             return None
@@ -82,8 +82,8 @@ class FusedSlices:
             compiled=streaming.compiled,
             context=context_of(self._plan, tensor, self._surveys, None),
             factors=np.array(method.expert_factors(use.weights), dtype=np.float32),
-            from_base=not method.affine,
-            scale=use.scale if isinstance(use.scale, float) else 1.0,
+            from_base=not method.merges_weights,
+            scale=use.scale * use.factor(tensor.depth) if isinstance(use.scale, float) else 1.0,
             stored=torch.bfloat16 if stored == {"BF16"} else torch.float32,
         )
 

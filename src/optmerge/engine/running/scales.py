@@ -20,7 +20,7 @@ from optmerge.engine.running.compute import Surveys, context_of, row_slices, sur
 from optmerge.engine.running.fused import FusedSlices
 from optmerge.engine.running.pool import Pool, one_after_another
 from optmerge.engine.running.sources import Rows, Sources
-from optmerge.methods import apply, get
+from optmerge.methods import apply
 from optmerge.methods._scales import (
     FACTORS,
     RULE_WORDS,
@@ -72,11 +72,11 @@ class Scales:
             merged: M.
         """
         if use.scale != AUTO:
-            return use.scale
+            return use.scale * use.factor(tensor.depth)
         assert use.auto is not None and tensor.method_index is not None
         chosen = self.by_method[tensor.method_index]
         scale = scale_of(use.auto, deltas, use.weights, merged, tensor.layout)
-        scale *= chosen.caution * use.strength
+        scale *= chosen.caution * use.strength * use.factor(tensor.depth)
         with self._lock:
             self.by_tensor[tensor.name] = scale
         return scale
@@ -193,7 +193,7 @@ def _chosen(plan: Plan, index: int, seen: Sequence[_Seen]) -> Chosen:
 
 def streams(use: MethodUse) -> bool:
     """Whether a method merges slices."""
-    return get(use.name).streaming(use.parameters) is not None
+    return use.method.streaming(use.parameters) is not None
 
 
 class _Look:
@@ -222,9 +222,7 @@ class _Look:
         squares, near = [], []
         for rows in slices:
             deltas = self._deltas(tensor, use, rows)
-            merged = apply(
-                get(use.name), deltas, use.parameters, context_of(self._plan, tensor, surveys, rows)
-            )
+            merged = apply(use.method, deltas, use.parameters, context_of(self._plan, tensor, surveys, rows))
             squares.append([delta.squared_norm() for delta in deltas])
             if interaction is None:
                 near += nearness(deltas, merged)
@@ -236,14 +234,14 @@ class _Look:
     def _lengths(self, tensor: TensorPlan, use: MethodUse) -> _Seen:
         factors = self._sources.low_rank_deltas(tensor)
         if factors is not None:
-            weighted = get(use.name).weighted(factors, use.weights)
+            weighted = use.method.weighted(factors, use.weights)
             return _Seen(tuple(delta.squared_norm() for delta in weighted))
         parts = (self._deltas(tensor, use, rows) for rows in self._slices(tensor))
         return _Seen(_totals([[delta.squared_norm() for delta in deltas] for deltas in parts]))
 
     def _deltas(self, tensor: TensorPlan, use: MethodUse, rows: Rows) -> list[Delta]:
         deltas = self._sources.deltas(tensor, self._sources.base(tensor, rows), rows)
-        return get(use.name).weighted(deltas, use.weights)
+        return use.method.weighted(deltas, use.weights)
 
     def _slices(self, tensor: TensorPlan) -> list[Rows]:
         limit = slice_limit(tensor.name, self._sources.inputs, AUTO_SLICE_ELEMENTS)

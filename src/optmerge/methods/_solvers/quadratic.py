@@ -161,22 +161,30 @@ def build_primal(terms: Iterable[Term], like: Tensor) -> Primal:
     return Primal(curvature, target)
 
 
-def interaction(deltas: Sequence[Tensor]) -> Quadratic:
-    """The quadratic of WUDI, Tᵢ = Lᵢ = τᵢ and wᵢ = 1/‖τᵢ‖², from (m, n) matrices, one at a time.
+def interaction(
+    deltas: Sequence[Tensor], weight: Callable[[float], float] = lambda squares: 1 / squares
+) -> Quadratic:
+    """The quadratic of WUDI, Tᵢ = Lᵢ = τᵢ, from (m, n) matrices, one at a time.
 
     An expert without a delta has no term.
+
+    Args:
+        deltas: τᵢ.
+        weight: ‖τᵢ‖² → wᵢ; WUDI's by default.
     """
     m, n = deltas[0].shape
-    weighted = ((1 / norm, delta) for delta in in_solver_dtype(deltas) if (norm := squared_norm(delta)) > 0)
+    weighted = (
+        (weight(norm), delta) for delta in in_solver_dtype(deltas) if (norm := squared_norm(delta)) > 0
+    )
     if m * len(deltas) <= n:
-        terms = (Term(weight, delta, gram(delta.T)) for weight, delta in weighted)
+        terms = (Term(factor, delta, gram(delta.T)) for factor, delta in weighted)
         return build_dual(terms, deltas[0], m * len(deltas))
     dtype = solver_dtype(deltas[0])
     curvature, target = (deltas[0].new_zeros(size, n, dtype=dtype) for size in (n, m))
-    for weight, delta in weighted:
+    for factor, delta in weighted:
         squares = gram(delta)  # serves both C and D, so that nothing is m×m
-        curvature.add_(squares, alpha=weight)
-        target.addmm_(delta, squares, alpha=weight)
+        curvature.add_(squares, alpha=factor)
+        target.addmm_(delta, squares, alpha=factor)
     return Primal(curvature, target)
 
 
