@@ -82,11 +82,12 @@ def replies(
     for start in range(0, len(questions), WINDOW):
         asked = questions[start : start + WINDOW]
         inputs = [_shown(model, each, show) for each in asked]
-        parts = model.choices(inputs, batch=batch)
-        said = model.answers(inputs, longest=longest, batch=batch, choices=parts)
+        chosen = model.choices(inputs, batch=batch)
+        parts: Sequence[str | None] = [None] * len(asked) if chosen is None else chosen
+        said = model.answers(inputs, longest=longest, batch=batch, choices=chosen)
         yield [
             Reply(question, text, question.score(text) if question.answers else None, part)
-            for question, text, part in zip(asked, said, parts or [None] * len(asked), strict=True)
+            for question, text, part in zip(asked, said, parts, strict=True)
         ]
 
 

@@ -18,8 +18,7 @@ from torch import Tensor
 
 from optmerge.checkpoints.json_files import read_object
 from optmerge.checkpoints.output_files import write_file
-from optmerge.deltas import Delta, Dense, LowRank
-from optmerge.engine.output.truncation import truncated
+from optmerge.deltas import Delta, LowRank
 from optmerge.engine.plan import Plan, Routed
 from optmerge.engine.running.sources import Sources
 from optmerge.errors import CheckpointError, InputError
@@ -34,6 +33,12 @@ WEIGHTS, SETTINGS = "router.safetensors", "router.json"
 
 FORMAT = 1
 """Version of the form of `router.json`."""
+
+BLOCK = 1 << 10
+"""Outputs of a delta that are multiplied at a time."""
+
+EXACT = 1e-12
+"""Eigenvalues of τᵀτ below this share of the largest are rounding, not rank."""
 
 FIRST = 0.625
 """The fewest directions that count, as a share of the most: scores are means over all numbers between."""
@@ -121,12 +126,15 @@ def write_router(plan: Plan, routed: Routed, sources: Sources, folder: Path) -> 
         InputError: an expert doesn't change what the router reads.
     """
     tensors = [tensor for tensor in plan.tensors if tensor.name in routed.readers]
-    turned = tensors[0].layout == "transposed"
-    deltas: list[list[Delta]] = [[] for _ in plan.expert_names]
+    grams = [
+        torch.zeros(routed.width, routed.width, dtype=torch.float64, device=sources.device)
+        for _ in plan.expert_names
+    ]
     for tensor in tensors:
-        for own, delta in zip(deltas, sources.deltas(tensor, sources.base(tensor)), strict=True):
-            own.append(_turned(delta) if turned else delta)
-    found = [_directions(own, routed.directions) for own in deltas]
+        turned = tensor.layout == "transposed"
+        for gram, delta in zip(grams, sources.deltas(tensor, sources.base(tensor)), strict=True):
+            _add_products(gram, delta, turned)
+    found = [_directions(gram, routed.directions) for gram in grams]
     last = min(len(own) for own in found)
     for expert, own in zip(plan.expert_names, found, strict=True):
         if not len(own):
@@ -150,21 +158,22 @@ def write_router(plan: Plan, routed: Routed, sources: Sources, folder: Path) -> 
     return directions
 
 
-def _directions(deltas: list[Delta], most: int) -> Tensor:
-    """Leading right singular vectors of deltas below each other, (at most `most`, width), float32."""
-    low = [delta for delta in deltas if isinstance(delta, LowRank)]
-    stacked: Delta
-    if len(low) == len(deltas):
-        stacked = LowRank(
-            torch.block_diag(*(each.up for each in low)), torch.cat([each.down for each in low])
-        )
-    else:
-        stacked = Dense(torch.cat([delta.dense() for delta in deltas]))
-    factors, _ = truncated(stacked, most)
-    return torch.nn.functional.normalize(factors.down, dim=1)
-
-
-def _turned(delta: Delta) -> Delta:
+def _add_products(gram: Tensor, delta: Delta, turned: bool) -> None:
+    """Adds τᵀτ of a delta, a block of its outputs at a time, so that no float64 copy of it is made."""
     if isinstance(delta, LowRank):
-        return LowRank(delta.down.T, delta.up.T)
-    return Dense(delta.values.T)
+        up, down = (delta.down.T, delta.up.T) if turned else (delta.up, delta.down)
+        down = down.double()
+        gram.addmm_(down.T @ (up.double().T @ up.double()), down)
+        return
+    values = delta.values.T if turned else delta.values
+    for start in range(0, values.shape[0], BLOCK):
+        block = values[start : start + BLOCK].double()
+        gram.addmm_(block.T, block)
+
+
+def _directions(gram: Tensor, most: int) -> Tensor:
+    """Leading eigenvectors of τᵀτ, (at most `most`, width), float32; none where the delta is 0."""
+    values, vectors = torch.linalg.eigh(gram)
+    kept = min(most, int((values > EXACT * values[-1]).sum()))
+    leading: Tensor = vectors.flip(1)[:, :kept].T.float().cpu()
+    return leading

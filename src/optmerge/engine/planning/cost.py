@@ -79,21 +79,26 @@ def cost_of(
     return Cost(read, written, peak + AROUND_BYTES, where, whole, largest, sliced, beside, flops)
 
 
-PART_ARRAYS = 10
-"""Float32 arrays of a tensor's size while the parts of a routed output are made of it: the base, the merged
-tensor, the expert's, what the merge lost of it, and what a singular value decomposition works in."""
+PART_ARRAYS = 9
+"""Float32 arrays of a tensor's size while the parts of a routed output are made of it, beside one for each
+expert's change: the base, the merged tensor, what it lost, and what a singular value decomposition works
+in."""
 
 
 def with_parts(cost: Cost, routed: Routed, tensors: Sequence[TensorPlan], inputs: Inputs) -> Cost:
     """A merge's cost with that of the parts and the router of a routed output."""
-    read, flops, peak, where = 0, cost.flops, 0, ""
+    read, flops, where, peak = 0, cost.flops, "", 0
+    arrays = PART_ARRAYS + len(inputs.experts)
     for tensor in (each for each in tensors if each.name in routed.tensors):
         size = prod(tensor.shape)
         read += size * (DTYPES[tensor.dtype].itemsize + DTYPES[tensor.out_dtype].itemsize)
         read += sum(expert.input_bytes(tensor.name) for expert in inputs.experts)
         flops += len(inputs.experts) * 8.0 * size * min(tensor.shape)
-        if PART_ARRAYS * size * _FLOAT32 > peak:
-            peak, where = PART_ARRAYS * size * _FLOAT32, tensor.name
+        needed = arrays * size * _FLOAT32
+        if tensor.name in routed.readers:  # float64 products of the router's inputs, and their eigenvectors
+            needed += (len(inputs.experts) + 4) * routed.width**2 * 8
+        if needed > peak:
+            peak, where = needed, tensor.name
     largest = peak > cost.whole_tensor_bytes
     side_by_side = peak * torch.get_num_threads() + AROUND_BYTES
     return replace(

@@ -87,7 +87,11 @@ def plan_routed(recipe: Recipe, tensors: Sequence[TensorPlan], inputs: Inputs) -
 def _readers(tensors: Sequence[TensorPlan], inputs: Inputs) -> list[TensorPlan]:
     """Merged matrices of the first layer that share the input which the router reads."""
     canonical = inputs.base.architecture.canonical
-    language = [tensor for tensor in tensors if tensor.component in ("language", "other")]
+    if inputs.base.checkpoint.config is None:
+        raise _no_router("a base without config.json", "a checkpoint that transformers can load")
+    if inputs.base.side_files is not None:
+        raise _no_router("a model that is composed of several", "a model with one base")
+    language = [tensor for tensor in tensors if tensor.component == "language"]
     halves = {half for half in ("encoder", "decoder") for t in language if f"{half}." in canonical(t.name)}
     if len(halves) == 2:
         raise _no_router("an encoder and a decoder", "a language model with one stack of layers")
@@ -146,9 +150,8 @@ def _adaptable(merged: Sequence[TensorPlan], inputs: Inputs) -> list[str]:
         and canonical(tensor.name).endswith(".weight")
         and not EXPERT.search(canonical(tensor.name))
     ]
-    config = inputs.base.checkpoint.config
-    places = None if config is None else peft_places(config)
-    if places is None or isinstance(places, str):
+    places = peft_places(inputs.base.checkpoint.config or {})
+    if isinstance(places, str):
         return [tensor.name for tensor in matrices]
     return [
         tensor.name
