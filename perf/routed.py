@@ -78,6 +78,10 @@ class Subject:
             for row, text in zip(rows, said, strict=True)
         }
 
+    def right(self, chosen: Sequence[str]) -> float:
+        """Share of the questions for which their own expert was chosen."""
+        return float(np.mean([part == own for part, own in zip(chosen, self.owners, strict=True)]))
+
     def chosen(self, routed: RoutedModel, questions: Sequence[Question], features: torch.Tensor) -> list[str]:
         """What the router chooses for questions about pictures."""
         from transformers.modeling_outputs import BaseModelOutputWithPooling
@@ -116,7 +120,7 @@ def measure(line: str, split: tasks.Split, n: int, budgets: Sequence[float], exp
     """Asks the merge, the routed outputs and the experts; appends a record of each."""
     zoo = Path(__file__).resolve().parents[1] / "zoo"
     members = lines.get(line).members(zoo, 0)
-    weights = lines.weights(members)
+    hashes = lines.weights(members)
     with tempfile.TemporaryDirectory() as scratch:
         subject: Subject | None = None
         for budget in budgets:
@@ -132,7 +136,7 @@ def measure(line: str, split: tasks.Split, n: int, budgets: Sequence[float], exp
             subject = subject or Subject(line, split, n, folder)
             model = subject.model if first else tiny_models.load(line, folder)[0]
 
-            note = partial(_note, out, line, split, n, subject, weights)
+            note = partial(_note, out, line, split, n, subject, hashes)
 
             if first:
                 rows = list(range(len(subject.questions)))
@@ -145,11 +149,11 @@ def measure(line: str, split: tasks.Split, n: int, budgets: Sequence[float], exp
                 with routed.using(part):
                     yield routed.model
 
-            cost = {"budget": budget, "weights": parts.weights, "bytes": parts.nbytes}
+            cost: dict[str, Any] = {"budget": budget, "weights": parts.weights, "bytes": parts.nbytes}
             chosen = subject.chosen(routed, subject.questions, subject.features)
             always = RoutedModel(routed.model, replace(routed.router, threshold=0.0))
             named = subject.chosen(always, subject.questions, subject.features)
-            settings = {"threshold": routed.router.threshold, "unsure": _unsure(chosen)}
+            settings: dict[str, Any] = {"threshold": routed.router.threshold, "unsure": _unsure(chosen)}
             note("routed", *by_part(subject, chosen, using), **cost, **settings, first=subject.right(named))
             if not (first and expert):
                 continue
@@ -158,8 +162,10 @@ def measure(line: str, split: tasks.Split, n: int, budgets: Sequence[float], exp
 
             @contextmanager
             def itself(name: str) -> Any:
-                there = {"base": members.base, "device": "cpu", "dtype": "float32"}
-                yield asking.load(line, members.experts[name], **there).model
+                found = asking.load(
+                    line, members.experts[name], base=members.base, device="cpu", dtype="float32"
+                )
+                yield found.model
 
             note("experts, oracle", *by_part(subject, subject.owners, itself))
             note("experts, router", *by_part(subject, named, itself))
@@ -203,7 +209,7 @@ def _note(
     split: str,
     n: int,
     subject: Subject,
-    weights: Mapping[str, str],
+    hashes: Mapping[str, str],
     name: str,
     scores: Sequence[float],
     right: float | None,
@@ -219,7 +225,7 @@ def _note(
         seeds={},
         metrics={"right": right, "scores": groups},
         cost={},
-        weights=dict(weights),
+        weights=dict(hashes),
     )
     records.append(record, out / f"{line}.jsonl")
     mean = np.mean([np.mean(own) for own in groups.values()]) if groups else float("nan")

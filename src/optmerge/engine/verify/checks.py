@@ -137,7 +137,7 @@ def verify(path: str | Path, *, base: str | Path | None = None, load: bool = Tru
             asked = _attempt("generate", lambda: smoke_generation(model, path, architecture))[1]
             del model  # before the base is loaded
             checks.append(asked if architecture.support else _controlled(asked, reference))
-        if model is not None and is_routed(path):
+        if loaded.ok and is_routed(path):
             checks += _parts(path, checkpoint, architecture)
         if architecture.support:
             checks.append(_attempt("code", lambda: support_of(architecture).check_code(path))[1])
