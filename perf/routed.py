@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -153,11 +154,12 @@ def measure(line: str, split: tasks.Split, n: int, budgets: Sequence[float], exp
             chosen = subject.chosen(routed, subject.questions, subject.features)
             always = RoutedModel(routed.model, replace(routed.router, threshold=0.0))
             named = subject.chosen(always, subject.questions, subject.features)
-            settings: dict[str, Any] = {"threshold": routed.router.threshold, "unsure": _unsure(chosen)}
-            note("routed", *by_part(subject, chosen, using), **cost, **settings, first=subject.right(named))
+            settings = {"threshold": routed.router.threshold, "unsure": _unsure(chosen)}
+            settings["first"] = subject.right(named)
+            note("routed", *by_part(subject, chosen, using), cost | settings)
             if not (first and expert):
                 continue
-            note("parts, oracle", *by_part(subject, subject.owners, using), **cost)
+            note("parts, oracle", *by_part(subject, subject.owners, using), cost)
             _routing(subject, routed, always, note)
 
             @contextmanager
@@ -184,19 +186,20 @@ def _routing(subject: Subject, routed: RoutedModel, always: RoutedModel, note: C
         first = subject.right(subject.chosen(always, asked, features))
         chosen = subject.chosen(routed, asked, features)
         wrong = np.mean([a not in (b, MERGE) for a, b in zip(chosen, subject.owners, strict=True)])
-        note(f"router, {form}", [], first, wrong=float(wrong), unsure=_unsure(chosen))
+        note(f"router, {form}", [], first, {"wrong": float(wrong), "unsure": _unsure(chosen)})
     rng = np.random.default_rng(0)
     noise = [Image.fromarray(rng.integers(0, 256, (112, 112, 3), dtype=np.uint8)) for _ in questions[::5]]
     with torch.inference_mode():
         pixels = subject.processor.pixels(noise)
         model = routed.model.get_base_model()
         seen = torch.stack(list(model.get_image_features(**pixels, return_dict=True).pooler_output))
-    note("router, noise pictures", [], None, unsure=_unsure(subject.chosen(routed, questions[::5], seen)))
+    chosen = subject.chosen(routed, questions[::5], seen)
+    note("router, noise pictures", [], None, {"unsure": _unsure(chosen)})
     turned = torch.roll(features, len(questions) // len(subject.names), 0)
     chosen = subject.chosen(routed, questions, turned)
     shown = [subject.owners[row - len(questions) // len(subject.names)] for row in range(len(questions))]
     follows = float(np.mean([a == b for a, b in zip(chosen, shown, strict=True)]))
-    note("router, another task's picture", [], None, follows_picture=follows, unsure=_unsure(chosen))
+    note("router, another task's picture", [], None, {"follows_picture": follows, "unsure": _unsure(chosen)})
 
 
 def _unsure(chosen: Sequence[str]) -> float:
@@ -213,7 +216,7 @@ def _note(
     name: str,
     scores: Sequence[float],
     right: float | None,
-    **more: Any,
+    more: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
     groups = {
         task: [score for score, own in zip(scores, subject.owners, strict=True) if own == task]
@@ -229,7 +232,7 @@ def _note(
     )
     records.append(record, out / f"{line}.jsonl")
     mean = np.mean([np.mean(own) for own in groups.values()]) if groups else float("nan")
-    print(f"{line} {split} {name} {more}: {100 * mean:.1f}, router right {right}", flush=True)
+    print(f"{line} {split} {name} {dict(more)}: {100 * mean:.1f}, router right {right}", flush=True)
 
 
 def main() -> None:
