@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from optmerge.engine.plan import Plan as Plan
     from optmerge.engine.verify.checks import Verification as Verification
     from optmerge.engine.verify.checks import verify as verify
+    from optmerge.evaluate.routed import RoutedModel as RoutedModel
     from optmerge.methods import merge_deltas as merge_deltas
     from optmerge.recipe import Recipe as Recipe
     from optmerge.recipe import load_recipe as load_recipe

@@ -91,6 +91,14 @@ def print_plan(plan: Plan, *, every_tensor: bool) -> None:
         f"peak {size_words(cost.peak_bytes)} for tensors (at {escape(cost.peak_tensor or 'none')}), "
         f"{cost.flops / 1e9:,.2f} GFLOP"
     )
+    if plan.routed is not None:
+        routed = plan.routed
+        count, left = len(plan.expert_names), f", {len(routed.left)} left as merged" if routed.left else ""
+        out.print(
+            f"[bold]routed[/]: {count} parts and a router of at most {routed.weights:,} weights, "
+            f"{routed.share:.0%} of the model's, {size_words(routed.nbytes)}; parts change "
+            f"{len(routed.tensors)} merged tensors{left}; the router reads {escape(routed.module)}"
+        )
     _print_changes(out, plan.changes)
     _print_warnings(out, plan.warnings)
 
@@ -144,6 +152,12 @@ def print_result(result: Result) -> None:
             out.print(f"scale of {use.name}: {escape(chosen_words(chosen))}")
     if result.resumed_tensors:
         out.print(f"resumed: {result.resumed_tensors} tensors had been written before")
+    if result.parts is not None:
+        kept = ", ".join(f"{name} {share:.0%}" for name, share in result.parts.kept.items())
+        out.print(
+            f"parts and router: {result.parts.weights:,} weights, {size_words(result.parts.nbytes)}; of what "
+            f"the merge lost of each expert its part gives back {escape(kept)}"
+        )
     if result.truncation is not None:
         out.print(f"adapter: relative truncation error {result.truncation:.2e}")
     _print_changes(out, plan.changes)

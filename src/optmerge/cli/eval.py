@@ -16,6 +16,8 @@ from optmerge.errors import InputError, OutputError
 from optmerge.evaluate.answering import BATCH, CHAT_TOKENS
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from optmerge.evaluate.evaluation import Evaluation, Reply
     from optmerge.evaluate.question_files import FileQuestion
 
@@ -130,6 +132,19 @@ def _asked(
             yield from some
 
 
+def _print_parts(out: Console, found: Sequence[Evaluation]) -> None:
+    """Of each routed output, which parts answered the questions of each group."""
+    from optmerge.cli.console import escape
+
+    for each in found:
+        for group, parts in each.parts.items():
+            shares = ", ".join(
+                f"{part or 'the merge alone'} {percent(share)}" for part, share in parts.items()
+            )
+            words = f"{each.model}, {group or 'all questions'}: answered by {shares}"
+            out.print(escape(words))
+
+
 def _print(found: Sequence[Evaluation]) -> None:
     """A row a model, and a row a pair of models."""
     from rich.table import Table
@@ -148,6 +163,7 @@ def _print(found: Sequence[Evaluation]) -> None:
         table.add_row(escape(each.model), *total[:2], *parts, str(total[2]))
     out = console()
     out.print(table)
+    _print_parts(out, found)
     pairs = [(a, b) for row, a in enumerate(found) for b in found[row + 1 :] if b.model in a.differences]
     if pairs:
         differences = Table(box=None, pad_edge=False, header_style="bold")

@@ -76,4 +76,5 @@ def summary(result: Result) -> dict[str, object]:
         "truncation": result.truncation,
         "resumed_tensors": result.resumed_tensors,
         "scales": list(result.scales),
+        **({} if result.parts is None else {"routed": result.parts.plain()}),
     }

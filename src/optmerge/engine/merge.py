@@ -20,6 +20,7 @@ from optmerge.engine.output.carried_files import write_side_files
 from optmerge.engine.output.dense import write_merged_checkpoint
 from optmerge.engine.output.folder import Mode, OutputFolder, check_usable, finished_fingerprint
 from optmerge.engine.output.identities import Identities
+from optmerge.engine.output.parts import Parts, write_parts
 from optmerge.engine.output.places import remember_base
 from optmerge.engine.output.provenance import content_hashes, with_recorded_changes, write_provenance
 from optmerge.engine.plan import Action, Plan, Progress
@@ -75,6 +76,7 @@ class Result:
         resumed_tensors: how many tensors an earlier run had already written.
         scales: for each of the plan's methods the scale that was chosen for it and why, as in the provenance;
             None where none was.
+        parts: the experts' parts of a routed output, made in this run; None for other outputs.
     """
 
     path: Path
@@ -84,6 +86,7 @@ class Result:
     truncation: float | None = None
     resumed_tensors: int = 0
     scales: tuple[Mapping[str, Any] | None, ...] = ()
+    parts: Parts | None = None
 
 
 Watch = Callable[[Plan], AbstractContextManager[Progress | None]]
@@ -228,6 +231,7 @@ def _run(
         truncation=written.truncation,
         resumed_tensors=len(folder.written),
         scales=written.scales,
+        parts=written.parts,
     )
 
 
@@ -237,6 +241,7 @@ class _Written:
 
     truncation: float | None = None
     scales: tuple[Mapping[str, Any] | None, ...] = ()
+    parts: Parts | None = None
 
     @property
     def cautions(self) -> list[str]:
@@ -274,14 +279,21 @@ def _write(
             squares = write_merged_checkpoint(
                 decided, sources, surveys, scales, pool, budget, folder, identities, progress
             )
+        parts = write_parts(plan, sources, budget, folder.staging)
         found = identities.finish(sources, pool)
     _check_unchanged(inputs)
     # No warnings of methods: a resumed run doesn't repeat those of tensors already written.
-    details = {"fingerprint": folder.fingerprint, "device": options.device, "truncation": truncation}
+    details: dict[str, Any] = {
+        "fingerprint": folder.fingerprint,
+        "device": options.device,
+        "truncation": truncation,
+    }
+    if parts is not None:
+        details["routed"] = parts.plain()
     hashes = {"content_hashes": content_hashes(inputs)} if options.content_hashes else {}
     measured = with_squares(plan, squares)
     write_provenance(measured, inputs, scales, folder.staging, found, details | hashes)
-    return _Written(truncation, tuple(scales.plain(plan)))
+    return _Written(truncation, tuple(scales.plain(plan)), parts)
 
 
 def _check_ends(plan: Plan, inputs: Inputs) -> None:

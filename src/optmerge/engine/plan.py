@@ -209,6 +209,39 @@ class Cost:
 
 
 @dataclass(frozen=True)
+class Routed:
+    """What a routed output holds beside the merged model: a part for every expert, and the router.
+
+    Args:
+        tensors: merged tensors that the parts change, in the order of the plan.
+        left: merged tensors that no part changes.
+        readers: merged tensors of the first layer that have one input, which the router reads.
+        module: the module of the first of these, by its name in the model's class.
+        width: of that input.
+        directions: most directions of that input that the router keeps of each expert.
+        weights: most weights of all parts and the router together.
+        share: the same, as a share of the model's weights.
+        nbytes: the same in bytes.
+        threshold: sureness of the router below which the merge alone answers.
+    """
+
+    tensors: tuple[str, ...]
+    left: tuple[str, ...]
+    readers: tuple[str, ...]
+    module: str
+    width: int
+    directions: int
+    weights: int
+    share: float
+    nbytes: int
+    threshold: float
+
+    def plain(self) -> dict[str, Any]:
+        """What is planned, as JSON-ready data."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
 class Squares:
     """How far an expert moved one tensor, as sums over the tensor's entries.
 
@@ -275,6 +308,7 @@ class Plan:
         vocabulary: rows of the output, and added token → id; empty if all models have the base's tokens.
         squares: how far each expert moved each tensor: a sample while planning, exact once it has run.
         changes: the same by component.
+        routed: what a routed output holds beside the merge; None for other outputs.
     """
 
     recipe: Recipe
@@ -294,6 +328,7 @@ class Plan:
     vocabulary: Mapping[str, Any]
     squares: Squared = field(default_factory=dict, repr=False)
     changes: tuple[Change, ...] = ()
+    routed: Routed | None = None
 
     @property
     def generic(self) -> bool:
@@ -326,6 +361,7 @@ class Plan:
             "side_files": self.side_files,
             "shards": [shard.file_name for shard in self.shards],
             **({"vocabulary": dict(self.vocabulary)} if self.vocabulary else {}),
+            **({"routed": self.routed.plain()} if self.routed is not None else {}),
             "fingerprint": self.fingerprint,
             "tensors": [tensor.plain() for tensor in self.tensors],
         }

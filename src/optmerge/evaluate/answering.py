@@ -135,25 +135,34 @@ def answers_to_inputs(
         tokens: at which an answer is cut off.
         batch: prompts answered together, at most.
     """
-    import torch
-
-    alike: dict[object, list[int]] = {}
-    for row, prompt in enumerate(prompts):
-        shapes = sorted((name, *each.shape, str(each.dtype)) for name, each in prompt.items())
-        alike.setdefault(tuple(shapes), []).append(row)
     replies = [""] * len(prompts)
-    for rows in alike.values():
+    for rows in alike(prompts):
 
         def inputs(chosen: list[int], ids: Tensor, rows: list[int] = rows) -> Mapping[str, Any]:
-            beside = [name for name in prompts[rows[0]] if name not in ("input_ids", "attention_mask")]
-            parts = {name: [prompts[rows[each]][name] for each in chosen] for name in beside}
-            return {name: torch.cat(tensors).to(ids.device) for name, tensors in parts.items()}
+            found = side_by_side([prompts[rows[each]] for each in chosen], ids.device)
+            return {name: each for name, each in found.items() if name not in ("input_ids", "attention_mask")}
 
         asked = [prompts[row]["input_ids"][0].tolist() for row in rows]
         said = answers(model, tokenizer, asked, inputs, tokens=tokens, batch=batch)
         for row, text in zip(rows, said, strict=True):
             replies[row] = text
     return replies
+
+
+def alike(prompts: Sequence[Mapping[str, Any]]) -> list[list[int]]:
+    """Groups of rows whose tensors have equal shapes and types, each in order."""
+    found: dict[object, list[int]] = {}
+    for row, prompt in enumerate(prompts):
+        shapes = sorted((name, *each.shape, str(each.dtype)) for name, each in prompt.items())
+        found.setdefault(tuple(shapes), []).append(row)
+    return list(found.values())
+
+
+def side_by_side(prompts: Sequence[Mapping[str, Any]], device: Any) -> dict[str, Tensor]:
+    """The tensors of prompts that are alike, joined along their first axis, on a device."""
+    import torch
+
+    return {name: torch.cat([prompt[name] for prompt in prompts]).to(device) for name in prompts[0]}
 
 
 def equally_long(lengths: Sequence[int], size: int) -> list[list[int]]:

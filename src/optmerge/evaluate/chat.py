@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 from optmerge.checkpoints.adapter_config import locate_base
 from optmerge.checkpoints.hub import locate
 from optmerge.checkpoints.json_files import read_object
+from optmerge.engine.output.router import MERGE, is_routed
 from optmerge.errors import CheckpointError, InputError
 from optmerge.evaluate.answering import BATCH, CHAT_TOKENS, answers_to_inputs
 from optmerge.evaluate.question_files import FileQuestion
 from optmerge.evaluate.questions import read_picture
+from optmerge.evaluate.routed import RoutedModel
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -26,10 +28,12 @@ class Chat:
     Args:
         model: of transformers, in eval mode; with PEFT's layers where it came as an adapter.
         processor: of the model's family.
+        routed: the same model with its experts' parts and its router; None where it has none.
     """
 
     model: Any
     processor: Any
+    routed: RoutedModel | None = None
 
     def ask(self, question: str, images: Sequence[Image.Image] = (), *, longest: int = CHAT_TOKENS) -> str:
         """The answer, decoded greedily; arguments and errors as of `inputs`.
@@ -68,18 +72,47 @@ class Chat:
         made: Mapping[str, Any] = self.processor(text=[prompt], **pixels, return_tensors="pt")
         return made
 
+    def choices(self, inputs: Sequence[Mapping[str, Any]], *, batch: int = BATCH) -> list[str] | None:
+        """The expert whose part answers each prompt, `MERGE` for none; None where the model has no router.
+
+        Args:
+            inputs: as of `answers`.
+            batch: prompts read together, at most.
+        """
+        return None if self.routed is None else self.routed.choices(inputs, batch=batch)
+
     def answers(
-        self, inputs: Sequence[Mapping[str, Any]], *, longest: int = CHAT_TOKENS, batch: int = BATCH
+        self,
+        inputs: Sequence[Mapping[str, Any]],
+        *,
+        longest: int = CHAT_TOKENS,
+        batch: int = BATCH,
+        choices: Sequence[str] | None = None,
     ) -> list[str]:
         """The answers to prompts that the processor has made, decoded greedily.
+
+        Prompts for which a router chooses one part are answered together.
 
         Args:
             inputs: of one prompt each, without padding.
             longest: tokens at which an answer is cut off.
             batch: prompts answered together, at most.
+            choices: of each prompt the expert whose part answers; by default the router's, if there is one.
         """
         tokenizer = getattr(self.processor, "tokenizer", self.processor)
-        return answers_to_inputs(self.model, tokenizer, inputs, tokens=longest, batch=batch)
+        if self.routed is None:
+            return answers_to_inputs(self.model, tokenizer, inputs, tokens=longest, batch=batch)
+        chosen = self.routed.choices(inputs, batch=batch) if choices is None else choices
+        said = [""] * len(inputs)
+        for part in (MERGE, *self.routed.router.experts):
+            rows = [row for row, each in enumerate(chosen) if each == part]
+            if rows:
+                asked = [inputs[row] for row in rows]
+                with self.routed.using(part):
+                    replies = answers_to_inputs(self.model, tokenizer, asked, tokens=longest, batch=batch)
+                for row, text in zip(rows, replies, strict=True):
+                    said[row] = text
+        return said
 
 
 def show(chat: Chat, question: FileQuestion) -> Mapping[str, Any]:
@@ -102,7 +135,8 @@ def load(ref: str | Path, *, device: str = "cpu", dtype: str = "auto") -> Chat:
     """A model to be asked.
 
     Args:
-        ref: folder or hub id of a checkpoint, or of an adapter whose configuration names its base.
+        ref: folder or hub id of a checkpoint, of a routed output with its parts and router, or of an adapter
+            whose configuration names its base.
         device: where it answers.
         dtype: name of a torch dtype; by default the one it was saved in. An adapter on a float32 model is
             added to the weights, which answers sooner.
@@ -125,6 +159,9 @@ def load(ref: str | Path, *, device: str = "cpu", dtype: str = "auto") -> Chat:
         else folder
     )
     model = _model(base, dtype)
+    if not adapter and is_routed(folder):
+        routed = RoutedModel.load(folder, model.to(device).eval())
+        return Chat(routed.model, processor(base), routed)
     if adapter:
         try:
             from peft import PeftModel

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -29,11 +30,14 @@ class Reply:
         question: as it was asked.
         said: the answer.
         score: in [0, 1]; None where the question has no accepted answer.
+        part: the expert whose part of a routed output answered, empty where the merge alone did; None for
+            other models.
     """
 
     question: FileQuestion
     said: str
     score: float | None
+    part: str | None = None
 
     def plain(self, model: str) -> dict[str, Any]:
         """The reply as a line of JSON.
@@ -42,6 +46,7 @@ class Reply:
             model: name of the model.
         """
         asked = self.question
+        routed = {} if self.part is None else {"part": self.part}
         return {
             "model": model,
             "id": asked.id,
@@ -50,6 +55,7 @@ class Reply:
             "said": self.said,
             "answers": list(asked.answers),
             "score": self.score,
+            **routed,
         }
 
 
@@ -75,10 +81,13 @@ def replies(
     """
     for start in range(0, len(questions), WINDOW):
         asked = questions[start : start + WINDOW]
-        said = model.answers([_shown(model, each, show) for each in asked], longest=longest, batch=batch)
+        inputs = [_shown(model, each, show) for each in asked]
+        chosen = model.choices(inputs, batch=batch)
+        parts: Sequence[str | None] = [None] * len(asked) if chosen is None else chosen
+        said = model.answers(inputs, longest=longest, batch=batch, choices=chosen)
         yield [
-            Reply(question, text, question.score(text) if question.answers else None)
-            for question, text in zip(asked, said, strict=True)
+            Reply(question, text, question.score(text) if question.answers else None, part)
+            for question, text, part in zip(asked, said, parts, strict=True)
         ]
 
 
@@ -104,12 +113,15 @@ class Evaluation:
         score: mean over the groups, each of equal weight; None where no question has an answer.
         groups: group → its score, in the order of the file.
         differences: other model → this model's score less the other's, on the same questions.
+        parts: of a routed output, group → expert → share of the group's questions that the expert's part
+            answered; an empty name for the merge alone.
     """
 
     model: str
     score: Estimate | None
     groups: Mapping[str, Estimate]
     differences: Mapping[str, Difference]
+    parts: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def plain(self) -> dict[str, Any]:
         """The evaluation as JSON-ready data; scores lie in [0, 1]."""
@@ -122,6 +134,7 @@ class Evaluation:
                 other: {"mean": each.mean, "low": each.low, "high": each.high, "p": each.p}
                 for other, each in self.differences.items()
             },
+            **({"parts": {name: dict(own) for name, own in self.parts.items()}} if self.parts else {}),
         }
 
 
@@ -153,9 +166,22 @@ def evaluations(said: Mapping[str, Sequence[Reply]]) -> list[Evaluation]:
                 for other, theirs in groups.items()
                 if other != name and own
             },
+            parts=_parts(said[name]),
         )
         for name, own in groups.items()
     ]
+
+
+def _parts(replies: Sequence[Reply]) -> dict[str, dict[str, float]]:
+    """Group → part → share of the group's questions that it answered; nothing of a model without parts."""
+    found: dict[str, Counter[str]] = {}
+    for each in replies:
+        if each.part is not None:
+            found.setdefault(each.question.group, Counter())[each.part] += 1
+    return {
+        group: {part: count / counts.total() for part, count in counts.most_common()}
+        for group, counts in found.items()
+    }
 
 
 def by_group(scored: Iterable[tuple[str, float]]) -> dict[str, Scores]:

@@ -220,14 +220,20 @@ class Output(_Strict):
     """What is written.
 
     Args:
-        format: `dense`, a whole checkpoint; or `adapter`, one PEFT adapter for the base.
+        format: `dense`, a whole checkpoint; `adapter`, one PEFT adapter for the base; or `routed`, a whole
+            checkpoint, a small PEFT adapter of it for every expert, and a router that chooses among these.
         rank: of the adapter; the exact rank by default. Smaller ranks are truncated and the error reported.
-        shard_size: of a dense checkpoint, as in `5GB`; what save_pretrained takes by default.
+        shard_size: of a whole checkpoint, as in `5GB`; what save_pretrained takes by default.
+        budget: of a routed output, weights of all experts' adapters and the router together, as a share of
+            the model's weights; 0.2 by default.
+        threshold: of a routed output, below which sureness of the router the merge alone answers.
     """
 
-    format: Literal["dense", "adapter"] = "dense"
+    format: Literal["dense", "adapter", "routed"] = "dense"
     rank: Annotated[int, Field(ge=1)] | None = None
     shard_size: str | int | None = None
+    budget: Annotated[float, Field(gt=0, le=10)] | None = None
+    threshold: Annotated[float, Field(ge=0)] | None = None
 
 
 class Vocabulary(_Strict):

@@ -70,10 +70,34 @@ def model_card(
             *_action_rows(plan, scales),
             "",
             *_truncation_words(details),
+            *_routed_words(plan, details),
             *_change_rows(plan.changes),
             *_recipe(plan, inputs, names),
         ]
     )
+
+
+def _routed_words(plan: Plan, details: Mapping[str, Any]) -> list[str]:
+    """What lies beside a merge whose experts have parts, and how PEFT loads it."""
+    if plan.routed is None:
+        return []
+    routed, first = details["routed"], plan.expert_names[0]
+    return [
+        "## Parts of the experts",
+        "",
+        f"`experts/NAME` holds a small PEFT adapter of this model for {', '.join(plan.expert_names)}; "
+        f"all of them and the router have {routed['weights']:,} weights. `experts/router.json` and "
+        "`experts/router.safetensors` choose among them for an input.",
+        "",
+        "```python",
+        "from peft import PeftModel",
+        "",
+        f'model = PeftModel.from_pretrained(model, "{_MERGED}/experts/{first}", adapter_name="{first}")',
+        *(f'model.load_adapter("{_MERGED}/experts/{name}", "{name}")' for name in plan.expert_names[1:2]),
+        f'model.set_adapter("{first}")',
+        "```",
+        "",
+    ]
 
 
 def _metadata(

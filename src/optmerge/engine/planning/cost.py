@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import prod
 
 import torch
 
 from optmerge.checkpoints.dtypes import DTYPES
-from optmerge.engine.plan import Action, Cost, MethodUse, TensorPlan
+from optmerge.engine.plan import Action, Cost, MethodUse, Routed, TensorPlan
 from optmerge.engine.planning.inputs import AdapterExpert, FullExpert, Inputs, shape_of
 from optmerge.engine.planning.stacks import stack_place
 from optmerge.methods import Case
@@ -76,6 +77,40 @@ def cost_of(
     if recipe.output.format == "adapter":
         written = _adapter_bytes(tensors, inputs, recipe)
     return Cost(read, written, peak + AROUND_BYTES, where, whole, largest, sliced, beside, flops)
+
+
+PART_ARRAYS = 9
+"""Float32 arrays of a tensor's size while the parts of a routed output are made of it, beside one for each
+expert's change: the base, the merged tensor, what it lost, and what a singular value decomposition works
+in."""
+
+
+def with_parts(cost: Cost, routed: Routed, tensors: Sequence[TensorPlan], inputs: Inputs) -> Cost:
+    """A merge's cost with that of the parts and the router of a routed output."""
+    read, flops, where, peak = 0, cost.flops, "", 0
+    arrays = PART_ARRAYS + len(inputs.experts)
+    for tensor in (each for each in tensors if each.name in routed.tensors):
+        size = prod(tensor.shape)
+        read += size * (DTYPES[tensor.dtype].itemsize + DTYPES[tensor.out_dtype].itemsize)
+        read += sum(expert.input_bytes(tensor.name) for expert in inputs.experts)
+        flops += len(inputs.experts) * 8.0 * size * min(tensor.shape)
+        needed = arrays * size * _FLOAT32
+        if tensor.name in routed.readers:  # float64 products of the router's inputs, and their eigenvectors
+            needed += (len(inputs.experts) + 4) * routed.width**2 * 8
+        if needed > peak:
+            peak, where = needed, tensor.name
+    largest = peak > cost.whole_tensor_bytes
+    side_by_side = peak * torch.get_num_threads() + AROUND_BYTES
+    return replace(
+        cost,
+        bytes_read=cost.bytes_read + read,
+        bytes_written=cost.bytes_written + routed.nbytes,
+        peak_bytes=max(cost.peak_bytes, side_by_side),
+        peak_tensor=where if side_by_side > cost.peak_bytes else cost.peak_tensor,
+        whole_tensor_bytes=peak if largest else cost.whole_tensor_bytes,
+        whole_tensor=where if largest else cost.whole_tensor,
+        flops=flops,
+    )
 
 
 def slice_limit(name: str, inputs: Inputs, slice_elements: int = SLICE_ELEMENTS) -> int:

@@ -15,9 +15,10 @@ from optmerge.checkpoints.shards import DEFAULT_SHARD_BYTES, Shard, plan_shards
 from optmerge.engine.changes import is_kept, is_read_whole, with_squares
 from optmerge.engine.plan import Action, Cause, MethodUse, Plan, TensorPlan
 from optmerge.engine.planning.configs import config_warnings
-from optmerge.engine.planning.cost import cost_of
+from optmerge.engine.planning.cost import cost_of, with_parts
 from optmerge.engine.planning.found_by_peft import check_found_by_peft
 from optmerge.engine.planning.inputs import AdapterExpert, Base, FullExpert, Inputs
+from optmerge.engine.planning.parts import plan_routed
 from optmerge.engine.planning.request import method_of, parse_bytes
 from optmerge.engine.planning.sampling import sample_squares
 from optmerge.engine.planning.selection import plan_tensors
@@ -42,6 +43,8 @@ def make_plan(recipe: Recipe, inputs: Inputs) -> Plan:
     uses = tuple(_decide(choice, recipe, inputs) if choice else None for choice in choices)
     tensors = plan_tensors(recipe, inputs, uses)
     unknown = check_found_by_peft(recipe, tensors, inputs)
+    routed = plan_routed(recipe, tensors, inputs)
+    cost = cost_of(tensors, uses, inputs, recipe)
     shards = _shards(recipe, tensors)
     given = _given(recipe, inputs)
     experts = tuple(
@@ -64,7 +67,7 @@ def make_plan(recipe: Recipe, inputs: Inputs) -> Plan:
         tensors=tensors,
         shards=shards,
         side_files=_donor(recipe, inputs),
-        cost=cost_of(tensors, uses, inputs, recipe),
+        cost=cost if routed is None else with_parts(cost, routed, tensors, inputs),
         warnings=(*_warnings(recipe, tensors, inputs), *unknown),
         fingerprint=_digest(
             [
@@ -76,6 +79,7 @@ def make_plan(recipe: Recipe, inputs: Inputs) -> Plan:
         ),
         ingredients={name: _digest(each) for name, each in given.items()},
         vocabulary={} if inputs.tokens is None else inputs.tokens.plain(),
+        routed=routed,
     )
     return _with_measuring(with_squares(plan, sample_squares(tensors, inputs)), inputs)
 

@@ -146,8 +146,38 @@ def _check_output(recipe: Recipe) -> None:
             where="output.rank",
             hint="write output: {format: adapter, rank: …}",
         )
+    for key, value in (("budget", output.budget), ("threshold", output.threshold)):
+        if value is not None and output.format != "routed":
+            raise RecipeError(
+                f"a {key} needs a routed output",
+                where=f"output.{key}",
+                hint=f"write output: {{format: routed, {key}: {value:g}}}",
+            )
+    if output.format == "routed":
+        _check_routed(recipe)
     if output.shard_size is not None:
         parse_bytes(output.shard_size, "output.shard_size")
+
+
+def _check_routed(recipe: Recipe) -> None:
+    """Refuses experts among which there is nothing to choose, and names that can't be folders."""
+    if len(recipe.experts) < 2:
+        raise RecipeError(
+            "there is nothing to route between",
+            where="output",
+            got="one expert",
+            expected="at least two experts",
+            hint="write output: dense",
+        )
+    for name in recipe.expert_names():
+        if not re.fullmatch(r"\w[\w.-]*", name):
+            raise RecipeError(
+                "an expert's name can't be the name of a folder",
+                where="experts",
+                got=name,
+                expected="letters, digits, '_', '-' and '.'",
+                hint="give the expert another name: {model: PATH, name: NAME}",
+            )
 
 
 def check_device(device: str) -> None:

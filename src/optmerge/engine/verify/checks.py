@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from optmerge.architectures import resolve
+from optmerge.architectures import Architecture, resolve
 from optmerge.checkpoints.adapters import is_adapter, open_adapter
 from optmerge.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from optmerge.checkpoints.hub import names_hub_model
@@ -20,6 +20,7 @@ from optmerge.checkpoints.reader import Reader
 from optmerge.engine.changes import changes_from, is_change_warning
 from optmerge.engine.output.folder import PROVENANCE, STATE
 from optmerge.engine.output.places import remembered_base
+from optmerge.engine.output.router import FOLDER, is_routed, read_router
 from optmerge.engine.plan import PARAMETER_KINDS, Action, Change
 from optmerge.engine.planning.adapter_matching import match_adapter
 from optmerge.engine.planning.ends import aliases, take_apart
@@ -111,6 +112,8 @@ def verify(path: str | Path, *, base: str | Path | None = None, load: bool = Tru
         return replace(_verify_adapter(path, base, load), changes=changes, warnings=warnings)
     checkpoint = open_checkpoint(path)
     checks = [_coverage(checkpoint, provenance), _finite(checkpoint, provenance)]
+    if is_routed(path):
+        checks += _routed_files(path, checkpoint)
     norms: dict[str, float] = {}
     recorded = (provenance.get("recipe") or {}).get("base")
     reference = _base_of(path, base, provenance)
@@ -134,6 +137,8 @@ def verify(path: str | Path, *, base: str | Path | None = None, load: bool = Tru
             asked = _attempt("generate", lambda: smoke_generation(model, path, architecture))[1]
             del model  # before the base is loaded
             checks.append(asked if architecture.support else _controlled(asked, reference))
+        if loaded.ok and is_routed(path):
+            checks += _parts(path, checkpoint, architecture)
         if architecture.support:
             checks.append(_attempt("code", lambda: support_of(architecture).check_code(path))[1])
     return Verification(path, tuple(checks), norms, changes, warnings)
@@ -172,6 +177,46 @@ def _verify_adapter(path: Path, base: str | Path | None, load: bool) -> Verifica
             asked = _attempt("generate", lambda: smoke_generation(model, reference.path, architecture))[1]
             checks.append(asked if architecture.support else _controlled(asked, reference))
     return Verification(path, tuple(checks), {})
+
+
+def _routed_files(path: Path, checkpoint: Checkpoint) -> list[Check]:
+    """Whether the router of a routed output is whole, and every part is finite and fits the merged model."""
+    try:
+        router = read_router(path)
+    except InputError as problem:
+        return [Check("router", False, problem.what)]
+    architecture = resolve(checkpoint.config, checkpoint.tensors)
+    names = by_canonical(architecture, checkpoint)
+    known = Base(checkpoint, architecture, aliases(architecture, checkpoint, names), names)
+    read = checkpoint.tensors.get(names.get(f"{router.module}.weight", ""))
+    count, last, width = router.directions.shape
+    fits = read is not None and width in read.shape and bool(torch.isfinite(router.directions).all())
+    words = f"{count} experts, {last} directions each, reads {router.module}"
+    found = [Check("router", fits, words if fits else f"{words}, which the model lacks")]
+    for name in router.experts:
+        folder = path / FOLDER / name
+        try:
+            adapter = open_adapter(folder)
+            match_adapter(adapter, Expert(model=str(folder), any_base=True), known, [])
+            finite = _finite(open_checkpoint(adapter.file), {})
+            words = f"{len(adapter.targets)} targets fit; {finite.detail}"
+            found.append(Check(f"part {name}", finite.ok, words))
+        except InputError as problem:
+            found.append(Check(f"part {name}", False, problem.what))
+    return found
+
+
+def _parts(path: Path, checkpoint: Checkpoint, architecture: Architecture) -> list[Check]:
+    """Whether PEFT puts every part onto the merged model, strictly."""
+    config = checkpoint.config or {}
+    return [
+        _attempt(f"load {name}", lambda name=name: _load_part(path, name, config, architecture))[1]  # type: ignore[misc]
+        for name in read_router(path).experts
+    ]
+
+
+def _load_part(path: Path, name: str, config: dict[str, Any], architecture: Architecture) -> Outcome:
+    return load_adapter_strictly(path / FOLDER / name, path, config, architecture)
 
 
 def _provenance(path: Path) -> dict[str, Any]:

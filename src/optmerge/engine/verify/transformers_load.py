@@ -64,6 +64,7 @@ def load_adapter_strictly(
     except ImportError:
         return None, None, "peft isn't installed: pip install 'optmerge[peft]'"
     settings = peft.PeftConfig.from_pretrained(path)
+    settings.base_model_name_or_path = model.name_or_path  # PEFT warns of any other way to write the path
     wrapped = peft.get_peft_model(model, settings)
     with safe_open(path / "adapter_model.safetensors", "pt") as file:
         state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
