@@ -25,7 +25,9 @@ def decaying(m: int, n: int, seed: int) -> Tensor:
     k = min(m, n)
     left = torch.linalg.qr(random(m, k, seed=seed).double()).Q
     right = torch.linalg.qr(random(n, k, seed=seed + 1000).double()).Q
-    return ((left * 2.0 ** (-torch.arange(k) / 2)) @ right.T).float()
+    values: Tensor = torch.pow(2.0, -torch.arange(k) / 2)
+    found: Tensor = (left * values) @ right.T
+    return found.float()
 
 
 def measured(deltas: list[Tensor], merged: Tensor) -> MatrixFigures:

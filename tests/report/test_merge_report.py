@@ -95,7 +95,7 @@ def test_every_number_of_the_tables_is_the_record_s(record: MergeRecord) -> None
         own = analysis["total"]["experts"][head]
         assert near(moved, own["delta"]["moved"]) and near(length, analysis["lengths"][head])
         assert near(cosine, own["cosine"]) and near(interference, own["interference"])
-    maps = {
+    maps: dict[str, Callable[[Any], float | None]] = {
         "How far the merge moves the base, ‖sM‖/‖W₀‖": lambda each: each["merged"]["moved"],
         "Interference with e1": lambda each: each["experts"]["e1"]["interference"],
     }

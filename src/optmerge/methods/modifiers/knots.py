@@ -61,7 +61,7 @@ def _basis_of_factors(deltas: Sequence[LowRank]) -> Tensor:
     """The same from [τ₁ … τ_N] = [B₁ … B_N]·blockdiag(Aᵢ), in Σrᵢ dimensions."""
     rows, upper = thin_qr(torch.cat([delta.up.to(torch.float64) for delta in deltas], dim=1))
     lowers = [torch.linalg.qr(delta.down.to(torch.float64).T).R.T for delta in deltas]
-    parts = upper.split([delta.rank for delta in deltas], dim=1)
+    parts = torch.split(upper, [delta.rank for delta in deltas], dim=1)
     side_by_side = torch.cat([part @ lower for part, lower in zip(parts, lowers, strict=True)], dim=1)
     left, values, _ = torch.linalg.svd(side_by_side, full_matrices=False)
     basis: Tensor = rows @ left[:, values > NULL]
