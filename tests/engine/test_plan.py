@@ -14,6 +14,7 @@ import optmerge
 from optmerge.checkpoints.reader import FileSource
 from optmerge.engine.plan import MethodUse, Plan, TensorPlan
 from optmerge.methods import get
+from optmerge.methods._solvers import approximation
 from worlds.merges import CONFIG, EMBEDDING, HEAD, NORM, QUERY, UP, World, save_adapter, weights, world
 
 
@@ -131,6 +132,27 @@ def test_a_rule_without_tensors_is_a_warning(models: World) -> None:
     plan = optmerge.plan(models.recipe(rules=[{"match": {"include": ["nothing"]}, "copy_from": "base"}]))
 
     assert any("rule 0 matches no tensor" in warning for warning in plan.warnings)
+
+
+def test_what_is_approximated_is_said_with_the_tolerance(
+    models: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(approximation, "EXACT_SIDE", 4)
+    plan, exact = (
+        optmerge.plan(models.recipe(method={"name": "swudi", "tolerance": tolerance}))
+        for tolerance in (0.02, 0.0)
+    )
+    default = optmerge.plan(models.recipe(method="swudi"))
+
+    assert [warning for warning in plan.warnings if "approximated" in warning] == [
+        "swudi: 2 wide tensors are approximated (such as model.layers.0.mlp.down_proj.weight) where the "
+        "estimated error is at most 0.02 of the merged change; elsewhere the eigenproblem is solved, "
+        "which takes long; tolerance: 0 solves it everywhere"
+    ]
+    assert not [warning for warning in exact.warnings if "approximated" in warning]
+    assert plan.cost.peak_bytes == exact.cost.peak_bytes
+    assert plan.methods[0] != exact.methods[0]
+    assert default.warnings == plan.warnings
 
 
 def test_a_rule_that_matches_only_what_nobody_changes_says_so(models: World, tmp_path: Path) -> None:

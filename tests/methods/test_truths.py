@@ -17,7 +17,7 @@ from torch import Tensor
 from optmerge import methods
 from optmerge.deltas import Delta, Dense, LowRank
 from optmerge.errors import MergeWarning
-from optmerge.methods import Context, merge_deltas, registered
+from optmerge.methods import Context, iso_c, merge_deltas, registered
 from worlds.deltas import (
     SHAPES,
     dense_deltas,
@@ -246,6 +246,15 @@ def test_iso_c_of_factors_agrees_on_the_directions_that_the_sum_has() -> None:
         core = left[:, :2].T @ merged @ right[:2].T
         torch.testing.assert_close(core, values.mean() * torch.eye(2, dtype=torch.float64))
         torch.testing.assert_close(torch.linalg.svdvals(merged), values.mean().expand(9).clone())
+
+
+def test_iso_c_of_a_large_wide_matrix_is_that_of_its_transpose(monkeypatch: pytest.MonkeyPatch) -> None:
+    deltas = randn(3, 9, 14, seed=1)
+    before = merge_deltas("iso_c", deltas)
+    monkeypatch.setattr(iso_c, "SMALL_SIDE", 8)
+    merged = merge_deltas("iso_c", deltas)
+    assert relative(merged, before) < 1e-12
+    assert relative(merged, merge_deltas("iso_c", deltas.mT).T) < 1e-12
 
 
 @pytest.mark.parametrize("entry", FACTORED)

@@ -37,7 +37,7 @@ from optmerge.engine.running.pool import Pool, keep_freed_memory, one_after_anot
 from optmerge.engine.running.scales import Scales, choose_scales, with_scales
 from optmerge.engine.running.sources import Sources
 from optmerge.errors import RecipeError
-from optmerge.methods import apply, get
+from optmerge.methods import apply
 from optmerge.recipe import Recipe, parse_recipe
 
 FORMAT = 1
@@ -184,7 +184,7 @@ def analyze(
                 progress(tensor, math.prod(tensor.shape) * DTYPES[tensor.out_dtype].itemsize)
 
         def wants_all_cores(tensor: TensorPlan) -> bool:
-            return tensor.action is Action.MERGE and not get(plan.use(tensor).name).resources.one_core
+            return tensor.action is Action.MERGE and not plan.use(tensor).method.resources.one_core
 
         with Pool(workers) as whole:
             whole.each(visit, filterfalse(wants_all_cores, plan.tensors))
@@ -271,7 +271,7 @@ class _Look:
     def _merged(self, tensor: TensorPlan, deltas: Sequence[Delta]) -> tuple[Delta, float]:
         """s·M and s."""
         use = self._plan.use(tensor)
-        method = get(use.name)
+        method = use.method
         surveys = self._surveys
         own = survey_tensor(self._plan, tensor, self._sources, one_after_another, [None])
         if own is not None and tensor.method_index is not None:

@@ -71,7 +71,7 @@ def _print(found: Analysis, out: Path | None) -> None:
 
     screen = console()
     total = found.total
-    methods = sorted({use.name for use in found.plan.methods if use is not None})
+    methods = sorted({use.label for use in found.plan.methods if use is not None})
     screen.print(
         f"[bold]{total.tensors} tensors[/] merged by {', '.join(methods)}, scale {_scales(total.scales)}\n"
     )

@@ -149,7 +149,7 @@ def print_result(result: Result) -> None:
         if use is not None and chosen is not None:
             from optmerge.engine.running.scales import scale_words as chosen_words
 
-            out.print(f"scale of {use.name}: {escape(chosen_words(chosen))}")
+            out.print(f"scale of {use.label}: {escape(chosen_words(chosen))}")
     if result.resumed_tensors:
         out.print(f"resumed: {result.resumed_tensors} tensors had been written before")
     if result.parts is not None:

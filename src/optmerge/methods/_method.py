@@ -71,12 +71,15 @@ class Resources:
             values depend on how LAPACK splits its work.
         keeps_factors: parameters → whether low-rank deltas of a matrix merge into a low-rank one, so that
             nothing of the matrix's own size is held.
+        tolerance: relative error up to which a dense matrix may be solved approximately, which the plan says;
+            0 where it is solved exactly.
     """
 
     work: Callable[[Case], float] = _one_pass
     workspace: Callable[[Case], float] = _plenty
     one_core: bool = True
     keeps_factors: Callable[[Parameters], bool] = lambda parameters: False
+    tolerance: Callable[[Case], float] = lambda case: 0.0
 
 
 @dataclass(frozen=True)

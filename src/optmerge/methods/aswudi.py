@@ -17,12 +17,13 @@ from optmerge.methods._method import Resources
 from optmerge.methods._registry import method
 from optmerge.methods._solvers.quadratic import (
     Filter,
+    Start,
     in_factor_space,
-    interaction,
+    interaction_work,
     interaction_workspace,
-    start_at,
+    solve_interaction,
 )
-from optmerge.methods.swudi import FLOOR, Start
+from optmerge.methods.swudi import FLOOR
 
 _RULES: dict[str, Callable[[Tensor, float], float]] = {
     "participation_sqrt": lambda values, beta: _participation(values.sqrt()),
@@ -45,7 +46,7 @@ def _known_rule(rule: str) -> str:
     scale=0.3,
     auto="decorrelating",
     resources=Resources(
-        work=lambda case: 4.0 * case.m * case.n * case.n * case.experts + 10.0 * case.n**3,
+        work=lambda case: interaction_work(case.experts, case.m, case.n),
         workspace=lambda case: interaction_workspace(case.experts, case.m, case.n, case.parameters),
         keeps_factors=lambda parameters: True,
     ),
@@ -74,7 +75,7 @@ def aswudi(
     """
     m, n = deltas[0].shape
     phi = adaptive_filter(rank_rule, (m, n))
-    return in_factor_space(deltas, lambda items: interaction(items).solve(start_at(start, items), phi))
+    return in_factor_space(deltas, lambda items: solve_interaction(items, start, phi))
 
 
 def adaptive_filter(rule: str, shape: tuple[int, int]) -> Filter:

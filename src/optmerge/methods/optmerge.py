@@ -26,6 +26,7 @@ from optmerge.methods._solvers.linalg import (
 from optmerge.methods._solvers.quadratic import (
     Dual,
     Quadratic,
+    Start,
     Term,
     build,
     build_dual,
@@ -260,7 +261,7 @@ def _terms(deltas: Sequence[Tensor], k: int, centred: bool) -> Iterator[Term]:
         yield Term(1 / norm, seen, pull)
 
 
-def _expanded(deltas: Sequence[Delta], k: int, centred: bool, start: str) -> tuple[Tensor, Quadratic]:
+def _expanded(deltas: Sequence[Delta], k: int, centred: bool, start: Start) -> tuple[Tensor, Quadratic]:
     """M₀ and the quadratic in the tensor's own coordinates, which Adam's entrywise steps need."""
     space = joint_factor_space(deltas)
     if space is None:
@@ -273,7 +274,7 @@ def _expanded(deltas: Sequence[Delta], k: int, centred: bool, start: str) -> tup
     return begin, core.expand(space)
 
 
-def _literal(deltas: Sequence[Tensor], k: int, centred: bool, start: str, optimizer: Optimizer) -> Tensor:
+def _literal(deltas: Sequence[Tensor], k: int, centred: bool, start: Start, optimizer: Optimizer) -> Tensor:
     """The loop as it is written, from full singular value decompositions."""
     dtype = deltas[0].dtype
     mean = start_at("mean", deltas).to(dtype)

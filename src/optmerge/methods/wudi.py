@@ -20,6 +20,7 @@ from optmerge.methods._solvers.quadratic import (
     interaction,
     interaction_workspace,
     joint_factor_space,
+    solve_interaction,
     start_at,
 )
 
@@ -69,7 +70,7 @@ def wudi(
     if solver == "exact":  # divides by small eigenvalues, so in float64 whatever the size
         merged = in_factor_space(
             [delta.to(torch.float64) for delta in deltas],
-            lambda items: interaction(items).solve(start_at("sum", items), _pseudo_inverse),
+            lambda items: solve_interaction(items, "sum", _pseudo_inverse),
         )
         return merged.to(deltas[0].dtype)
     optimizer = Optimizer("adam", lr, steps)

@@ -141,10 +141,8 @@ def _tensor_cost(
     taken_apart = _is_taken_apart(tensor, inputs, recipe)
     in_slices = streaming is not None and not taken_apart
     held = min(size, slice_limit(tensor.name, inputs)) if in_slices else size
-    rows = tensor.shape[-2] if len(tensor.shape) > 1 else 1
-    columns = tensor.shape[-1] if tensor.shape else 1
-    if tensor.layout in ("transposed", "transposed_stack"):
-        rows, columns = columns, rows
+    case = case_of(tensor, use, count)
+    rows, columns = case.m, case.n
     sides, rank = rows + size // max(1, rows), _joint_rank(tensor.name, inputs)
     if rank is not None and rank * sides < size and method.resources.keeps_factors(use.parameters):
         # The factors, float64 bases of their spaces and what they are made from, a slice of W₀ (measured).
@@ -155,13 +153,32 @@ def _tensor_cost(
     for expert in inputs.experts:
         own = expert.rank(tensor.name) if isinstance(expert, AdapterExpert) else None
         deltas += held if own is None else min(own * sides, size)
-    case = Case(count, rows, columns, use.parameters)
     workspace = method.resources.workspace(case) if deltas >= held else 2.0
     peak = int((deltas + held * (2 + workspace)) * _FLOAT32 * FRAGMENTATION) + min(stored, held * 8)
     if taken_apart:  # one matrix, both its singular bases, and what LAPACK works in
         peak += 6 * rows * columns * _FLOAT32
     matrices = size / max(1, rows * columns)
     return read, peak, matrices * method.resources.work(case)
+
+
+def case_of(tensor: TensorPlan, use: MethodUse, experts: int) -> Case:
+    """The merge of one of the matrices that a tensor holds."""
+    rows = tensor.shape[-2] if len(tensor.shape) > 1 else 1
+    columns = tensor.shape[-1] if tensor.shape else 1
+    if tensor.layout in ("transposed", "transposed_stack"):
+        rows, columns = columns, rows
+    elif tensor.layout == "flatten":
+        rows, columns = tensor.shape[0], prod(tensor.shape[1:])
+    return Case(experts, rows, columns, use.parameters)
+
+
+def tolerance_of(tensor: TensorPlan, use: MethodUse, inputs: Inputs) -> float:
+    """Relative error up to which a tensor's dense matrices may be solved approximately; 0 where exactly."""
+    if tensor.action is not Action.MERGE or len(tensor.shape) < 2:
+        return 0.0
+    case, rank = case_of(tensor, use, len(inputs.experts)), _joint_rank(tensor.name, inputs)
+    in_factor_space = rank is not None and rank < min(case.m, case.n)
+    return 0.0 if in_factor_space else use.method.resources.tolerance(case)
 
 
 def _is_taken_apart(tensor: TensorPlan, inputs: Inputs, recipe: Recipe) -> bool:

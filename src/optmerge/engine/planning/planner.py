@@ -15,7 +15,7 @@ from optmerge.checkpoints.shards import DEFAULT_SHARD_BYTES, Shard, plan_shards
 from optmerge.engine.changes import is_kept, is_read_whole, with_squares
 from optmerge.engine.plan import Action, Cause, MethodUse, Plan, TensorPlan
 from optmerge.engine.planning.configs import config_warnings
-from optmerge.engine.planning.cost import cost_of, with_parts
+from optmerge.engine.planning.cost import cost_of, tolerance_of, with_parts
 from optmerge.engine.planning.found_by_peft import check_found_by_peft
 from optmerge.engine.planning.inputs import AdapterExpert, Base, FullExpert, Inputs
 from optmerge.engine.planning.parts import plan_routed
@@ -68,7 +68,7 @@ def make_plan(recipe: Recipe, inputs: Inputs) -> Plan:
         shards=shards,
         side_files=_donor(recipe, inputs),
         cost=cost if routed is None else with_parts(cost, routed, tensors, inputs),
-        warnings=(*_warnings(recipe, tensors, inputs), *unknown),
+        warnings=(*_warnings(recipe, tensors, inputs), *_approximations(uses, tensors, inputs), *unknown),
         fingerprint=_digest(
             [
                 given,
@@ -205,6 +205,26 @@ def _architecture_warnings(tensors: Sequence[TensorPlan], base: Base) -> list[st
             f"{unknown[0].name}), since no component is known for them; if they belong to the language "
             "model, write in the recipe: select: {components: [language, other], include: ['…']}"
         )
+    return found
+
+
+def _approximations(
+    uses: Sequence[MethodUse | None], tensors: Sequence[TensorPlan], inputs: Inputs
+) -> list[str]:
+    """What to say of each method that doesn't solve all of its matrices exactly."""
+    found = []
+    for index, use in enumerate(uses):
+        if use is None:
+            continue
+        mine = [tensor for tensor in tensors if tensor.method_index == index]
+        wide = {each.name: allowed for each in mine if (allowed := tolerance_of(each, use, inputs))}
+        if wide:
+            count = f"{len(wide)} wide tensors are" if len(wide) > 1 else "1 wide tensor is"
+            found.append(
+                f"{use.name}: {count} approximated (such as {next(iter(wide))}) where the estimated error is "
+                f"at most {max(wide.values()):.2g} of the merged change; elsewhere the eigenproblem is "
+                "solved, which takes long; tolerance: 0 solves it everywhere"
+            )
     return found
 
 

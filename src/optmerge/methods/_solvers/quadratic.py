@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -25,6 +25,9 @@ from optmerge.deltas import Delta, Dense, FactorSpace, LowRank, zero_like
 from optmerge.deltas.thin import gram
 from optmerge.errors import MethodError
 from optmerge.methods._solvers.linalg import solver_dtype, solver_width, squared_norm
+
+Start = Literal["sum", "mean", "zero"]
+"""M₀."""
 
 Filter = Callable[[Tensor], Tensor]
 """φ: eigenvalues in descending order, (K,) → (K,)."""
@@ -188,12 +191,61 @@ def interaction(
     return Primal(curvature, target)
 
 
+def solve_interaction(deltas: Sequence[Tensor], start: Start, phi: Filter) -> Tensor:
+    """M₀ + (D − M₀C) Q φ(Λ) Qᵀ of WUDI's quadratic, (m, n), in whichever form costs least."""
+    m, n = deltas[0].shape
+    if is_mixed(len(deltas), m, n):
+        return _mixed(deltas, start, phi)
+    return interaction(deltas).solve(start_at(start, deltas), phi)
+
+
+def is_mixed(experts: int, m: int, n: int) -> bool:
+    """Whether M is cheaper as Σ τᵢAᵢ, which takes N products of n×n×n where D and M₀ take three of m×n×n."""
+    return experts * n < 3 * m and experts * m > n
+
+
+def _mixed(deltas: Sequence[Tensor], start: Start, phi: Filter) -> Tensor:
+    """M = Σ τᵢAᵢ, Aᵢ = s(I − CK) + wᵢτᵢᵀτᵢK, K = Qφ(Λ)Qᵀ, where M₀ = s Σ τᵢ: nothing of D's size is held."""
+    n = deltas[0].shape[1]
+    dtype = solver_dtype(deltas[0])
+    curvature = deltas[0].new_zeros(n, n, dtype=dtype)
+    moved: list[tuple[Tensor, Tensor]] = []
+    for original, delta in zip(deltas, in_solver_dtype(deltas), strict=True):
+        norm = squared_norm(delta)
+        if norm > 0:
+            squares = gram(delta).div_(norm)
+            curvature.add_(squares)
+            moved.append((original, squares))
+    values, vectors = torch.linalg.eigh(curvature)
+    kernel = (vectors * _descending(phi, values)) @ vectors.T
+    factor = {"sum": 1.0, "mean": 1 / len(deltas), "zero": 0.0}[start]
+    del values, vectors
+    common = torch.mm(curvature, kernel).mul_(-factor)
+    common.diagonal().add_(factor)
+    merged = deltas[0].new_zeros(deltas[0].shape, dtype=dtype)
+    for delta, squares in moved:
+        merged.addmm_(delta.to(dtype), torch.addmm(common, squares, kernel, out=curvature))
+    return merged
+
+
 def interaction_workspace(experts: int, m: int, n: int, parameters: Mapping[str, Any]) -> float:
     """Tensor-sized float32 arrays that the closed form of the interaction holds: some of the tensor's size,
     matrices of the eigenproblem's side, and F where it is dual."""
+    if is_mixed(experts, m, n):
+        return (2.0 + (experts + 4.5) * n / m) * solver_width(m, n)
     dual = experts * m <= n
     side = experts * m if dual else n
     return (5.5 + 3.5 * side**2 / (m * n) + dual * experts) * solver_width(m, n)
+
+
+def interaction_work(experts: int, m: int, n: int) -> float:
+    """Floating-point operations of the closed form of the interaction."""
+    if is_mixed(experts, m, n):
+        return experts * (3.0 * m * n * n + 2.0 * n**3) + 14.0 * n**3
+    dual = experts * m <= n
+    side = experts * m if dual else n
+    products = (side**2 + 4.0 * m * side) * n if dual else (3.0 * experts + 6.0) * m * n * n
+    return products + 10.0 * side**3
 
 
 def in_solver_dtype(matrices: Sequence[Tensor]) -> Iterator[Tensor]:
@@ -202,7 +254,7 @@ def in_solver_dtype(matrices: Sequence[Tensor]) -> Iterator[Tensor]:
         yield matrix.to(solver_dtype(matrix))
 
 
-def start_at(name: str, deltas: Sequence[Tensor]) -> Tensor:
+def start_at(name: Start, deltas: Sequence[Tensor]) -> Tensor:
     """M₀: the `sum` or `mean` of the deltas, or `zero`, in the type the problem is solved in."""
     total = torch.zeros_like(deltas[0], dtype=solver_dtype(deltas[0]))
     if name != "zero":
