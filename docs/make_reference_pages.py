@@ -1,4 +1,4 @@
-"""Writes docs/reference/commands.md, recipe.md and python.md from the command line, the schema and docstrings."""
+"""Writes commands.md, recipe.md and python.md of docs/reference from the command line, schema and docstrings."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def _cell(text: str) -> str:
 def recipe() -> str:
     """Every key of a recipe, from the pydantic models."""
     head = (
-        "# Recipe\n\nA YAML file, or a dictionary in Python. Made from the schema that recipes are checked with: "
+        "# Recipe\n\nA YAML file, or a dictionary in Python. Made from the schema that checks recipes: "
         "an unknown key is refused.\n\n```yaml\nbase: base\nexperts: [ocr, {model: chart, weight: 0.8}]\n"
         "method: {name: tsv, scale: 1}\n```\n"
     )
