@@ -1,4 +1,4 @@
-"""Writes commands.md, recipe.md and python.md of docs/reference from the command line, schema and docstrings."""
+"""Writes commands.md, recipe.md and python.md of docs/reference from the command line, schema, docstrings."""
 
 from __future__ import annotations
 

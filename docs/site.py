@@ -1,7 +1,7 @@
 """Hooks of mkdocs: the navigation is made from the folders, and pages outside docs/ join the site.
 
-A new page in a folder of docs/ needs no line here: it is listed by its title. Links are written for a reader of
-the repository; they are turned to the site's page, or into plain text where the site has none.
+A new page in a folder of docs/ needs no line here: it is listed by its title. Links are written for a reader
+of the repository; they are turned to the site's page, or into plain text where the site has none.
 """
 
 from __future__ import annotations
