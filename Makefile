@@ -41,7 +41,7 @@ fuzz: $(READY)
 	  PYTHONPATH=tests $(BIN)/python -m fuzz $$name --seconds $(FUZZ_SECONDS) || exit 1; \
 	done
 
-# The generated pages of docs/reference, then the site in out/site, which opens from disk.
+# The generated pages of docs/reference, then the site in out/site; its search works where it is served.
 export NO_MKDOCS_2_WARNING ?= 1
 docs: $(READY)
 	$(BIN)/python docs/make_method_pages.py
