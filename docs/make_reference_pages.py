@@ -16,6 +16,7 @@ from optmerge.recipe.schema import (
     Expert,
     Match,
     MethodChoice,
+    ModifierChoice,
     Output,
     Recipe,
     Rule,
@@ -97,6 +98,7 @@ def recipe() -> str:
         Recipe: "The recipe",
         Expert: "An expert",
         MethodChoice: "A method",
+        ModifierChoice: "A modifier",
         Match: "Tensors that match",
         Select: "Tensors that are merged",
         Rule: "A rule",
@@ -107,6 +109,7 @@ def recipe() -> str:
     short = {
         Expert: "Short form: the model alone, as text.",
         MethodChoice: "Short form: the name alone. Parameters: [methods](methods/README.md).",
+        ModifierChoice: "Short form: the name alone ([modifiers](../how-to/modify-a-method.md)).",
         SideFiles: "Short form: the donor alone.",
         Output: "Short form: the format alone.",
         Vocabulary: "Short form: `tokens` alone.",
