@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 # Two cores is what the project is sized for; more helps only the tests.
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: demo demo-omni test test-slow check fuzz docs clean
+.PHONY: demo demo-omni test test-slow check fuzz docs docs-serve clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -41,9 +41,16 @@ fuzz: $(READY)
 	  PYTHONPATH=tests $(BIN)/python -m fuzz $$name --seconds $(FUZZ_SECONDS) || exit 1; \
 	done
 
+# The generated pages of docs/reference, then the site in out/site; its search works where it is served.
+export NO_MKDOCS_2_WARNING ?= 1
 docs: $(READY)
 	$(BIN)/python docs/make_method_pages.py
 	$(BIN)/python docs/make_model_types_page.py
+	$(BIN)/python docs/make_reference_pages.py
+	$(BIN)/mkdocs build --strict
+
+docs-serve: docs
+	$(BIN)/mkdocs serve
 
 clean:
 	rm -rf $(VENV) out build dist

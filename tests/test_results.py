@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -37,7 +38,31 @@ def printed(capsys: pytest.CaptureFixture[str], benchmark: str, *options: str) -
 def test_the_benchmarks_page_and_the_readme_print_the_records(capsys: pytest.CaptureFixture[str]) -> None:
     found = printed(capsys, "bench")
     assert tables(page("docs/benchmark.md")) == found
-    assert_rounded(page("README.md"), found[0])
+    [shown] = tables(page("README.md"))
+    assert_rounded(shown, found)
+
+
+def test_the_readmes_costs_beside_mergekit_are_recorded() -> None:
+    rows = re.findall(
+        r"^\| (.+?) \| ([\d.]+) s \| ([\d.]+) s \| ([\d,]+) MiB \| ([\d,]+) MiB \|$",
+        page("README.md"),
+        re.MULTILINE,
+    )
+    records = [
+        json.loads(line) for line in (ROOT / "results/perf/peers.jsonl").read_text("utf-8").splitlines()
+    ]
+    assert [_pair(name) for name, *_ in rows] == [record["pair"]["ours"] for record in records]
+    for (_, *shown), record in zip(rows, records, strict=True):
+        sides = (record["ours"], record["theirs"])
+        exact = [side["wall_seconds"] for side in sides] + [
+            side["peak_anonymous_bytes"] / 2**20 for side in sides
+        ]
+        assert shown == [*(f"{each:.1f}" for each in exact[:2]), *(f"{each:,.0f}" for each in exact[2:])]
+
+
+def _pair(name: str) -> str:
+    """A method's name on the page in the form of records."""
+    return re.sub(r"\W", "_", name.partition(" (")[0].lower())
 
 
 def test_the_omni_page_prints_the_records(
@@ -47,18 +72,31 @@ def test_the_omni_page_prints_the_records(
     assert tables(page("docs/omni.md")) == printed(capsys, "omni", "--n", "250")
 
 
-def assert_rounded(text: str, table: Table) -> None:
-    """The block of scores in a text is the table with fewer columns and digits, each merge at its best."""
-    [block] = [block for block in text.split("```")[1::2] if "±" in block]
-    head, *lines = [line for line in block.splitlines() if line.strip()]
-    columns = [*head.split()[: head.split().index("average") + 1], "% of experts"]
-    rows = {cells["model"]: cells for cells in cells_of(table)}  # the later of two rules is validation
-    shown = [re.split(r"\s{2,}", line.strip()) for line in lines]
-    assert {name for name, *_ in shown} == rows.keys()
-    for name, *figures in shown:
-        assert len(figures) == len(columns)
-        for column, figure in zip(columns, figures, strict=True):
-            assert_rounds(rows[name][column], figure, f"{name}, {column}")
+READMES = {
+    "base": "base",
+    "task arithmetic": "task_arithmetic",
+    "TSV": "tsv",
+    "SWUDI, the default method": "swudi",
+    "each question to its own expert": "routing",
+}
+
+
+def assert_rounded(shown: Table, lines: list[Table]) -> None:
+    """The README's table is that of both lines with fewer rows and columns, each merge at its best scale."""
+    for row in cells_of(["|name|full|full of|lora|lora of|", *shown[1:]]):
+        for line, table in zip(("full", "lora"), lines, strict=False):
+            rows = {
+                cells["model"]: cells for cells in cells_of(table)
+            }  # the later of two rules is validation
+            if row["name"] == "best single expert":
+                found = max(
+                    (rows[each] for each in rows if each.endswith(" expert")),
+                    key=lambda cells: cells["average"],
+                )
+            else:
+                found = rows[READMES[row["name"]]]
+            assert_rounds(found["average"], row[line], f"{row['name']}, {line}")
+            assert_rounds(found["% of experts"], row[f"{line} of"], f"{row['name']}, {line}, % of experts")
 
 
 def cells_of(table: Table) -> list[dict[str, str]]:

@@ -279,6 +279,29 @@ def test_other_ends_have_codes_of_their_own(
     assert (models.out / ".optmerge").is_dir()
 
 
+@pytest.mark.parametrize(
+    ("command", "extra"), [("bench demo", "bench"), ("omni table", "bench"), ("eval m q", "ask")]
+)
+def test_a_package_that_isnt_installed_is_named_with_what_brings_it(
+    command: str, extra: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def missing(arguments: list[str]) -> None:
+        raise ModuleNotFoundError("No module named 'PIL'", name="PIL")
+
+    monkeypatch.setattr(cli, "app", missing)
+    assert run(command.split()) == 2
+    assert capsys.readouterr().err == f"error: PIL isn't installed\n  next: pip install 'optmerge[{extra}]'\n"
+
+
+def test_a_module_of_ours_that_is_missing_is_a_bug(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(arguments: list[str]) -> None:
+        raise ModuleNotFoundError("No module named 'optmerge.nowhere'", name="optmerge.nowhere")
+
+    monkeypatch.setattr(cli, "app", missing)
+    with pytest.raises(ModuleNotFoundError):
+        run(["plan"])
+
+
 def test_a_reader_that_goes_away_is_no_traceback() -> None:
     read, write = os.pipe()
     os.close(read)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +172,18 @@ def test_a_real_model_loads_and_generates(merged: Path) -> None:
 
     assert found.ok, found.checks
     assert outcome(found) == dict.fromkeys(("coverage", "finite", "deltas", "load", "ties", "generate"), True)
+
+
+def test_without_transformers_the_load_is_skipped_and_the_rest_checked(
+    merged: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    found = verify(merged)
+    assert found.ok and outcome(found) == {
+        **dict.fromkeys(("coverage", "finite", "deltas"), True),
+        "load": None,
+    }
+    assert "pip install 'optmerge[verify]'" in found.checks[-1].detail
 
 
 @pytest.mark.parametrize("who", ["both", "merged", "nobody to compare"])

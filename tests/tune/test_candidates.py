@@ -89,6 +89,7 @@ def test_methods_that_take_other_numbers_of_experts_or_have_no_scale_are_not_tri
     three = parse_recipe({"base": "b", "experts": ["a", "b", "c"], "method": "swudi"})
     assert "slerp" not in methods_for(three, []) and "slerp" in registered()
     assert methods_for(asked(), ["tsv", "tsv"]) == ("tsv",)
+    assert methods_for(asked(), ["auto"]) == ("swudi",)
 
 
 def test_shares_are_the_parameters_in_the_unit_interval() -> None:

@@ -86,6 +86,13 @@ def run(arguments: list[str]) -> int:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except InputError as problem:
         return _fail(problem, 2)
+    except ModuleNotFoundError as problem:
+        if not problem.name or problem.name.partition(".")[0] == "optmerge":
+            raise
+        extra = _EXTRAS.get(arguments[0], "ask")
+        return _fail(
+            InputError(f"{problem.name} isn't installed", hint=f"pip install 'optmerge[{extra}]'"), 2
+        )
     except OptMergeError as problem:
         return _fail(problem, 1)
     except Interrupted as stop:
@@ -98,6 +105,10 @@ def run(arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return 0
+
+
+_EXTRAS = {"bench": "bench", "omni": "bench", "tune": "tune"}
+"""What has to be installed for commands that need more than the others."""
 
 
 def _fail(problem: OptMergeError, code: int) -> int:

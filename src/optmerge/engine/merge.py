@@ -15,6 +15,7 @@ from typing import Any, get_args
 from optmerge._compiled import uncached
 from optmerge.checkpoints.paths import require_regular_file
 from optmerge.engine.changes import with_squares
+from optmerge.engine.notebook import bar, in_notebook
 from optmerge.engine.output.adapter import write_merged_adapter
 from optmerge.engine.output.carried_files import write_side_files
 from optmerge.engine.output.dense import write_merged_checkpoint
@@ -116,7 +117,7 @@ def merge(
     recipe: Recipe | Mapping[str, Any],
     out: str | Path,
     options: Options = DEFAULT_OPTIONS,
-    watch: Watch = silent,
+    watch: Watch | None = None,
     *,
     inputs: Inputs | None = None,
 ) -> Result:
@@ -126,7 +127,7 @@ def merge(
         recipe: as for `plan`.
         out: the output folder.
         options: how it is run.
-        watch: shows the plan and the progress.
+        watch: shows the plan and the progress; None for a bar in a notebook and nothing elsewhere.
         inputs: the opened base and experts of a composition, which the recipe's references don't lead to.
             Whoever opens them calls `check_request` before; here it is called where they are None.
 
@@ -144,7 +145,7 @@ def merge(
     decided = make_plan(recipe, inputs)
     budget = fit_memory(decided, options.memory)
     check_output_is_no_input(out, (inputs.base.checkpoint.path, *(each.path for each in inputs.experts)))
-    with watch(decided) as progress:
+    with (watch or (bar if in_notebook() else silent))(decided) as progress:
         return _run(decided, inputs, out, options, budget, progress)
 
 

@@ -21,7 +21,6 @@ from optmerge.engine.merge import (
     check_output_is_no_input,
     check_request,
     merge,
-    silent,
 )
 from optmerge.engine.output.folder import Mode
 from optmerge.errors import RecipeError
@@ -60,7 +59,7 @@ def compose(
     towers: Mapping[str, str] | None = None,
     form: str | None = None,
     options: Options = DEFAULT_OPTIONS,
-    watch: Watch = silent,
+    watch: Watch | None = None,
 ) -> Composed:
     """Composes experts of different modalities into one omni model.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from optmerge.errors import InputError, did_you_mean
 from optmerge.methods import get, registered
 from optmerge.methods._parameters import Fraction
-from optmerge.recipe import Recipe, parse_recipe
+from optmerge.recipe import AUTO, Recipe, parse_recipe
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial
@@ -178,7 +178,7 @@ def methods_for(asked: Recipe, names: Sequence[str]) -> tuple[str, ...]:
         except InputError as problem:
             raise InputError(problem.what, where="--method", hint=problem.hint) from None
     if names:
-        return tuple(dict.fromkeys(names))
+        return tuple(dict.fromkeys(own if name == AUTO else name for name in names))
     able = (
         name
         for name, each in registered().items()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,6 @@ from typing import Any
 import torch
 
 from optmerge.architectures import Architecture
-from optmerge.errors import InputError
 
 NEW_TOKENS = 4
 
@@ -25,7 +23,10 @@ def support_of(architecture: Architecture) -> Any:
 
 def load_strictly(path: Path, config: dict[str, Any], architecture: Architecture) -> Outcome:
     """The model in its own class, and whether any key was missing, unexpected or of another shape."""
-    transformers = _transformers()
+    try:
+        import transformers
+    except ImportError:
+        return None, None, "transformers isn't installed: pip install 'optmerge[verify]'"
     support = support_of(architecture)
     if support is None and config.get("auto_map"):
         return None, None, "needs its own remote code, which is never run here"
@@ -100,15 +101,3 @@ def smoke_generation(model: Any, path: Path, architecture: Architecture) -> Outc
     finite = all(bool(torch.isfinite(step).all()) for step in out.logits)
     tokens = out.sequences[0].tolist()
     return None, finite, f"{words}tokens {tokens}" if finite else "logits hold NaN or infinity"
-
-
-def _transformers() -> Any:
-    try:
-        import transformers
-    except ImportError:
-        raise InputError(
-            "transformers isn't installed",
-            where=sys.executable,
-            hint="pip install 'optmerge[verify]', or use --no-load",
-        ) from None
-    return transformers
