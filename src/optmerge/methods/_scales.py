@@ -45,8 +45,8 @@ RULE_WORDS: dict[AutoRule, str] = {
 """Rules for people."""
 
 FAR = 1.6
-"""Length, in units of the median expert's, beyond which an expert went far. The benchmark's gentle experts have
-at most 1.59, its far ones 2.1 and 2.5. Evidence: docs/how-to/choose-a-scale.md."""
+"""Length, in units of the median expert's, beyond which an expert went far. The benchmark's gentle experts
+have at most 1.59, its far ones 2.1 and 2.5. Evidence: docs/how-to/choose-a-scale.md."""
 
 
 def caution(lengths: Sequence[float]) -> float:
