@@ -14,9 +14,8 @@ from optmerge.methods._registry import method
 from optmerge.methods._solvers.linalg import solver_dtype, solver_width, squareness
 from optmerge.methods._solvers.quadratic import (
     in_factor_space,
-    interaction,
     interaction_workspace,
-    start_at,
+    solve_interaction,
 )
 
 UNEVEN = 0.3
@@ -138,4 +137,4 @@ def ace_ridge(deltas: Sequence[Delta], *, ridge: Positive = 0.1) -> Delta:
     def phi(values: Tensor) -> Tensor:
         return 1 / (values + ridge * values.sum() / n).clamp(min=torch.finfo(values.dtype).tiny)
 
-    return in_factor_space(deltas, lambda items: interaction(items).solve(start_at("mean", items), phi))
+    return in_factor_space(deltas, lambda items: solve_interaction(items, "mean", phi))

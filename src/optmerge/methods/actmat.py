@@ -11,9 +11,9 @@ from optmerge.deltas import Delta
 from optmerge.methods._method import Resources
 from optmerge.methods._registry import method
 from optmerge.methods._solvers.quadratic import (
+    eigen_workspace,
     in_factor_space,
     interaction,
-    interaction_workspace,
     start_at,
 )
 
@@ -24,7 +24,7 @@ from optmerge.methods._solvers.quadratic import (
     auto="decorrelating",
     resources=Resources(
         work=lambda case: 4.0 * case.m * case.n * case.n * case.experts + 10.0 * case.n**3,
-        workspace=lambda case: interaction_workspace(case.experts, case.m, case.n, case.parameters),
+        workspace=lambda case: eigen_workspace(case.experts, case.m, case.n),
         keeps_factors=lambda parameters: True,
     ),
 )

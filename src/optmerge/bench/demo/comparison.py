@@ -149,7 +149,7 @@ def _tell(found: Sequence[TrialResult], tried: Sequence[TrialResult], best: str,
         f"\nMerged without data, one model scores {100 * gain.mean:+.0f} points against its base "
         f"(95 % interval {100 * gain.low:+.0f} to {100 * gain.high:+.0f}, {merged[0].size} questions each)"
         + (f" and keeps {100 * kept.score:.0f} % of the experts' scores. " if kept else ". ")
-        + f"Tuned: the best of {len(tried)} methods on {tried[0].trial.n} other questions each.",
+        + f"Tuned: {best}, the best of {len(tried)} methods on {tried[0].trial.n} other questions each.",
         highlight=False,
         width=min(console.width, 100),
     )

@@ -108,7 +108,9 @@ def read_router(folder: Path) -> Router:
         right = right and directions.shape[:2] == (len(experts), last) and len(experts) > 1
         right = right and all(re.fullmatch(r"\w[\w.-]*", name) for name in experts)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, IndexError) as problem:
-        raise CheckpointError("the router can't be read", where=place, got=problem) from None
+        raise CheckpointError(
+            "the router can't be read", where=place, got=problem, hint="merge again with output: routed"
+        ) from None
     if not right:
         raise CheckpointError(
             "the router's files don't belong together",

@@ -90,6 +90,7 @@ def _check_modified(method: Method, parameters: Parameters) -> None:
     if streaming is not None and streaming.survey is not None and streaming.scope == "model":
         raise MethodError(
             f"{method.name} looks at the whole model before it merges, and modifiers work matrix by matrix",
+            where="method",
             got=", ".join(f"{key}: {value}" for key, value in parameters.items()),
             hint="write trim: tensor" if "trim" in parameters else "leave the modifiers out",
         )

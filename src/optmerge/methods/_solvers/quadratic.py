@@ -229,10 +229,15 @@ def _mixed(deltas: Sequence[Tensor], start: Start, phi: Filter) -> Tensor:
 
 
 def interaction_workspace(experts: int, m: int, n: int, parameters: Mapping[str, Any]) -> float:
-    """Tensor-sized float32 arrays that the closed form of the interaction holds: some of the tensor's size,
-    matrices of the eigenproblem's side, and F where it is dual."""
+    """Tensor-sized float32 arrays that `solve_interaction` holds."""
     if is_mixed(experts, m, n):
         return (2.0 + (experts + 4.5) * n / m) * solver_width(m, n)
+    return eigen_workspace(experts, m, n)
+
+
+def eigen_workspace(experts: int, m: int, n: int) -> float:
+    """Tensor-sized float32 arrays that an `Interaction` and its solution hold: some of the tensor's size,
+    matrices of the eigenproblem's side, and F where it is dual."""
     dual = experts * m <= n
     side = experts * m if dual else n
     return (5.5 + 3.5 * side**2 / (m * n) + dual * experts) * solver_width(m, n)

@@ -54,6 +54,12 @@ STYLES: Mapping[str, PlotStyle] = {
     "ties": _nth(9),
     "tsv": _nth(10),
     "wudi": _nth(11),
+    "ace": _nth(12),
+    "ace_ridge": _nth(13),
+    "actmat": _nth(14),
+    "cart": _nth(15),
+    "dc_merge": _nth(16),
+    "iso_cts": _nth(17),
 }
 """Method → how it is drawn, in every figure and every run. A method that is added takes the next number."""
 
