@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -57,6 +58,12 @@ def test_a_merged_adapter_is_asked_with_its_base(
     with_base = capsys.readouterr().out
     assert run(["ask", str(merged["lora"]), QUESTION, "--image", str(picture), "--longest", "4"]) == 0
     assert with_base == capsys.readouterr().out
+
+
+def test_an_adapter_is_put_on_its_base_without_a_warning(merged: Mapping[str, Path]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        chat.load(merged["adapter"])
 
 
 def test_every_question_gets_a_line(

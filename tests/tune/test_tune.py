@@ -20,6 +20,7 @@ from optmerge.evaluate import chat
 from optmerge.evaluate.question_files import FileQuestion, read_questions
 from optmerge.recipe import parse_recipe
 from optmerge.tune.candidates import Candidate, Space
+from optmerge.tune.labels import answered_by_experts
 from optmerge.tune.study import Search, Tried, best_of, locked, pareto, search
 from optmerge.tune.subject import Subject
 from optmerge.tune.tuning import divided
@@ -155,6 +156,44 @@ def test_the_command_writes_a_recipe_that_merges_and_a_result(
     assert run(arguments) == 0
     shown = capsys.readouterr().out
     assert all(words in shown for words in ("held out", "default", "best − default", "optmerge merge"))
+
+
+def test_without_answers_a_questions_own_expert_says_what_is_right(
+    recipe: dict[str, Any], questions: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, out = tmp_path / "recipe.yaml", tmp_path / "tune"
+    file.write_text(yaml.safe_dump(recipe | {"output": {"format": "routed", "threshold": 0}}))
+    bare = tmp_path / "bare.jsonl"
+    lines = [json.loads(line) for line in questions.read_text().splitlines()]
+    for line in lines:
+        line["image"] = str(questions.parent / line["image"])
+        del line["answers" if "answers" in line else "answer"]
+    bare.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    routed = optmerge.merge(yaml.safe_load(file.read_text()), tmp_path / "routed").path
+    model = chat.load(routed, dtype="float32")
+    assert model.routed is not None
+    asked = read_questions(bare)
+    owners = model.routed.choices([chat.show(model, each) for each in asked])
+    experts = {Path(each).name: chat.load(each, dtype="float32") for each in recipe["experts"]}
+    found = answered_by_experts(parse_recipe(yaml.safe_load(file.read_text())), asked, chat.show, longest=4)
+    assert [each.id for each in found] == [each.id for each in asked]
+    for question, owner in zip(found, owners, strict=True):
+        expert = experts[owner]
+        assert question.answers == tuple(expert.answers([chat.show(expert, question)], longest=4))
+
+    arguments = ["tune", str(file), "--questions", str(bare), "--out", str(out), "--trials", "1"]
+    assert run([*arguments, "--longest", "4"]) == 2
+    assert "no question has an answer" in capsys.readouterr().err
+    assert run([*arguments, "--unlabelled", "--search", "strength", "--longest", "4"]) == 0
+    assert "no answers were looked at" in capsys.readouterr().out
+    assert json.loads((out / "result.json").read_text())["right"] == "experts"
+
+
+def test_where_no_router_can_be_made_answers_are_asked_for(recipe: dict[str, Any], questions: Path) -> None:
+    asked = parse_recipe({**recipe, "experts": recipe["experts"][:1], "method": "average"})
+    with pytest.raises(InputError, match="give the questions answers"):
+        answered_by_experts(asked, read_questions(questions), chat.show, longest=4)
 
 
 def test_wrong_input_is_said_before_a_model_is_loaded(

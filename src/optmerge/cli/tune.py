@@ -53,6 +53,13 @@ def command(
     among: Annotated[
         list[str] | None, typer.Option(help="Only these methods; repeat.", metavar="NAME")
     ] = None,
+    unlabelled: Annotated[
+        bool,
+        typer.Option(
+            "--unlabelled",
+            help="Look at no answers: each question's own expert, named by a router, says what is right.",
+        ),
+    ] = False,
     jobs: Annotated[int, typer.Option(help="Processes, each with models of its own.", min=1)] = 1,
     longest: Annotated[int, typer.Option(help="Tokens of an answer, at most.", min=1)] = CHAT_TOKENS,
     device: Annotated[str, typer.Option(help="Where models are merged and answer: cpu, cuda.")] = "cpu",
@@ -67,10 +74,12 @@ def command(
     """
     asked = build_recipe(recipe, base, experts, method, settings)
 
+    from optmerge.cli.console import console
     from optmerge.engine.merge import plan
     from optmerge.engine.planning.request import check_device
     from optmerge.evaluate.question_files import read_questions
     from optmerge.tune.candidates import Space, methods_for, parts_of
+    from optmerge.tune.labels import answered_by_experts
     from optmerge.tune.study import Search, locked
     from optmerge.tune.tuning import divided, tune
 
@@ -78,22 +87,32 @@ def command(
     parts = parts_of(search or ["method", "strength"])
     names = methods_for(asked, among or [] if "method" in parts else [asked.method.name])
     found = read_questions(questions)
-    chosen, held_out = divided(found, seed)
     merged = [each for each in plan(asked).tensors if each.action == "merge"]
     if not merged:
         raise InputError("the recipe merges nothing", hint="look at `optmerge plan`")
     components = tuple(dict.fromkeys(each.component for each in merged))
     space = Space(asked, names, parts, components)
-    told = Search(space, chosen, out, longest, seed, device, show_for(_model_type(asked.base)))
+    show = show_for(_model_type(asked.base))
+    said = len(found)
+    if unlabelled:
+        found = answered_by_experts(asked, found, show, longest=longest, device=device)
+    chosen, held_out = divided(found, seed)
+    told = Search(space, chosen, out, longest, seed, device, show)
     with locked(out):
         with _progress(trials) as report:
             tuned = tune(told, held_out, trials, jobs=jobs, report=report)
-        _write(out, tuned.recipe, tuned.plain())
+        result = {"right": "experts" if unlabelled else "answers", **tuned.plain()}
+        _write(out, tuned.recipe, result)
         _plot(out, tuned)
     if as_json:
-        print(json.dumps(tuned.plain(), indent=2))
-    else:
-        _print(tuned, out)
+        print(json.dumps(result, indent=2))
+        return
+    if unlabelled:
+        console().print(
+            f"no answers were looked at: right is what a question's own expert says, of {len(found)} of "
+            f"{said} questions; of the others the router isn't sure"
+        )
+    _print(tuned, out)
 
 
 def _model_type(base: str) -> str | None:

@@ -12,6 +12,7 @@ from optmerge.checkpoints.hub import locate
 from optmerge.checkpoints.json_files import read_object
 from optmerge.engine.output.router import MERGE, is_routed
 from optmerge.errors import CheckpointError, InputError
+from optmerge.evaluate.adapted import with_adapter
 from optmerge.evaluate.answering import BATCH, CHAT_TOKENS, answers_to_inputs
 from optmerge.evaluate.question_files import FileQuestion
 from optmerge.evaluate.questions import read_picture
@@ -163,11 +164,7 @@ def load(ref: str | Path, *, device: str = "cpu", dtype: str = "auto") -> Chat:
         routed = RoutedModel.load(folder, model.to(device).eval())
         return Chat(routed.model, processor(base), routed)
     if adapter:
-        try:
-            from peft import PeftModel
-        except ImportError:
-            raise InputError("peft isn't installed", hint="pip install 'optmerge[ask]'") from None
-        model = PeftModel.from_pretrained(model, str(adapter))
+        model = with_adapter(model, adapter)
         if dtype == "float32":
             model = model.merge_and_unload()
     return Chat(model.to(device).eval(), processor(base))

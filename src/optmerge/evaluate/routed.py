@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optmerge.engine.output.router import FOLDER, MERGE, Router, read_router
-from optmerge.errors import CheckpointError, InputError
+from optmerge.errors import CheckpointError
+from optmerge.evaluate.adapted import with_adapter
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,10 +40,6 @@ class RoutedModel:
             CheckpointError: the router or a part is missing or damaged.
             InputError: PEFT isn't installed.
         """
-        try:
-            from peft import PeftModel
-        except ImportError:
-            raise InputError("peft isn't installed", hint="pip install 'optmerge[ask]'") from None
         folder = Path(folder)
         router = read_router(folder)
         wrapped: Any = None
@@ -50,7 +47,7 @@ class RoutedModel:
             place, adapter = folder / FOLDER / name, adapter_of(name)
             try:
                 if wrapped is None:
-                    wrapped = PeftModel.from_pretrained(model, str(place), adapter_name=adapter)
+                    wrapped = with_adapter(model, place, adapter)
                 else:
                     wrapped.load_adapter(str(place), adapter)
             except (OSError, ValueError, RuntimeError) as problem:
