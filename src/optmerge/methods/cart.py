@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from optmerge.deltas import Delta, Dense
@@ -45,8 +46,9 @@ def cart(deltas: Sequence[Delta], *, rank_fraction: Fraction = 0.08, centred: Po
 
 def _merged(deltas: Sequence[Tensor], k: int, factor: float) -> Tensor:
     mean = start_at("mean", deltas)
-    merged = mean.clone()
+    differences = torch.zeros_like(mean)
     for matrix in in_solver_dtype(deltas):
         top = top_singular(Dense(matrix - mean), min(k, min(matrix.shape)))
-        merged.addmm_((top.left * top.values).to(mean.dtype), top.right.T.to(mean.dtype), alpha=factor)
-    return merged
+        # A sum of finished products: two experts in either order give the same bits.
+        differences += (top.left * top.values).to(mean.dtype) @ top.right.T.to(mean.dtype)
+    return differences.mul_(factor).add_(mean)
